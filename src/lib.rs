@@ -1,0 +1,7 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod rt;
+
+pub mod model;
+
+pub mod stdx;
