@@ -18,7 +18,7 @@ use std::path::Path;
 pub const BLOCK_BYTES: usize = 4096;
 
 /// A place for files. Cheap to clone; used on one core only.
-pub trait Storage: Clone + 'static {
+pub trait Storage: Clone + std::fmt::Debug + 'static {
     /// An open file.
     type File: StorageFile;
 
@@ -45,7 +45,7 @@ pub trait Storage: Clone + 'static {
 }
 
 /// An open file. Positions and lengths written are multiples of [`BLOCK_BYTES`].
-pub trait StorageFile: 'static {
+pub trait StorageFile: std::fmt::Debug + 'static {
     /// Writes all of `bytes` at `at`.
     fn write_at(&self, at: u64, bytes: &[u8]) -> impl Future<Output = io::Result<()>>;
     /// Makes every write that has returned durable.

@@ -147,7 +147,7 @@ impl Closed {
             before: ClosedRef(record.before.get()),
             min_t: record.min_t.get(),
             max_t: record.max_t.get(),
-            encoding: Encoding::from_byte(record.encoding)?,
+            encoding: Encoding::from_byte(record.encoding).ok()?,
             bytes: &rest[..record.len.get() as usize],
         })
     }

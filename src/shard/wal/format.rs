@@ -40,7 +40,7 @@ pub(crate) const FIRST_BLOCK: u64 = 2 * BLOCK_BYTES as u64;
 /// Length of a block header in bytes.
 pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 /// Longest payload of a block. A reader takes no longer length for true.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Version of the format.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Flag: the block tells of a cut, so a reader that looks for cuts must open it.

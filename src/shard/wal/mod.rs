@@ -8,6 +8,7 @@
 //! - [`record`]: the bytes inside a block.
 //! - [`writer`]: appends blocks, moves on to the next segment, recycles old ones.
 //! - [`reader`]: reads them back and tells a torn tail from damage.
+//! - [`spare`]: segments made ready beforehand.
 //! - [`series_file`]: the labels behind series numbers, for as long as the series lives.
 //!
 //! ## Crash
@@ -20,4 +21,5 @@ pub(crate) mod format;
 pub(crate) mod reader;
 pub(crate) mod record;
 pub(crate) mod series_file;
+pub(crate) mod spare;
 pub(crate) mod writer;

@@ -11,7 +11,7 @@
 //! Nothing is deleted or rewritten here.
 //!
 //! ## Limits
-//! A length is believed only after its checksum, and never above 32 MiB. A segment is looked at as
+//! A length is believed only after its checksum, and never above 128 MiB. A segment is looked at as
 //! one slice; a scan for the next valid block goes in steps of 4 KiB.
 
 use std::fmt;
@@ -157,7 +157,7 @@ pub(crate) fn read_segment(
         }
     }
     let rest = bytes.get(end as usize..).unwrap_or_default();
-    let torn = rest.iter().take(BLOCK_BYTES).any(|&b| b != 0) && !is_stale_block(rest);
+    let torn = rest.iter().take(BLOCK_BYTES).any(|&b| b != 0) && !is_of_earlier_life(rest, epoch);
     SegmentEnd { epoch, end, blocks, torn, damaged: at.damage.len() > damage_before }
 }
 
@@ -193,9 +193,9 @@ fn first_epoch_after(bytes: &[u8], seq: u64) -> Option<u64> {
     whole.map(|(header, _)| header).find(|h| h.seq > seq).map(|h| h.epoch)
 }
 
-/// Whether an older life of the file left a whole header here: not torn, just not zero.
-fn is_stale_block(bytes: &[u8]) -> bool {
-    BlockHeader::decode(bytes).is_some()
+/// Whether an earlier life of the file left a header here: not torn, just not zero.
+fn is_of_earlier_life(bytes: &[u8], epoch: u64) -> bool {
+    BlockHeader::decode(bytes).is_some_and(|header| header.epoch != epoch)
 }
 
 #[cfg(test)]

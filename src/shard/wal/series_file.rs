@@ -17,10 +17,12 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::rt::storage::Storage;
 use crate::shard::wal::reader::{Position, SegmentEnd};
 use crate::shard::wal::record::Group;
+use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{
     Closed, Identity, Log, LogError, LogOptions, Newest, Sealed,
 };
@@ -44,30 +46,20 @@ pub(crate) struct SeriesFile<S: Storage> {
 }
 
 impl<S: Storage> SeriesFile<S> {
-    /// Opens it for writing after it was read.
+    /// Opens it for writing after it was read; it told `written` series.
     pub(crate) async fn open(
-        storage: S,
-        dir: &Path,
+        (storage, dir): (S, &Path),
         identity: Identity,
-        epochs: fn() -> u64,
+        options: LogOptions,
         position: &Position,
         found: Vec<(Closed, SegmentEnd)>,
-        series_found: u64,
+        written: u64,
     ) -> io::Result<Self> {
-        let options = LogOptions {
-            segment_bytes: SEGMENT_BYTES,
-            spares: 0,
-            epochs,
-            append_to_last: true,
-        };
-        let log = Log::open(storage, dir, identity, options, position, found).await?;
-        Ok(Self {
-            log,
-            pending: Group::default(),
-            sealed: Sealed::default(),
-            age: 0,
-            written: series_found,
-        })
+        let size = options.segment_bytes;
+        let spares = Rc::new(Spares::open(storage.clone(), dir, size, 0).await?);
+        let log = Log::open((storage, dir), identity, options, spares, position, found).await?;
+        let (pending, sealed) = (Group::default(), Sealed::default());
+        Ok(Self { log, pending, sealed, age: 0, written })
     }
 
     /// Adds a series. Durable after the next [`SeriesFile::flush`].

@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::rt::storage::{Storage, StorageFile};
 use crate::shard::wal::format::{
@@ -26,12 +27,11 @@ use crate::shard::wal::format::{
 };
 use crate::shard::wal::reader::{Position, SegmentEnd};
 use crate::shard::wal::record::Group;
+use crate::shard::wal::spare::Spares;
 use crate::stdx::crc32c;
 
 /// Size of a segment in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Bytes of zeros written at a time while a spare is made.
-const ZERO_WRITE_BYTES: usize = 1024 * 1024;
 
 /// Who writes a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,15 +110,15 @@ impl Sealed {
 
 /// Figures of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogStats {
+pub(crate) struct LogStats {
     /// Blocks made durable.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Bytes written, padding included.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Writes or syncs the device refused.
-    pub io_errors: u64,
+    pub(crate) io_errors: u64,
     /// Segments in use or waiting for their samples to be cut.
-    pub segments: u64,
+    pub(crate) segments: u64,
 }
 
 /// How a log is kept.
@@ -126,12 +126,12 @@ pub struct LogStats {
 pub(crate) struct LogOptions {
     /// Size of a segment in bytes.
     pub(crate) segment_bytes: u64,
-    /// Spare segments kept ready.
-    pub(crate) spares: usize,
     /// Source of epochs: random numbers nobody can guess.
     pub(crate) epochs: fn() -> u64,
     /// Whether the last segment found may be written on. Not when it is of another generation.
     pub(crate) append_to_last: bool,
+    /// Number of the next segment: higher than any in the directory.
+    pub(crate) next_number: u64,
 }
 
 /// The log of one shard, open for writing.
@@ -143,9 +143,8 @@ pub(crate) struct Log<S: Storage> {
     options: LogOptions,
     current: Option<Current<S::File>>,
     closed: Vec<Closed>,
-    spares: Vec<String>,
+    spares: Rc<Spares<S>>,
     next_number: u64,
-    next_spare: u64,
     seq: u64,
     durable_seq: u64,
     previous_crc: u32,
@@ -162,20 +161,16 @@ pub(crate) fn segment_number(name: &str) -> Option<u64> {
     name.strip_suffix(".log").filter(|digits| digits.len() == 16)?.parse().ok()
 }
 
-fn is_spare(name: &str) -> bool {
-    name.starts_with("spare-")
-}
-
 impl<S: Storage> Log<S> {
     /// Opens a log for writing after it was read to `position`. `found` are its segments in order;
     /// writing goes on behind the last one, if that is of this log's generation and not damaged.
     ///
     /// The caller has synced what it read, so nothing is built on bytes that are not durable.
     pub(crate) async fn open(
-        storage: S,
-        dir: &Path,
+        (storage, dir): (S, &Path),
         identity: Identity,
         options: LogOptions,
+        spares: Rc<Spares<S>>,
         position: &Position,
         found: Vec<(Closed, SegmentEnd)>,
     ) -> io::Result<Self> {
@@ -186,15 +181,13 @@ impl<S: Storage> Log<S> {
             options,
             current: None,
             closed: Vec::new(),
-            spares: Vec::new(),
-            next_number: found.last().map_or(1, |(segment, _)| segment.number + 1),
-            next_spare: 0,
+            spares,
+            next_number: options.next_number,
             seq: position.seq,
             durable_seq: position.seq,
             previous_crc: position.payload_crc,
             stats: LogStats::default(),
         };
-        log.adopt_spares().await?;
         let last = found.len();
         for (i, (segment, end)) in found.into_iter().enumerate() {
             let go_on = i + 1 == last
@@ -216,27 +209,6 @@ impl<S: Storage> Log<S> {
             }
         }
         Ok(log)
-    }
-
-    async fn adopt_spares(&mut self) -> io::Result<()> {
-        self.storage.create_dir(&self.dir).await?;
-        for name in self.storage.list(&self.dir).await? {
-            if !is_spare(&name) {
-                continue;
-            }
-            let path = self.dir.join(&name);
-            let file = self.storage.open(&path).await?;
-            let whole = !name.ends_with(".tmp") && file.size().await? == self.options.segment_bytes;
-            file.close().await?;
-            if whole {
-                let number = name.trim_start_matches("spare-").parse().unwrap_or(0);
-                self.next_spare = self.next_spare.max(number + 1);
-                self.spares.push(name);
-            } else {
-                self.storage.remove(&path).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Where the segments lie.
@@ -326,10 +298,7 @@ impl<S: Storage> Log<S> {
             self.closed.push(Closed { number, newest, damaged: false, size });
         }
         let size = self.options.segment_bytes.max(FIRST_BLOCK + len);
-        if self.spares.is_empty() || size > self.options.segment_bytes {
-            self.make_spare(size).await?;
-        }
-        let spare = self.spares.pop().ok_or_else(|| io::Error::other("no spare segment"))?;
+        let spare = self.spares.take(size).await?;
         let number = self.next_number;
         self.next_number += 1;
         let path = self.dir.join(segment_name(number));
@@ -354,35 +323,6 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Makes spares until enough are ready. Meant for quiet moments; an error only means that the
-    /// next segment will be made when it is needed.
-    pub(crate) async fn prepare(&mut self) -> io::Result<()> {
-        while self.spares.len() < self.options.spares {
-            self.make_spare(self.options.segment_bytes).await?;
-        }
-        Ok(())
-    }
-
-    async fn make_spare(&mut self, size: u64) -> io::Result<()> {
-        let name = format!("spare-{}", self.next_spare);
-        self.next_spare += 1;
-        let unfinished = self.dir.join(format!("{name}.tmp"));
-        let file = self.storage.create(&unfinished).await?;
-        let zeros = vec![0; ZERO_WRITE_BYTES.min(size as usize)];
-        let mut at = 0;
-        while at < size {
-            let len = zeros.len().min((size - at) as usize);
-            file.write_at(at, &zeros[..len]).await?;
-            at += len as u64;
-        }
-        file.sync().await?;
-        file.close().await?;
-        self.storage.rename(&unfinished, &self.dir.join(&name)).await?;
-        self.storage.sync_dir(&self.dir).await?;
-        self.spares.push(name);
-        Ok(())
-    }
-
     /// Lets go of every closed segment whose samples are all `covered`: recycled while spares are
     /// wanted, else removed. `covered` gets a tenant and its newest sample time in the segment.
     /// The caller has made durable all that a replay needs and only these segments still hold.
@@ -402,12 +342,8 @@ impl<S: Storage> Log<S> {
                 let kept = self.dir.join(format!("{:016}.damaged", oldest.number));
                 self.storage.rename(&path, &kept).await?;
                 self.storage.sync_dir(&self.dir).await?;
-            } else if self.spares.len() < self.options.spares && oldest.size == self.options.segment_bytes {
-                let name = format!("spare-{}", self.next_spare);
-                self.next_spare += 1;
-                self.storage.rename(&path, &self.dir.join(&name)).await?;
-                self.storage.sync_dir(&self.dir).await?;
-                self.spares.push(name);
+            } else if self.spares.wanted() && oldest.size == self.options.segment_bytes {
+                self.spares.recycle(&path).await?;
             } else {
                 self.storage.remove(&path).await?;
                 self.storage.sync_dir(&self.dir).await?;
