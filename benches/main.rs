@@ -3,6 +3,7 @@
 //! A bench bears the name of the function it calls, and its elements are series: 2,000 of ten labels
 //! and one sample, about 275 bytes each. `ordered` comes as a sender keeps it, neighbours alike;
 //! `shuffled` is the same request with its series mixed, which is harder on snappy.
+#![expect(clippy::expect_used, reason = "a bench that cannot run should stop")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use prost::Message as _;
@@ -22,7 +23,7 @@ fn series(i: usize) -> TimeSeries {
         ("container", "checkout".to_owned()),
         ("instance", format!("10.42.{}.{}:8080", pod / 250, pod % 250)),
         ("job", "kubernetes-pods".to_owned()),
-        ("le", format!("{:.3}", 0.001 * (1 << bucket) as f64)),
+        ("le", format!("{:.3}", 0.001 * f64::from(1 << bucket))),
         ("method", ["GET", "POST", "PUT", "DELETE"][pod % 4].to_owned()),
         ("namespace", "shop-checkout".to_owned()),
         ("pod", format!("checkout-7d9f8b6c5d-{:05x}", pod * 7919 % 0xfffff)),
@@ -88,5 +89,5 @@ fn region_is_canonical(c: &mut Criterion) {
     }
 }
 
-criterion_group!(decode, decode_snappy, scan_v1, region_is_canonical);
-criterion_main!(decode);
+criterion_group!(benches, decode_snappy, scan_v1, region_is_canonical);
+criterion_main!(benches);

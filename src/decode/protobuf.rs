@@ -340,12 +340,11 @@ mod tests {
         fn any_bytes_are_the_varint_that_prost_reads(bytes: Vec<u8>) {
             let mut cursor = Cursor::new(&bytes);
             let mut rest = &bytes[..];
-            match decode_varint(&mut rest) {
-                Ok(want) => {
-                    prop_assert_eq!(cursor.varint(), Ok(want));
-                    prop_assert_eq!(cursor.at(), bytes.len() - rest.len());
-                }
-                Err(_) => prop_assert_eq!(cursor.varint(), Err(Error::BadVarint { at: 0 })),
+            if let Ok(want) = decode_varint(&mut rest) {
+                prop_assert_eq!(cursor.varint(), Ok(want));
+                prop_assert_eq!(cursor.at(), bytes.len() - rest.len());
+            } else {
+                prop_assert_eq!(cursor.varint(), Err(Error::BadVarint { at: 0 }));
             }
         }
 

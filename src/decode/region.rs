@@ -271,6 +271,9 @@ fn quoted(text: &[u8]) -> String {
 
 /// Appends the canonical region of a label set to `out`. The set is sorted by name, and has no name
 /// twice and no empty name or value, as [`crate::model::Labels`] guarantees.
+///
+/// # Panics
+/// If the names do not ascend: the bytes would say they are canonical, and would not be.
 pub fn encode<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
     let mut name_before = "";
     for (name, value) in labels {
