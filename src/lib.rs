@@ -1,7 +1,8 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
-pub mod decode;
 pub mod shard;
+
+pub mod decode;
 
 pub mod chunk;
 pub mod rt;
