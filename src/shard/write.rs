@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::model::{Sample, TenantId};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
-use crate::shard::head::Refusal;
+pub use crate::shard::head::Refusal;
 
 /// Samples of one series.
 #[derive(Debug, Clone, PartialEq, Eq)]

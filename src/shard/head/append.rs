@@ -25,7 +25,7 @@ pub(crate) enum Appended {
 
 /// Why a sample is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Another value is stored for that time.
     Conflict,
     /// It is older than the newest of its series.
@@ -38,11 +38,11 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub(crate) const ALL: [Self; 4] =
+    pub const ALL: [Self; 4] =
         [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::TooFarInFuture];
 
     /// The reason as counters spell it.
-    pub(crate) fn reason(self) -> &'static str {
+    pub fn reason(self) -> &'static str {
         match self {
             Self::Conflict => "duplicate_timestamp",
             Self::OutOfOrder => "out_of_order",

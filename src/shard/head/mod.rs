@@ -29,5 +29,6 @@ pub(crate) mod truncate;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use append::{Appended, Refusal};
+pub(crate) use append::Appended;
+pub use append::Refusal;
 pub(crate) use series::{Head, SeriesIndex, TenantIndex};
