@@ -163,7 +163,7 @@ mod tests {
 
         #[test]
         fn no_text_breaks_it(text in "[0-9ywdhms.-]{0,24}|.{0,12}") {
-            let _ = parse(&text);
+            let _unused = parse(&text);
         }
     }
 }

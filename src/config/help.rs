@@ -25,7 +25,8 @@ pub(crate) fn receive() -> String {
     let mut out = String::from(
         "tidegate receive [<flags>]\n\n\
          Flags are those of Thanos Receive, in kingpin's forms: --flag=value, --flag value, \
-         --[no-]flag,\n@file for arguments from a file, one a line. Durations: 1d12h. Sizes: 32MiB.\n",
+         --[no-]flag,\n\
+         @file for arguments from a file, one a line. Durations: 1d12h. Sizes: 32MiB.\n",
     );
     for (title, flags) in GROUPS {
         // Writing to a String cannot fail.
@@ -36,15 +37,22 @@ pub(crate) fn receive() -> String {
 
 fn write_group(out: &mut String, title: &str, flags: &[Flag]) -> fmt::Result {
     write!(out, "\n{title}\n")?;
-    for flag in flags.iter().filter(|flag| !flag.hidden) {
+    let mut shown = flags.iter().filter(|flag| !flag.hidden).peekable();
+    while let Some(flag) = shown.next() {
         writeln!(out, "  {}", form(flag))?;
-        let text = match flag.does {
-            Does::Acts => flag.help,
-            Does::Nothing(why) | Does::Refused(why) => why,
-        };
-        wrap(out, text)?;
+        // Flags that share a reason stand above it together.
+        if shown.peek().is_none_or(|next| text(next) != text(flag)) {
+            wrap(out, text(flag))?;
+        }
     }
     Ok(())
+}
+
+fn text(flag: &Flag) -> &'static str {
+    match flag.does {
+        Does::Acts => flag.help,
+        Does::Nothing(why) | Does::Refused(why) => why,
+    }
 }
 
 /// A flag with its default, as kingpin shows it.

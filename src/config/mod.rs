@@ -7,7 +7,7 @@
 //! ## Promises
 //! - A flag of Thanos Receive acts, or is named at start as doing nothing here, or ends the start
 //!   with a reason. None is ignored in silence, and neither is a key of the objstore YAML.
-//! - Each error is one line that names the flag or key, the fact, and the way out where there is one.
+//! - Each error is one line that names the flag or key, the fact, and the way out where one is.
 //! - A secret appears in no text made here: not in `Display`, not in `Debug`, not in an error.
 //!
 //! ## Limits
@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use meant::{Ack, Data, External, Limits, Log, LogFormat, LogLevel, Read, Receive, Write};
-pub use objstore::Bucket;
+pub use objstore::{Bucket, Credentials};
 pub use secret::Secret;
 
 /// What the program is asked to do.
@@ -72,7 +72,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, hostname: &str) -> Result
 #[derive(Debug, Error)]
 pub enum Error {
     /// No such command.
-    #[error("unknown command {command:?}{}; tidegate --help lists them", did_you_mean(near.as_deref()))]
+    #[error("unknown command {command:?}{}; tidegate --help lists them", did_you_mean(near))]
     UnknownCommand {
         /// What stands there.
         command: String,
@@ -80,7 +80,7 @@ pub enum Error {
         near: Option<String>,
     },
     /// No such flag.
-    #[error("unknown flag {flag}{}; tidegate receive --help lists all flags", did_you_mean(near.as_deref()))]
+    #[error("unknown flag {flag}{}; tidegate receive --help lists all flags", did_you_mean(near))]
     UnknownFlag {
         /// The flag with its dashes.
         flag: String,
@@ -184,8 +184,8 @@ pub enum Error {
     },
     /// Two nodes would write to one bucket under one name.
     #[error(
-        "--objstore.config needs at least one --label, like --label 'receive_replica=\"a\"': blocks \
-         of several nodes are told apart in the bucket by their labels"
+        "--objstore.config needs at least one --label, like --label 'receive_replica=\"a\"': \
+         blocks of several nodes are told apart in the bucket by their labels"
     )]
     NoLabel,
     /// There is nothing to label data with.
@@ -193,8 +193,9 @@ pub enum Error {
     NoHostname,
 }
 
-fn did_you_mean(near: Option<&str>) -> String {
-    near.map_or(String::new(), |near| format!(", did you mean {near}?"))
+#[expect(clippy::ref_option, reason = "thiserror hands fields over by reference")]
+fn did_you_mean(near: &Option<String>) -> String {
+    near.as_ref().map_or(String::new(), |near| format!(", did you mean {near}?"))
 }
 
 #[cfg(test)]

@@ -168,8 +168,8 @@ const LIMITS: &[Flag] = &[
         "receive.tenant-series-max",
         Count,
         "0",
-        "Most series of a tenant in memory; 0 for no limit. Above: known series go on, new ones get \
-         429.",
+        "Most series of a tenant in memory; 0 for no limit. Above: known series go on, new ones \
+         get 429.",
     ),
 ];
 
@@ -209,7 +209,7 @@ const DATA: &[Flag] = &[
         "tsdb.retention",
         Duration,
         "15d",
-        "How long finished blocks stay on local disk; 0d for ever.",
+        "How long blocks stay on local disk, the default bucket included; 0d for ever.",
     ),
     acts(
         "tsdb.too-far-in-future.time-window",
@@ -429,7 +429,8 @@ const NO_REQUEST_LOG: &str =
 /// The size of blocks.
 const TWO_HOURS: &str = "a block covers 2h, as compactors expect; leave the flag out";
 /// Limits by file.
-const NO_LIMITS_FILE: &str = "limits per tenant from a file are not read yet; set --receive.*-max, which hold for each tenant";
+const NO_LIMITS_FILE: &str =
+    "limits are not read from a file yet; set --receive.tenant-series-max and the like, for all";
 
 const REFUSED: &[Flag] = &[
     refused("tracing.config-file", Text, "", NO_TRACING),

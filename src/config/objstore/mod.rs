@@ -170,12 +170,14 @@ pub enum ObjstoreError {
         text: String,
     },
     /// A key that Thanos does not have.
-    #[error("unknown key {key}{place}")]
+    #[error("unknown key {key} at line {line}, column {column}")]
     UnknownKey {
         /// The key with those above it.
         key: String,
         /// Where it stands.
-        place: String,
+        line: u64,
+        /// Where in the line.
+        column: u64,
     },
     /// No such type in Thanos.
     #[error("unknown type {kind:?}; supported are S3 and FILESYSTEM")]

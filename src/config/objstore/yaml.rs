@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
+use serde_saphyr::Spanned;
+
 use crate::config::duration;
 use crate::config::objstore::ObjstoreError;
 use crate::config::objstore::keys::{Form, KEYS, Key, Provider};
@@ -105,16 +107,17 @@ pub(super) fn kind(text: &str) -> Result<Option<String>, ObjstoreError> {
 /// All values of a bucket of this type.
 pub(super) fn values(text: &str, provider: Provider) -> Result<Values, ObjstoreError> {
     let mut values = Values::default();
-    let mut unknown = None;
+    let mut unknown: Option<Unknown> = None;
     let read = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |yaml| {
         let path = String::new();
         Section { path, provider, values: &mut values, unknown: &mut unknown }.deserialize(yaml)
     });
     match (read, unknown) {
-        (Ok(()), None) => Ok(values),
-        (Err(e), Some(key)) => Err(ObjstoreError::UnknownKey { key, place: place(&e) }),
-        (Ok(()), Some(key)) => Err(ObjstoreError::UnknownKey { key, place: String::new() }),
+        (_, Some(Unknown { key, line, column })) => {
+            Err(ObjstoreError::UnknownKey { key, line, column })
+        }
         (Err(e), None) => Err(yaml(&e)),
+        (Ok(()), None) => Ok(values),
     }
 }
 
@@ -126,9 +129,11 @@ fn yaml(error: &serde_saphyr::Error) -> ObjstoreError {
     ObjstoreError::Yaml { text: error.to_string() }
 }
 
-fn place(error: &serde_saphyr::Error) -> String {
-    let say = |at: serde_saphyr::Location| format!(", line {} column {}", at.line(), at.column());
-    error.location().map(say).unwrap_or_default()
+/// A key that is not in the table.
+struct Unknown {
+    key: String,
+    line: u64,
+    column: u64,
 }
 
 /// Reads the keys below `path`.
@@ -138,14 +143,14 @@ struct Section<'v> {
     provider: Provider,
     values: &'v mut Values,
     /// Set before an error is returned, for the error's text is the reader's.
-    unknown: &'v mut Option<String>,
+    unknown: &'v mut Option<Unknown>,
 }
 
 impl<'de> DeserializeSeed<'de> for Section<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        deserializer.deserialize_option(self)
     }
 }
 
@@ -157,16 +162,21 @@ impl<'de> Visitor<'de> for Section<'_> {
     }
 
     /// A section without keys.
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_none<E>(self) -> Result<(), E> {
         Ok(())
     }
 
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            let path = format!("{}{name}", self.path);
+        while let Some(name) = map.next_key::<Spanned<String>>()? {
+            let path = format!("{}{}", self.path, name.value);
             let ours = |key: &&Key| key.of.is_none_or(|of| of == self.provider);
             let Some(key) = KEYS.iter().filter(ours).find(|key| key.path == path) else {
-                *self.unknown = Some(path);
+                let (line, column) = (name.defined.line(), name.defined.column());
+                *self.unknown = Some(Unknown { key: path, line, column });
                 return Err(serde::de::Error::custom("unknown key"));
             };
             match key.form {
