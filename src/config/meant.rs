@@ -68,14 +68,16 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Bytes of a body after decompression.
     pub decoded_bytes_max: u64,
-    /// Connections of senders at a time.
-    pub connections_max: u64,
+    /// Connections of senders at a time on one core.
+    pub connections_per_core_max: u64,
     /// Labels of a series.
     pub labels_per_series_max: u64,
     /// Bytes of a label's name.
     pub label_name_bytes_max: u64,
     /// Bytes of a label's value.
     pub label_value_bytes_max: u64,
+    /// Bytes of a series' labels as they are sent.
+    pub label_set_bytes_max: u64,
     /// Series of a tenant in memory; `None` for no limit.
     pub tenant_series_max: Option<u64>,
 }
@@ -225,10 +227,11 @@ fn limits(typed: &Typed) -> Result<Limits, Error> {
     Ok(Limits {
         body_bytes_max: bytes("receive.body-bytes-max")?,
         decoded_bytes_max: bytes("receive.decoded-bytes-max")?,
-        connections_max: count("receive.connections-max")?,
+        connections_per_core_max: count("receive.connections-per-core-max")?,
         labels_per_series_max: count("receive.labels-per-series-max")?,
         label_name_bytes_max: bytes("receive.label-name-bytes-max")?,
         label_value_bytes_max: bytes("receive.label-value-bytes-max")?,
+        label_set_bytes_max: bytes("receive.label-set-bytes-max")?,
         tenant_series_max: limit(typed.count("receive.tenant-series-max")?),
     })
 }
@@ -365,15 +368,20 @@ impl fmt::Display for Receive {
         writeln!(f, "receive  {}, ack {ack}, shards {shards}", sockets(&write.addresses))?;
         let (header, tenant) = (&write.tenant_header, &write.default_tenant);
         writeln!(f, "tenant   from header {header}, else {tenant}")?;
-        let Limits { body_bytes_max, decoded_bytes_max, connections_max, .. } = write.limits;
-        let (body, decoded) = (size::text(body_bytes_max), size::text(decoded_bytes_max));
-        writeln!(f, "request  body {body}, decoded {decoded}, {connections_max} connections")?;
         let limits = write.limits;
-        let (name, value) =
-            (size::text(limits.label_name_bytes_max), size::text(limits.label_value_bytes_max));
-        let series = or_none(limits.tenant_series_max);
+        let [body, decoded, name, value, set] = [
+            limits.body_bytes_max,
+            limits.decoded_bytes_max,
+            limits.label_name_bytes_max,
+            limits.label_value_bytes_max,
+            limits.label_set_bytes_max,
+        ]
+        .map(size::text);
+        let connections = limits.connections_per_core_max;
+        writeln!(f, "request  body {body}, decoded {decoded}, {connections} connections a core")?;
         let labels = limits.labels_per_series_max;
-        writeln!(f, "series   {labels} labels, names {name}, values {value}; per tenant {series}")?;
+        writeln!(f, "series   {labels} labels of {set}, names {name}, values {value}")?;
+        writeln!(f, "tenants  series in memory {}", or_none(limits.tenant_series_max))?;
         let (grpc, http) = (sockets(&read.grpc_addresses), sockets(&read.http_addresses));
         let age = or_never(read.grpc_connection_age_max, "for ever");
         writeln!(f, "read     StoreAPI {grpc} (connections {age}), HTTP {http}")?;

@@ -156,14 +156,20 @@ const LIMITS: &[Flag] = &[
         "Largest body after decompression, checked before memory is taken. Above: 413.",
     ),
     acts(
-        "receive.connections-max",
+        "receive.connections-per-core-max",
         Count,
-        "16384",
-        "Most connections of senders at a time, over all cores.",
+        "1024",
+        "Most connections of senders at a time on one core. Above: 503.",
     ),
     acts("receive.labels-per-series-max", Count, "128", "Most labels of a series."),
     acts("receive.label-name-bytes-max", Bytes, "1KiB", "Longest name of a label."),
-    acts("receive.label-value-bytes-max", Bytes, "8KiB", "Longest value of a label."),
+    acts("receive.label-value-bytes-max", Bytes, "16KiB", "Longest value of a label."),
+    acts(
+        "receive.label-set-bytes-max",
+        Bytes,
+        "64KiB",
+        "Largest label set of a series, names and values together as they are sent.",
+    ),
     acts(
         "receive.tenant-series-max",
         Count,
@@ -341,7 +347,7 @@ const NOTHING: &[Flag] = &[
         "shipper.upload-concurrency",
         Count,
         "0",
-        "uploads have a fixed bound, so that they never slow intake",
+        "uploads at once have a fixed bound, so that they never slow intake",
     ),
     nothing("matcher-cache-size", Count, "0", "a matcher is compiled once per query"),
     nothing(
@@ -378,14 +384,14 @@ const NOTHING: &[Flag] = &[
         "shipper.allow-out-of-order-uploads",
         Bool,
         "false",
-        "a failed upload is tried again for ever and none is skipped",
+        "blocks of a tenant leave oldest first, a failed upload is tried for ever",
     )
     .hidden(),
     nothing(
         "shipper.skip-corrupted-blocks",
         Bool,
         "false",
-        "a block is verified before it is shipped; a bad one is set aside, not sent",
+        "a damaged block always steps aside, is counted, and is looked at again later",
     )
     .hidden(),
     nothing(

@@ -4,9 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use crate::config::table::{Does, Flag, Kind, find, flags};
 use crate::config::{Ack, Command, Credentials, Error, LogFormat, Receive, parse, typed};
 use crate::model::Labels;
+
+/// Values that look like some flag's.
+const VALUES: &str =
+    "[0-9]{1,3}(d|h|s|MiB|)|[a-z_]{1,6}=\"[a-z\\\\\"]{0,3}\"|[0-9.:\\[\\]]{1,9}|.{0,6}";
 
 /// Flags of Thanos Receive 0.43, from its documentation and source, hidden ones included.
 const THANOS: &str = "
@@ -43,7 +49,8 @@ const THANOS: &str = "
 const OTHERS: &str = "
     writer.intern shipper.ignore-unequal-block-size
     log.ack shards tsdb.shard-label receive.body-bytes-max receive.decoded-bytes-max
-    receive.connections-max receive.labels-per-series-max receive.label-name-bytes-max
+    receive.connections-per-core-max receive.labels-per-series-max receive.label-set-bytes-max
+    receive.label-name-bytes-max
     receive.label-value-bytes-max receive.tenant-series-max";
 
 /// Where our default is another one than Thanos'; the help says so.
@@ -266,8 +273,9 @@ fn nothing_at_all_runs() {
     let want = "\
 receive  0.0.0.0:19291, ack durable: 2xx after the device's flush, shards one per usable core
 tenant   from header thanos-tenant, else default-tenant
-request  body 32MiB, decoded 32MiB, 16384 connections
-series   128 labels, names 1KiB, values 8KiB; per tenant no limit
+request  body 32MiB, decoded 32MiB, 1024 connections a core
+series   128 labels of 64KiB, names 1KiB, values 16KiB
+tenants  series in memory no limit
 read     StoreAPI 0.0.0.0:10901 (connections 1h), HTTP 0.0.0.0:10902
 select   series no limit, samples no limit
 stop     gRPC calls get 2m, HTTP requests 2m
@@ -346,6 +354,30 @@ fn secrets_are_never_printed() {
         let text = error(&["receive", "--label=a=\"1\"", "--objstore.config", broken]);
         assert!(!text.contains("canary"), "{broken}: {text}");
         assert!(!text.contains('\n'), "one line: {text}");
+    }
+}
+
+proptest! {
+    /// Any flag with any value ends in settings or in one line, and settings print without a break.
+    #[test]
+    fn no_command_line_breaks_it(
+        picks in proptest::collection::vec((0..flags().count(), any::<bool>(), VALUES), 0..4),
+    ) {
+        let mut args = vec!["receive".to_owned()];
+        for (index, negated, value) in picks {
+            let flag = flags().nth(index).expect("an index of the table");
+            args.push(match (flag.kind, negated) {
+                (Kind::Bool, true) => format!("--no-{}", flag.name),
+                (Kind::Bool, false) => format!("--{}", flag.name),
+                _ => format!("--{}={value}", flag.name),
+            });
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match run(&args) {
+            Ok(Command::Receive(receive)) => prop_assert!(receive.to_string().lines().count() > 10),
+            Ok(other) => prop_assert!(false, "{args:?}: {other:?}"),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
     }
 }
 
@@ -491,7 +523,10 @@ const BAD: &[(&str, &str)] = &[
         "--receive.body-bytes-max: \"32M\" has an unknown unit \"M\"; units are B KiB MiB GiB TiB",
     ),
     ("receive --receive.body-bytes-max=0", "--receive.body-bytes-max: \"0\" must be 1 or more"),
-    ("receive --receive.connections-max=0", "--receive.connections-max: \"0\" must be 1 or more"),
+    (
+        "receive --receive.connections-per-core-max=0",
+        "--receive.connections-per-core-max: \"0\" must be 1 or more",
+    ),
     (
         "receive --receive.tenant-series-max=1e6",
         "--receive.tenant-series-max: \"1e6\" is not a whole number from 0 to 18446744073709551615",

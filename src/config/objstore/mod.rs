@@ -246,7 +246,7 @@ pub fn parse(text: &str) -> Result<(Bucket, Vec<String>), ObjstoreError> {
             let known = OTHER_TYPES.iter().find(|kind| **kind == other);
             return Err(match known {
                 Some(kind) => ObjstoreError::RefusedType { kind },
-                None => ObjstoreError::UnknownType { kind },
+                None => ObjstoreError::UnknownType { kind: yaml::shown(&kind) },
             });
         }
     };
@@ -263,6 +263,7 @@ pub fn parse(text: &str) -> Result<(Bucket, Vec<String>), ObjstoreError> {
             }
         }
     }
+    check_blanks(&values)?;
     let bucket = match provider {
         Provider::S3 => Bucket::S3(Box::new(s3(&values)?)),
         Provider::Filesystem => Bucket::Filesystem {
@@ -286,6 +287,19 @@ fn required(values: &yaml::Values, key: &'static str) -> Result<String, Objstore
     match values.text(key) {
         "" => Err(ObjstoreError::Missing { key }),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// Texts that are printed at start have no blanks: with one, the line below was set too far in and
+/// has become part of the value.
+fn check_blanks(values: &yaml::Values) -> Result<(), ObjstoreError> {
+    let printed = ["config.bucket", "config.endpoint", "config.region", "prefix"];
+    match printed.into_iter().find(|key| values.text(key).contains(char::is_whitespace)) {
+        Some(key) => {
+            let problem = "holds a blank; is the line below it set too far in?".into();
+            Err(ObjstoreError::Bad { key, problem })
+        }
+        None => Ok(()),
     }
 }
 

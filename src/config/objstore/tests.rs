@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use proptest::prelude::*;
+
 use crate::config::objstore::{
     Bucket, Credentials, Form, KEYS, Key, Lookup, OTHER_TYPES, ObjstoreError, Provider, S3, Sse,
     parse,
@@ -185,6 +187,25 @@ config:
     assert_eq!(parse(json).expect("JSON is YAML").0.to_string(), "folder /b");
 }
 
+proptest! {
+    /// Any text ends in a bucket or in an error, and neither prints the secret in it.
+    #[test]
+    fn no_text_breaks_it(
+        before in "(type: S3\n)?(config:\n)?",
+        key in "  (secret_key|session_token|bucket|http_config|trace|[a-z_]{1,8})",
+        between in "(: |:|: \\[|: \\{|\n   |: \"|: '|: &a |: !!int |: \\|\n    )",
+        after in "[\\]\\}\"'\n]{0,2}(  endpoint: e\n)?(  access_key: a\n)?.{0,8}",
+    ) {
+        let secret = key.contains("secret_key") || key.contains("session_token");
+        let text = format!("{before}{key}{between}canary{after}");
+        let said = match parse(&text) {
+            Ok((bucket, notes)) => format!("{bucket} {bucket:?} {notes:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        prop_assert!(!secret || !said.contains("canary"), "{text:?}: {said}");
+    }
+}
+
 #[test]
 fn bad_yaml_is_told_what_is_wrong() {
     for kind in OTHER_TYPES {
@@ -207,6 +228,10 @@ fn bad_yaml_is_told_what_is_wrong() {
         ("type: S3\nconfg: {}", "unknown key confg at line 2, column 1"),
         ("type: S3\nconfig:\n  buckett: b", "unknown key config.buckett at line 3, column 3"),
         ("type: S3\nconfig: {directory: /b}", "unknown key config.directory at line 2, column 10"),
+        (
+            "type: S3\nconfig:\n  secret_key:canary: x",
+            "unknown key config.secret_key... at line 3, column 3",
+        ),
         ("type: FILESYSTEM\nconfig: {bucket: b}", "unknown key config.bucket at line 2, column 10"),
         (
             "type: S3\nconfig: {http_config: {tls_config: {ca: x}}}",
@@ -220,6 +245,10 @@ fn bad_yaml_is_told_what_is_wrong() {
     ] {
         assert_eq!(error(text), want, "{text:?}");
     }
+}
+
+#[test]
+fn bad_values_are_told_what_is_wrong() {
     for (key, value, want) in [
         ("config.insecure", "maybe", "\"maybe\" is not true or false"),
         ("config.part_size", "64MiB", "\"64MiB\" is not a whole number from 0"),
@@ -240,6 +269,8 @@ fn bad_yaml_is_told_what_is_wrong() {
         ("config.sse_config.type", "SSE", "\"SSE\" is not one of: SSE-S3, SSE-KMS, SSE-C"),
         ("config.sse_config.kms_key_id", "k", "belongs to sse_config.type SSE-KMS"),
         ("config.sse_config.encryption_key", "f", "belongs to sse_config.type SSE-C"),
+        ("config.bucket", "b\n    c", "holds a blank; is the line below it set too far in?"),
+        ("config.insecure", "x canary", "\"x...\" is not true or false"),
         ("prefix", "a/../b", "has an empty part, '.' or '..' between its slashes"),
     ] {
         assert_eq!(error(&s3_with(&[(key, value)])), format!("{key} {want}"));

@@ -81,7 +81,7 @@ impl Values {
 }
 
 fn bad(key: &'static str, value: &str, problem: &str) -> ObjstoreError {
-    ObjstoreError::Bad { key, problem: format!("{value:?} {problem}") }
+    ObjstoreError::Bad { key, problem: format!("{:?} {problem}", shown(value)) }
 }
 
 /// Booleans of YAML 1.1, as go-yaml reads them.
@@ -136,6 +136,16 @@ struct Unknown {
     column: u64,
 }
 
+/// A key or value that is no good, as far as it is a word. What follows could be a secret: in
+/// `secret_key:x` a blank is missing, and a line that is set too far in belongs to the value above.
+pub(super) fn shown(text: &str) -> String {
+    let word = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    match text.find(|c| !word(c)) {
+        Some(end) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Reads the keys below `path`.
 struct Section<'v> {
     /// Ends with a dot, if it is not empty.
@@ -176,7 +186,8 @@ impl<'de> Visitor<'de> for Section<'_> {
             let ours = |key: &&Key| key.of.is_none_or(|of| of == self.provider);
             let Some(key) = KEYS.iter().filter(ours).find(|key| key.path == path) else {
                 let (line, column) = (name.defined.line(), name.defined.column());
-                *self.unknown = Some(Unknown { key: path, line, column });
+                let key = format!("{}{}", self.path, shown(&name.value));
+                *self.unknown = Some(Unknown { key, line, column });
                 return Err(serde::de::Error::custom("unknown key"));
             };
             match key.form {
