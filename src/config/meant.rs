@@ -160,6 +160,7 @@ impl Receive {
     /// What the flags mean on a machine of this name.
     pub(crate) fn new(typed: &Typed, hostname: &str) -> Result<Self, Error> {
         let mut notes = typed.check()?;
+        check_doors(typed)?;
         let data = data(typed)?;
         let bucket = bucket(typed, &data.path, &mut notes)?;
         Ok(Self {
@@ -173,6 +174,22 @@ impl Receive {
             notes,
         })
     }
+}
+
+/// Two doors do not share an address, unless the kernel chooses the port.
+fn check_doors(typed: &Typed) -> Result<(), Error> {
+    let flags = ["remote-write.address", "grpc-address", "http-address"];
+    let mut taken: Vec<(SocketAddr, &str)> = Vec::new();
+    for flag in flags {
+        let addresses = typed.address(flag)?;
+        for (address, other) in &taken {
+            if address.port() != 0 && addresses.contains(address) {
+                return Err(bad(flag, typed.text(flag), &format!("is taken by --{other}")));
+            }
+        }
+        taken.extend(addresses.into_iter().map(|address| (address, flag)));
+    }
+    Ok(())
 }
 
 /// Zero as "no limit".

@@ -209,6 +209,8 @@ fn flags_come_in_kingpins_forms() {
     let two = receive(&["--label=b=\"2\"", "--label", "a=\"1\""]);
     let want = Labels::new([("a", "1"), ("b", "2")]).expect("labels");
     assert_eq!(two.external.labels, want);
+    let any_port = ["--http-address=:0", "--grpc-address=:0"];
+    assert_eq!(receive(&any_port).read.http_addresses.len(), 2, "one in each family");
     let thrice = ["--grpc-server-tls-ciphers=", "--grpc-server-tls-ciphers="];
     assert_eq!(receive(&thrice), plain, "repeatable");
 }
@@ -293,6 +295,38 @@ note     no --label given: series and blocks bear receive_replica=\"host-1\"
     assert_eq!((no_bounds.data.retention, no_bounds.data.future_window), (None, None));
     let help = find(OTHER_DEFAULT).expect("a flag").help;
     assert!(help.contains("(Thanos: 0s)"));
+}
+
+/// As kube-thanos starts an ingestor: the line must work as it is.
+#[test]
+fn a_command_line_of_thanos_works() {
+    let yaml = "type: s3\nconfig:\n  bucket: thanos\n  endpoint: minio:9000\n  insecure: true\n  \
+                access_key: a\n  secret_key: s\n";
+    let got = receive(&[
+        "--log.level=info",
+        "--log.format=logfmt",
+        "--grpc-address=0.0.0.0:10901",
+        "--http-address=0.0.0.0:10902",
+        "--remote-write.address=0.0.0.0:19291",
+        "--receive.replication-factor=1",
+        "--receive.grpc-compression=none",
+        "--tsdb.path=/var/thanos/receive",
+        "--tsdb.retention=4d",
+        "--label=replica=\"receive-0\"",
+        "--label=receive=\"true\"",
+        &format!("--objstore.config={yaml}"),
+        "--receive.local-endpoint=receive-0.receive.monitoring.svc.cluster.local:10901",
+        "--receive.hashrings-algorithm=ketama",
+        "--no-tsdb.wal-compression",
+        "--enable-auto-gomemlimit",
+    ]);
+    assert_eq!(got.bucket.to_string(), "S3 bucket thanos at http://minio:9000");
+    assert_eq!(got.external.labels.get("replica"), Some("receive-0"));
+    let silent = |note: &&String| note.contains("does nothing here");
+    assert_eq!(got.notes.iter().filter(silent).count(), 5, "{:?}", got.notes);
+    // A router's line does not: it would be another thing than what was asked for.
+    let ring = error(&["receive", "--receive.hashrings-file=/etc/hashrings.json"]);
+    assert!(ring.starts_with("--receive.hashrings-file is refused: one Tidegate is one node;"));
 }
 
 #[test]
@@ -472,6 +506,14 @@ const BAD: &[(&str, &str)] = &[
     (
         "receive --http-address=::1",
         "--http-address: \"::1\" has an IPv6 address without brackets; write [::1]:port",
+    ),
+    (
+        "receive --http-address=0.0.0.0:19291",
+        "--http-address: \"0.0.0.0:19291\" is taken by --remote-write.address",
+    ),
+    (
+        "receive --grpc-address=:7 --http-address=0.0.0.0:7",
+        "--http-address: \"0.0.0.0:7\" is taken by --grpc-address",
     ),
     ("receive --label=a", "--label: \"a\" has no '='; write name=\"value\""),
     (
