@@ -4,6 +4,7 @@ pub mod shard;
 
 pub mod decode;
 
+pub mod config;
 pub mod chunk;
 pub mod rt;
 

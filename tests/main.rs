@@ -4,4 +4,5 @@
 #![cfg(test)]
 
 mod rust_text;
+mod systemd;
 mod tidy;

@@ -329,11 +329,14 @@ fn words(source: &Source, machine: Option<&str>) -> Vec<String> {
     findings
 }
 
-/// `foo.rs` beside `foo/`: a folder's door is its `mod.rs`.
+/// `foo.rs` beside `foo/`: a folder's door is its `mod.rs`. A folder for `tests.rs` alone is none.
 fn doors(paths: &BTreeSet<&str>) -> Vec<String> {
     let beside = |path: &&&str| {
         let folder = path.strip_suffix(".rs").map(|stem| format!("{stem}/"));
-        folder.is_some_and(|folder| paths.iter().any(|other| other.starts_with(&folder)))
+        let inside = |folder: &str, other: &&str| {
+            other.strip_prefix(folder).is_some_and(|name| name != "tests.rs")
+        };
+        folder.is_some_and(|folder| paths.iter().any(|other| inside(&folder, other)))
     };
     let say = |path: &&str| format!("{path}:1: stands beside a folder of its name; use mod.rs");
     paths.iter().filter(beside).map(say).collect()
@@ -534,6 +537,7 @@ fn files_look_like_ours() {
     assert!(judge(&headless, None)[0].contains("opens without"));
     let paths = BTreeSet::from(["src/shard/head.rs", "src/shard/head/mod.rs", "src/shard/mod.rs"]);
     assert_eq!(doors(&paths).len(), 1);
+    assert!(doors(&BTreeSet::from(["src/chunk/xor.rs", "src/chunk/xor/tests.rs"])).is_empty());
 }
 
 #[test]
