@@ -120,8 +120,9 @@ mod tests {
         assert_eq!(column.at(PAGE_ITEMS as u32 - 1), PAGE_ITEMS as u32 - 1);
         assert_eq!(column.at(PAGE_ITEMS as u32), PAGE_ITEMS as u32 + 1);
         let mut column = Column::new();
-        let steps = (0..).take_while(|_| !column.grow_towards(2 * PAGE_ITEMS + 1, 7)).count();
-        assert_eq!((steps, column.len()), (2, 2 * PAGE_ITEMS + 1));
+        let grown: Vec<bool> = (0..4).map(|_| column.grow_towards(2 * PAGE_ITEMS + 1, 7)).collect();
+        assert_eq!(grown, [false, false, true, true]);
+        assert_eq!(column.len(), 2 * PAGE_ITEMS + 1);
         assert_eq!(column.at(2 * PAGE_ITEMS as u32), 7);
     }
 

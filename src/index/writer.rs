@@ -21,8 +21,10 @@ use super::{DraftError, MAGIC, POSTINGS_ALIGN, SERIES_ALIGN, Toc, VERSION};
 
 /// Comparisons of texts in one step.
 const STEP_COMPARISONS: usize = 512;
-/// Small items in one step: ranks, symbols, entries of the table, pairs.
+/// Small items in one step: ranks and pairs.
 const STEP_ITEMS: u32 = 1024;
+/// Texts in one step, each a miss of the cache or two: symbols and entries of the table.
+const STEP_TEXTS: u32 = 256;
 /// Label pairs of series in one step.
 const STEP_LABELS: usize = 1024;
 /// Postings in one step, where a list counts as some more.
@@ -255,7 +257,7 @@ impl Writer {
 
     fn write_symbols(&mut self, next: u32, mut crc: Crc, out: &mut Vec<u8>) -> Phase {
         let count = self.draft.texts.count();
-        let until = count.min(next + STEP_ITEMS);
+        let until = count.min(next + STEP_TEXTS);
         for symbol in next..until {
             put_ustr(out, self.draft.texts.text(self.texts[symbol as usize]));
         }
@@ -402,7 +404,7 @@ impl Writer {
         out: &mut Vec<u8>,
     ) -> Phase {
         let count = self.pairs.len() as u32 + 1;
-        let until = count.min(next + STEP_ITEMS);
+        let until = count.min(next + STEP_TEXTS);
         for number in next..until {
             let (name, value) = self.entry(number);
             put_uvarint(out, 2);
