@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod block;
+
 pub mod index;
 
 pub mod chunk;

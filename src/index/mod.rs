@@ -52,7 +52,7 @@ pub(crate) mod coding;
 
 pub use draft::{Draft, DraftError};
 pub use postings::Postings;
-pub use reader::{Reader, Series};
+pub use reader::{List, Reader, Series};
 pub use writer::{Step, Summary, Writer};
 
 use thiserror::Error;
@@ -219,4 +219,4 @@ fn check_crc(what: &'static str, at: u64, bytes: &[u8], want: u32) -> Result<(),
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,6 +29,19 @@ pub struct Series<'a> {
     pub chunks: Vec<ChunkMeta>,
 }
 
+/// A postings list and what the offset table says of it.
+#[derive(Debug)]
+pub struct List<'a> {
+    /// Name of the pair; empty in the list of all series.
+    pub name: &'a str,
+    /// Value of the pair.
+    pub value: &'a str,
+    /// Where the list begins in the index, in bytes.
+    pub offset: u64,
+    /// Its series.
+    pub postings: Result<Postings<'a>, Error>,
+}
+
 /// An open index. `B` holds the bytes: a mapped file, a slice, a vector.
 #[derive(Debug)]
 pub struct Reader<B> {
@@ -150,11 +163,13 @@ impl<B: AsRef<[u8]>> Reader<B> {
         Postings::read(self.index(), self.table.all)
     }
 
-    /// All lists with their names and values, in order, that of all series included.
-    pub fn lists(&self) -> impl Iterator<Item = (&str, &str, Result<Postings<'_>, Error>)> {
+    /// All lists in the order of the table, that of all series included.
+    pub fn lists(&self) -> impl Iterator<Item = List<'_>> {
         let index = self.index();
-        let entries = self.table.all_entries(index);
-        entries.map(move |(name, value, offset)| (name, value, Postings::read(index, offset)))
+        self.table.all_entries(index).map(move |(name, value, offset)| {
+            let postings = Postings::read(index, offset);
+            List { name, value, offset, postings }
+        })
     }
 
     /// A series.

@@ -3,6 +3,8 @@
 //! Everything above this folder is plain logic over the types here.
 
 pub mod channel;
+pub mod map;
 pub mod sink;
 
+pub use map::Map;
 pub use sink::{DirSink, Sink};
