@@ -126,9 +126,7 @@ pub enum Error {
         fact: &'static str,
     },
     /// A chunk's bytes do not match their checksum.
-    #[error(
-        "chunk at byte {offset} of chunk file {file} has CRC {got:08x}, its checksum says {want:08x}"
-    )]
+    #[error("chunk at byte {offset} of chunk file {file} has CRC {got:08x}, stored is {want:08x}")]
     BadChunkChecksum {
         /// Position of the file, from 0.
         file: u32,

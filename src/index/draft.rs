@@ -64,9 +64,9 @@ pub enum DraftError {
         /// The series.
         series: String,
     },
-    /// A chunk ends before it begins, or begins before the one before it has ended.
+    /// A chunk begins before the one before it has ended, or ends before it begins.
     #[error(
-        "chunk [{min_t}, {max_t}] of series {series} overlaps the one before or ends before it begins"
+        "chunk [{min_t}, {max_t}] of series {series} overlaps the one before or is turned round"
     )]
     ChunksOverlap {
         /// The series.

@@ -114,7 +114,8 @@ mod tests {
                 if let Some(sorted) = sorter.step(budget, order) {
                     break sorted;
                 }
-                prop_assert!(compared.get() <= budget + 2 * RUN_ITEMS * RUN_COST, "{}", compared.get());
+                let most = budget + 2 * RUN_ITEMS * RUN_COST;
+                prop_assert!(compared.get() <= most, "{} of {most}", compared.get());
             };
             let mut want: Vec<u32> = (0..keys.len() as u32).collect();
             want.sort_by_key(|&i| (keys[i as usize], i));

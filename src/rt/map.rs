@@ -47,7 +47,7 @@ mod tests {
     fn a_map_is_the_files_bytes_even_after_its_removal() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
-        for bytes in [&b""[..], b"tide", &[7; 100_000]] {
+        for bytes in [&b""[..], b"tide", &vec![7; 100_000]] {
             std::fs::write(&path, bytes).expect("a file");
             let map = Map::open(&path).expect("a map");
             std::fs::remove_file(&path).expect("removed");

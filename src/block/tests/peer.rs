@@ -1,12 +1,14 @@
 //! What Debian's promtool says about our blocks.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{chunk_file, inputs, ulid, write};
+use super::{Reader, chunk_file, inputs, read, ulid, verify, write};
+use crate::model::Labels;
 
 /// Runs promtool. `None` when there is none, which only a machine of the CI may not say.
 fn promtool(args: &[&str], dir: &Path) -> Option<String> {
@@ -24,7 +26,7 @@ fn promtool(args: &[&str], dir: &Path) -> Option<String> {
     Some(out)
 }
 
-/// `{labels} value time` as promtool prints it: labels, the value's bits with one NaN for all, time.
+/// A line of promtool's dump, `{labels} value time`: labels, time, bits with one NaN for all.
 fn parse(line: &str) -> (String, i64, u64) {
     let mut parts = line.rsplitn(3, ' ');
     let (t, value, labels) = (parts.next(), parts.next(), parts.next());
@@ -74,4 +76,45 @@ fn promtool_analyzes_the_index() {
     assert!(text.contains("Series: 300"), "{text}");
     assert!(text.contains("Label names: 4"), "{text}");
     assert!(text.contains("Duration: 2h0m0s"), "{text}");
+}
+
+#[test]
+fn a_block_of_promtool_is_sound_and_holds_its_samples() {
+    let dir = TempDir::new().expect("a directory");
+    let (input, output) = (dir.path().join("input"), dir.path().join("blocks"));
+    let mut text = String::new();
+    let mut want = Vec::new();
+    // OpenMetrics wants seconds, families together and each series in order.
+    for job in 0..40 {
+        for i in 0..300 {
+            let (t, value) = (1_700_000_000 + i * 15, f64::from(job) * 0.1 + f64::from(i % 7));
+            let _ = writeln!(text, "up{{job=\"j{job}\",path=\"a\\\"b\"}} {value} {t}");
+            let labels = [("__name__", "up".to_owned()), ("job", format!("j{job}"))];
+            let labels = labels.into_iter().chain([("path", "a\"b".to_owned())]);
+            let labels = Labels::new(labels).expect("labels").to_string();
+            want.push((labels, i64::from(t) * 1000, value.to_bits()));
+        }
+    }
+    text.push_str("# EOF\n");
+    fs::write(&input, text).expect("a file");
+    let input = input.to_str().expect("a path");
+    let args = ["tsdb", "create-blocks-from", "openmetrics", input];
+    if promtool(&args, &output).is_none() {
+        return;
+    }
+    let mut got = Vec::new();
+    for entry in fs::read_dir(&output).expect("a directory") {
+        let path = entry.expect("a block").path();
+        let health = verify(&path).expect("a sound block");
+        assert_eq!((health.stats.num_series, health.label_pairs), (40, 42));
+        let block = Reader::open(&path).expect("a block");
+        for at in block.select(&[]).expect("all series") {
+            let series = read(&block, at);
+            let labels = series.labels.to_string();
+            got.extend(series.chunks.concat().iter().map(|s| (labels.clone(), s.t, s.bits)));
+        }
+    }
+    want.sort();
+    got.sort();
+    assert!(got == want, "{} samples of {}", got.len(), want.len());
 }

@@ -1,5 +1,6 @@
 //! Blocks as promtool, a Thanos Compactor and our own reader see them.
 
+mod damage;
 mod peer;
 
 use std::path::{Path, PathBuf};
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 use futures_lite::future::block_on;
 use tempfile::TempDir;
 
-use super::{Error, Meta, MetaDraft, Reader, Ulid, Writer, chunk_file, verify};
+use crate::block::{Error, Meta, MetaDraft, Reader, Ulid, Writer, chunk_file, verify};
 use crate::chunk::xor::{self, Appender, MAX_SAMPLE_BYTES};
 use crate::chunk::{Chunk, Encoding};
 use crate::index::{SeriesRef, tests::oracle};
+use crate::model::MatchOp::{Equal, NotEqual, NotRegex, Regex};
 use crate::model::{Labels, MatchOp, Matcher, STALE_NAN_BITS, Sample, TimeRange};
 use crate::rt::{DirSink, Sink};
 
@@ -214,7 +216,6 @@ fn matchers_select_what_a_plain_walk_selects() {
         assert_eq!(block.select(&matchers).expect("a selection"), want, "{matchers:?}");
         assert_eq!(!want.is_empty(), some, "{matchers:?}");
     };
-    use MatchOp::{Equal, NotEqual, NotRegex, Regex};
     check(&[("__name__", Equal, "up")], true);
     check(&[("__name__", Equal, "down")], false);
     check(&[("__name__", Equal, "up"), ("job", Equal, "job-3")], true);
@@ -314,4 +315,79 @@ fn histogram_chunks_are_copied_and_counted() {
     for (meta, want) in series.chunks.iter().zip(&chunks) {
         assert_eq!(block.chunk(meta).expect("a chunk"), (want.encoding, want.bytes));
     }
+}
+
+/// A sink that keeps nothing but the order of calls, and fails at one of them.
+#[derive(Default)]
+struct Recorder {
+    calls: Vec<(&'static str, usize)>,
+    fails_at: usize,
+}
+
+impl Recorder {
+    fn call(&mut self, name: &'static str, size: usize) -> std::io::Result<()> {
+        self.calls.push((name, size));
+        if self.calls.len() == self.fails_at {
+            return Err(std::io::Error::other("no room"));
+        }
+        Ok(())
+    }
+}
+
+impl Sink for &mut Recorder {
+    async fn begin(&mut self, _: &str) -> std::io::Result<()> {
+        self.call("begin", 0)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.call("write", bytes.len())
+    }
+
+    async fn end(&mut self) -> std::io::Result<()> {
+        self.call("end", 0)
+    }
+
+    async fn publish(&mut self) -> std::io::Result<()> {
+        self.call("publish", 0)
+    }
+}
+
+fn record(fails_at: usize, inputs: &[Input]) -> (Recorder, Result<Meta, Error>) {
+    let mut recorder = Recorder { fails_at, ..Recorder::default() };
+    let mut writer = Writer::with_file_bytes_max(&mut recorder, draft(), 200_000);
+    let meta = block_on(async {
+        for input in inputs {
+            add(&mut writer, input).await?;
+        }
+        Ok(writer.finish().await?.0)
+    });
+    (recorder, meta)
+}
+
+#[test]
+fn a_failing_sink_ends_the_block_unpublished() {
+    let inputs = &inputs()[..20];
+    let (whole, meta) = record(0, inputs);
+    meta.expect("a block");
+    let files = whole.calls.iter().filter(|(name, _)| *name == "begin").count();
+    assert_eq!(files, 4, "chunks, index, tombstones, meta.json");
+    assert_eq!(whole.calls.last(), Some(&("publish", 0)));
+    for fails_at in 1..=whole.calls.len() {
+        let (recorder, meta) = record(fails_at, inputs);
+        let error = meta.expect_err("an error");
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert_eq!(recorder.calls, whole.calls[..fails_at], "it goes on after an error");
+    }
+}
+
+#[test]
+fn chunks_leave_as_they_come() {
+    let (recorder, meta) = record(0, &inputs());
+    let written: u64 = recorder.calls.iter().map(|(_, size)| *size as u64).sum();
+    let meta = meta.expect("a block");
+    let shipped: u64 = meta.thanos.files.iter().map(|file| file.size_bytes).sum();
+    assert_eq!(written, shipped + 9 + meta.encode().expect("JSON").len() as u64);
+    let most = (64 << 10) + meta.thanos.index_stats.chunk_max_size as usize;
+    assert!(recorder.calls.iter().all(|(_, size)| *size <= most), "{:?}", recorder.calls);
+    assert!(written > 400_000, "{written} bytes try nothing");
 }
