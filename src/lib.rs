@@ -2,6 +2,9 @@
 
 pub mod shard;
 
+pub mod block;
+
+pub mod index;
 pub mod decode;
 
 pub mod config;

@@ -3,6 +3,7 @@
 //! Everything above this folder is plain logic over the types here.
 
 pub mod channel;
+pub mod map;
 pub mod clock;
 pub mod mesh;
 pub mod sink;
@@ -10,4 +11,5 @@ pub mod storage;
 #[cfg(test)]
 pub(crate) mod twin;
 
+pub use map::Map;
 pub use sink::{DirSink, Sink};
