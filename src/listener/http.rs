@@ -367,11 +367,13 @@ fn fault_of(error: httparse::Error, head: &[u8]) -> Fault {
     }
 }
 
-/// Whether the request line ends in something like `HTTP/2.0`.
+/// Whether the request line has three words, the last one like `HTTP/2.0`.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
-    let word = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
-    matches!(word.strip_prefix(b"HTTP/"), Some([a, b'.', b]) if a.is_ascii_digit() && b.is_ascii_digit())
+    let mut words = line.split(|&b| b == b' ').skip(2);
+    let version = words.next().and_then(|word| word.strip_prefix(b"HTTP/"));
+    let digits = matches!(version, Some([a, b'.', b]) if a.is_ascii_digit() && b.is_ascii_digit());
+    digits && words.next().is_none()
 }
 
 fn path_of(target: &str) -> Result<&str, Fault> {

@@ -23,6 +23,8 @@ use crate::listener::limits::Limits;
 
 /// Length of a new buffer: more than the longest head, about half a usual body.
 pub(crate) const BUFFER_BYTES_MIN: usize = 64 << 10;
+/// Most bytes taken by one read: beyond that other connections wait for a copy by the kernel.
+const READ_BYTES_MAX: usize = 256 << 10;
 /// A buffer longer than this is not kept for reuse.
 const BUFFER_BYTES_KEPT_MAX: usize = 4 << 20;
 
@@ -157,7 +159,8 @@ impl Buffer {
                 .poll_read(cx, &mut [0])
                 .map_ok(|n| if n == 0 { Fill::End } else { Fill::Full });
         }
-        let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
+        let end = self.bytes.len().min(self.filled.saturating_add(READ_BYTES_MAX));
+        let room = self.bytes.get_mut(self.filled..end).unwrap_or_default();
         let read = Pin::new(stream).poll_read(cx, room);
         match read {
             Poll::Ready(Ok(count)) if count > 0 => {

@@ -273,6 +273,11 @@ pub(crate) struct Example {
 }
 
 impl Tally {
+    /// An account with nothing refused yet.
+    pub fn of(written: Written) -> Self {
+        Self { written, ..Self::default() }
+    }
+
     /// Counts `count` samples, histograms or exemplars of one series as refused. `series` writes
     /// its labels and is called only if they will be shown.
     pub fn refuse(&mut self, fact: Fact, count: u64, series: impl FnOnce() -> String) {
