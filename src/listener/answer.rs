@@ -2,11 +2,11 @@
 //!
 //! | request | remote write 1.0 | remote write 2.0 |
 //! |---|---|---|
-//! | all stored, or nothing to store | 200 on `/api/v1/receive`, 204 on `/api/v1/write` | 204 W |
-//! | out of order, too old, out of bounds, too far in future, conflict | 409, good samples stored | 400 W |
-//! | no labels, empty or doubled label name | 409, good samples stored | 400 W |
-//! | labels too many, too long, not UTF-8; invalid histogram; bad symbol | 400, good samples stored | 400 W |
-//! | new series beyond the tenant's limit | 429 R, known series stored | 429 R W |
+//! | all stored, or nothing to store | 200 on `/api/v1/receive`, else 204 | 204 W |
+//! | out of order, too old, out of bounds, too far in future, conflict | 409 | 400 W |
+//! | no labels, empty or doubled label name | 409 | 400 W |
+//! | labels too many, too long, not UTF-8; bad histogram, bad symbol | 400 | 400 W |
+//! | new series beyond the tenant's limit | 429 R | 429 R W |
 //! | several of these | 429 before 400 before 409 | 429 before 400 |
 //! | tenant over a limit that grows back | 429 R | 429 R W |
 //! | bad HTTP, tenant, snappy, protobuf | 400 | 400 W |
@@ -15,6 +15,7 @@
 //! | overloaded, not ready, shutting down, log failed | 503 R | 503 R W |
 //! | a panic | 500 | 500 W |
 //!
+//! In the rows down to "several", the good samples of the request are stored and durable.
 //! W: the three `X-Prometheus-Remote-Write-*-Written` headers, all 0 where nothing is
 //! acknowledged. R: `Retry-After`. When shards differ, 503 goes before 4xx before 2xx: a sender
 //! that repeats the request loses nothing, because exact duplicates are recognised.

@@ -123,9 +123,9 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
                 bytes.extend(format!("{name}:{value}\r\n").bytes());
             }
             if framing.is_empty() {
-                bytes.extend(b"\r\n")
+                bytes.extend(b"\r\n");
             } else {
-                bytes.extend(framing)
+                bytes.extend(framing);
             }
             bytes
         },
@@ -136,9 +136,10 @@ fn with_length(body: Vec<u8>) -> Vec<u8> {
     [format!("Content-Length: {:04}\r\n\r\n", body.len()).into_bytes(), body].concat()
 }
 
-fn in_chunks(
-    (chunks, extension, trailers, upper): (Vec<Vec<u8>>, String, Vec<(String, String)>, bool),
-) -> Vec<u8> {
+/// Chunks, the extension of each, trailers, and whether sizes are written in capitals.
+type Chunked = (Vec<Vec<u8>>, String, Vec<(String, String)>, bool);
+
+fn in_chunks((chunks, extension, trailers, upper): Chunked) -> Vec<u8> {
     let mut bytes = b"transfer-encoding: Chunked\r\n\r\n".to_vec();
     for chunk in chunks {
         let len = chunk.len();
@@ -163,7 +164,9 @@ proptest! {
         mut cuts in proptest::collection::vec(0..10_000_usize, 0..8),
     ) {
         let stream = requests.concat();
-        cuts.iter_mut().for_each(|cut| *cut %= stream.len());
+        for cut in &mut cuts {
+            *cut %= stream.len();
+        }
         cuts.sort_unstable();
         let (seen, answers) = ours(&stream, &cuts);
         prop_assert_eq!(seen.len(), requests.len());
