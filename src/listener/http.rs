@@ -181,11 +181,12 @@ impl HeadScan {
             let control = new.iter().position(|&b| (b < 0x20 && b != b'\t') || b == 0x7f);
             let at = self.seen + control.unwrap_or(new.len());
             let line_max = limits.request_line_bytes_max;
-            if self.line == 0 && at >= line_max && pending.len() > line_max {
+            if self.line == 0 && at > line_max {
                 return Err(Fault::RequestLineTooLong { max: line_max });
             }
             let max = limits.head_bytes_max;
-            if at >= max && pending.len() > max {
+            // The last line's CR LF must fit as well.
+            if at + 2 > max {
                 return Err(Fault::HeadTooLong { max });
             }
             self.seen = at;

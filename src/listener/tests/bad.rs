@@ -226,6 +226,37 @@ fn bad_requests_get_their_status_however_they_are_cut() {
 }
 
 #[test]
+fn limits_are_exact() {
+    let mut rows = Vec::new();
+    for (over, head, line, body) in [(0, 200, 200, 200), (1, 431, 414, 413)] {
+        let max = limits().head_bytes_max + over;
+        let frame = post("A: \r\nB: \r\n", "").len();
+        let half = (max - frame) / 2;
+        let headers =
+            format!("A: {}\r\nB: {}\r\n", "x".repeat(half), "y".repeat(max - frame - half));
+        let long = post(&headers, "");
+        assert_eq!(long.len(), max);
+        rows.push(("head", long, head));
+        let query = limits().request_line_bytes_max + over - "POST /api/v1/receive? HTTP/1.1".len();
+        rows.push((
+            "line",
+            self::line(&format!("POST /api/v1/receive?{} HTTP/1.1", "q".repeat(query))),
+            line,
+        ));
+        let bytes = 1024 + over;
+        let text = "b".repeat(bytes);
+        rows.push(("body", post(&format!("Content-Length: {bytes}\r\n"), &text), body));
+        rows.push(("chunked", chunked(&format!("{bytes:x}\r\n{text}\r\n0\r\n\r\n")), body));
+    }
+    for (name, bytes, status) in rows {
+        let want = (vec![status], status != 200);
+        assert_eq!(answer_to(&bytes, &[]), want, "{name}");
+        let every: Vec<usize> = (1..bytes.len()).collect();
+        assert_eq!(answer_to(&bytes, &every), want, "{name}, byte by byte");
+    }
+}
+
+#[test]
 fn a_good_request_behind_a_refused_one_is_answered_unless_closed() {
     for (name, bytes, (want, closed)) in &table() {
         let mut both = bytes.clone();
