@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod listener;
+
 pub mod shard;
 
 pub mod block;
