@@ -7,15 +7,20 @@
 //! |---|---|---|
 //! | `a`, `a|b`, `web-[12]`, `^(a|b)$` | a sorted set of texts | a search in it |
 //! | `.*`, `.+`, `web-.*`, `.*err.*`, `a.+b.*` | texts with gaps | comparing those texts |
-//! | anything else | `regex`, behind its fixed prefix and suffix | a walk over the value |
+//! | anything else | the engine, behind its fixed prefix and suffix | a walk over the value |
 //!
 //! ## Limits
 //! Only the last kind takes memory and time beyond the pattern's length. It may be at most
 //! [`REGEX_BYTES_MAX`] long and may compile to [`REGEX_COMPILED_BYTES_MAX`].
+//!
+//! ## Why
+//! The engine is that of the `regex` crate, asked by its lower door, `regex-automata`, since only
+//! that takes a tree. `regex` takes text, and the text `regex-syntax` prints for a tree is not
+//! always the same pattern: `(?:a+)?` comes out as `a+?`.
 
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta::{Config, Regex};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use thiserror::Error;
 
@@ -94,15 +99,14 @@ impl Pattern {
         if pattern.len() > REGEX_BYTES_MAX {
             return Err(MatcherError::TooLong { got: pattern.len() });
         }
-        let regex = RegexBuilder::new(&format!(r"\A(?:{hir})\z"))
-            // The tree is not deeper than `re2` allows; its text has some levels for each.
-            .nest_limit(10 * re2::DEPTH_MAX)
-            .size_limit(REGEX_COMPILED_BYTES_MAX)
-            .build()
-            .map_err(|_| MatcherError::TooBig { pattern: pattern.to_string() })?;
         let parts = parts(&hir);
         let literal = |part: Option<&Hir>| part.and_then(literal).unwrap_or_default().into();
         let (prefix, suffix) = (literal(parts.first()), literal(parts.last()));
+        let whole = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
+        let regex = Regex::builder()
+            .configure(Config::new().nfa_size_limit(Some(REGEX_COMPILED_BYTES_MAX)))
+            .build_from_hir(&whole)
+            .map_err(|_| MatcherError::TooBig { pattern: pattern.to_string() })?;
         Ok(Self::Regex { prefix, suffix, regex })
     }
 

@@ -1,4 +1,4 @@
-//! RE2 patterns, as Go writes them, turned into the tree of the `regex` crate.
+//! RE2 patterns, as Go writes them, turned into the tree of the `regex` crate's engine.
 //!
 //! Prometheus and Thanos users write matchers in Go's RE2 syntax, and a pattern that means
 //! something else here than there is a wrong answer nobody sees. Rust's `regex` is a sibling of
