@@ -317,19 +317,38 @@ mod tests {
     fn answers() {
         check("HTTP/1.1 204 No Content\r\n\r\n", 204, "", true);
         check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", true);
-        check("HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length:2\r\n\r\nok", 200, "ok", false);
-        check("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 409 C\r\nContent-Length: 0\r\n\r\n", 409, "", true);
+        check(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length:2\r\n\r\nok",
+            200,
+            "ok",
+            false,
+        );
+        check(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 409 C\r\nContent-Length: 0\r\n\r\n",
+            409,
+            "",
+            true,
+        );
         check("HTTP/1.1 200 OK\r\n\r\nto the end", 200, "to the end", false);
         check("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", 200, "x", false);
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        check(&format!("{chunked}3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: x\r\n\r\n"), 200, "abc0123456789", true);
+        check(
+            &format!("{chunked}3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: x\r\n\r\n"),
+            200,
+            "abc0123456789",
+            true,
+        );
     }
 
     #[test]
     fn broken_answers_are_errors() {
-        for text in ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", "SSH-2.0\r\n\r\n",
+        for text in [
+            "",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            "SSH-2.0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"] {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        ] {
             assert!(read_answer(&mut Drip(text.as_bytes(), 9), &mut Vec::new()).is_err(), "{text}");
         }
     }

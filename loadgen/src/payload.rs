@@ -28,8 +28,7 @@ pub(crate) struct Head(String);
 impl Head {
     /// The head of a write request to `path` at `host`; `tenant` is header name and value.
     pub(crate) fn new(host: &str, path: &str, tenant: Option<(&str, &str)>) -> Self {
-        let tenant =
-            tenant.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
+        let tenant = tenant.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
         Self(format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\n\
              User-Agent: loadgen/{}\r\n\
@@ -180,7 +179,7 @@ impl Payload {
                 self.compress_live();
             }
             Compression::Prebuilt => {
-                let block = snappy::compress(&encoded.bytes, &symbols(&encoded));
+                let block = snappy::compress(&encoded.bytes, &symbols(stream, &encoded));
                 self.head.begin(&mut self.message, block.bytes.len());
                 self.body_at = self.message.len();
                 self.message.extend_from_slice(&block.bytes);
@@ -258,11 +257,13 @@ fn put(buffer: &mut [u8], at: u32, bits: u64) {
 }
 
 /// What may be copied, byte by byte; see [`snappy`].
-fn symbols(encoded: &encode::Encoded) -> Vec<u16> {
+fn symbols(stream: &Stream, encoded: &encode::Encoded) -> Vec<u16> {
     let mut symbols: Vec<u16> = encoded.bytes.iter().map(|byte| u16::from(*byte)).collect();
     for sample in &encoded.samples {
-        let at = sample.value_at as usize;
-        symbols[at..at + VALUE_WIDTH].fill(snappy::HOLE);
+        if stream.kind(sample.series) != Kind::Constant {
+            let at = sample.value_at as usize;
+            symbols[at..at + VALUE_WIDTH].fill(snappy::HOLE);
+        }
         let at = sample.time_at as usize;
         for (byte, symbol) in (0u16..).zip(&mut symbols[at..at + TIME_WIDTH]) {
             *symbol = TIME_SYMBOLS + sample.step as u16 * TIME_WIDTH as u16 + byte;
@@ -321,9 +322,8 @@ mod tests {
         for name in ["w1-200k", "w2-200k", "w6-node"] {
             let stream = Stream::new(&Scenario::load(name).unwrap());
             let id = RequestId { round: 1, request: 0 };
-            let size = |compression| {
-                Payload::build(&stream, id, compression, &head()).body().len() as f64
-            };
+            let size =
+                |compression| Payload::build(&stream, id, compression, &head()).body().len() as f64;
             let ratio = size(Compression::Prebuilt) / size(Compression::Live);
             assert!((0.85..1.25).contains(&ratio), "{name}: {ratio}");
         }

@@ -37,7 +37,7 @@ pub(crate) const EPOCH_MS: i64 = 1_699_999_200_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
-    /// Ten labels of a service in Kubernetes, about 275 B per series before compression.
+    /// Ten labels of a service in Kubernetes, about 280 B per series before compression.
     K10,
     /// Six or seven labels as of a node exporter, about 169 B per series.
     N6,
@@ -385,9 +385,9 @@ impl Scenario {
             .and_then(|steps| steps.checked_mul(self.interval_ms))
             .and_then(|span| span.checked_add(self.start_ms()))
             .unwrap_or(i64::MAX);
-        let churn = self.churn.is_none_or(|churn| {
-            churn.every_rounds > 0 && (0.0..=100.0).contains(&churn.percent)
-        });
+        let churn = self
+            .churn
+            .is_none_or(|churn| churn.every_rounds > 0 && (0.0..=100.0).contains(&churn.percent));
         let header_text = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let rules = [
             (self.series > 0, "series must be above 0"),
@@ -479,8 +479,12 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let flags =
-            Overrides { series: Some(7), rate: Some(9), churn_percent: Some(2.5), ..<_>::default() };
+        let flags = Overrides {
+            series: Some(7),
+            rate: Some(9),
+            churn_percent: Some(2.5),
+            ..<_>::default()
+        };
         let scenario = Scenario::load("w1-10k").unwrap().with(&flags).unwrap();
         assert_eq!((scenario.series, scenario.rate, scenario.mode), (7, 9, Mode::Open));
         assert_eq!(scenario.churn.unwrap().every_rounds, 40);

@@ -67,7 +67,6 @@ pub(crate) struct Job<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Progress {
     pub(crate) acked_samples: u64,
-    pub(crate) elapsed: Duration,
     /// Whether this is the last word: all threads have ended.
     pub(crate) is_done: bool,
 }
@@ -104,7 +103,8 @@ pub(crate) struct Outcome {
 impl Outcome {
     fn new() -> Result<Self> {
         let histogram = || {
-            Histogram::new_with_max(LATENCY_US_MAX, 3).map_err(|error| Error::Usage(format!("histogram: {error}")))
+            Histogram::new_with_max(LATENCY_US_MAX, 3)
+                .map_err(|error| Error::Usage(format!("histogram: {error}")))
         };
         Ok(Self {
             elapsed: Duration::ZERO,
@@ -174,10 +174,10 @@ pub(crate) fn run(job: &Job<'_>, mut observe: impl FnMut(Progress)) -> Result<Ou
         while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             clock.sleep_until(clock.now() + OBSERVE_EVERY);
             let acked_samples = shared.acked_samples.load(Ordering::Relaxed);
-            observe(Progress { acked_samples, elapsed: clock.now(), is_done: false });
+            observe(Progress { acked_samples, is_done: false });
         }
         let acked_samples = shared.acked_samples.load(Ordering::Relaxed);
-        observe(Progress { acked_samples, elapsed: clock.now(), is_done: true });
+        observe(Progress { acked_samples, is_done: true });
         let broken = || Err(Error::Usage("a sender thread panicked".to_owned()));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
     });
@@ -367,9 +367,9 @@ impl<'a> Sender<'a> {
                 Ok(answer) if verdict(answer.status) != Verdict::Later => return Ok(answer),
                 Ok(answer) => {
                     *self.outcome.retried.entry(answer.status).or_default() += 1;
-                    let said = answer.retry_after_s.map(|seconds| {
-                        Duration::from_secs(seconds.min(RETRY_AFTER_S_MAX))
-                    });
+                    let said = answer
+                        .retry_after_s
+                        .map(|seconds| Duration::from_secs(seconds.min(RETRY_AFTER_S_MAX)));
                     (said.unwrap_or(pause), format!("status {}", answer.status))
                 }
                 Err(error) => {

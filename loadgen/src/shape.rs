@@ -5,7 +5,7 @@
 //!
 //! | shape | labels | bytes per series, raw | series per scrape target |
 //! |---|---|---|---|
-//! | K10 | 10 | about 276 | 500: 100 metrics x 5 handlers |
+//! | K10 | 10 | about 280 | 500: 100 metrics x 5 handlers |
 //! | N6 | 6 or 7 | about 169 | 1000: 100 metrics x 10 devices |
 //!
 //! One label, `cluster`, is the same in the whole load and made of the seed: readers select by it.
@@ -21,14 +21,30 @@ pub(crate) const SELECTOR: &str = "cluster";
 
 /// Label names of the shapes: what else a receiver gives back is its own (external labels).
 const NAMES_K10: [&str; 10] = [
-    "__name__", "cluster", "container", "handler", "instance", "job", "method", "namespace", "pod",
+    "__name__",
+    "cluster",
+    "container",
+    "handler",
+    "instance",
+    "job",
+    "method",
+    "namespace",
+    "pod",
     "zone",
 ];
 const NAMES_N6: [&str; 7] =
     ["__name__", "cluster", "device", "instance", "job", "mode", "mountpoint"];
 
-const SERVICES: [&str; 8] =
-    ["checkout", "payments", "frontend", "inventory", "shipping", "accounts", "searcher", "gateways"];
+const SERVICES: [&str; 8] = [
+    "checkout",
+    "payments",
+    "frontend",
+    "inventory",
+    "shipping",
+    "accounts",
+    "searcher",
+    "gateways",
+];
 const METHODS: [&str; 4] = ["GET", "POST", "PUT", "HEAD"];
 const MODES: [&str; 4] = ["user", "system", "idle", "iowait"];
 
@@ -100,7 +116,7 @@ pub(crate) fn labels(shape: Shape, seed: u64, series: u32, generation: u32, labe
             labels.push("__name__", format_args!("http_server_requests_{metric:02}_total"));
             labels.push("cluster", format_args!("lg-{cluster:08x}"));
             labels.push("container", format_args!("{service}"));
-            labels.push("handler", format_args!("/api/v1/{service}/h{handler}"));
+            labels.push("handler", format_args!("/v1/{service}/h{handler}"));
             labels.push("instance", format_args!("10.{b}.{c}.{d}:8080"));
             labels.push("job", format_args!("{service}-api"));
             labels.push("method", format_args!("{method}"));
@@ -108,23 +124,21 @@ pub(crate) fn labels(shape: Shape, seed: u64, series: u32, generation: u32, labe
             // The number of the target and of its generation make the name unique, whatever the
             // random part is.
             let suffix = random >> 24 & 0xf_ffff;
-            labels.push(
-                "pod",
-                format_args!("{service}-{target:05x}{generation:x}-{suffix:05x}"),
-            );
+            labels.push("pod", format_args!("{service}-{target:05x}{generation:x}-{suffix:05x}"));
             labels.push("zone", format_args!("eu-west-1{}", char::from(b'a' + b % 3)));
         }
         Shape::N6 => {
             let device = series % 10;
             let mode = MODES[metric as usize % MODES.len()];
-            labels.push("__name__", format_args!("node_disk_time_{metric:02}_seconds_total"));
+            labels.push("__name__", format_args!("node_disk_{metric:02}_seconds_total"));
             labels.push("cluster", format_args!("lg-{cluster:08x}"));
             labels.push("device", format_args!("nvme{device}n1"));
-            labels.push("instance", format_args!("node-{target:05x}{generation:x}.dc{}:9100", b % 4));
+            labels
+                .push("instance", format_args!("node-{target:05x}{generation:x}:9100"));
             labels.push("job", format_args!("node"));
             labels.push("mode", format_args!("{mode}"));
             if device < 4 {
-                labels.push("mountpoint", format_args!("/var/lib/d{device}"));
+                labels.push("mountpoint", format_args!("/data/d{device}"));
             }
         }
     }

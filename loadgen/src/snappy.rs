@@ -5,7 +5,7 @@
 //! not follow the change:
 //!
 //! - a byte that never changes is its own symbol;
-//! - the bytes of a value are [`HOLE`]: equal to nothing, hence always literals;
+//! - the bytes of a value that changes are [`HOLE`]: equal to nothing, hence always literals;
 //! - a byte of a time is a symbol of its step and place: all equal times change together, so
 //!   copies among them stay right when the literal they go back to is patched.
 //!
@@ -183,9 +183,8 @@ mod tests {
 
     #[test]
     fn long_literals_and_far_copies_are_legal() {
-        let mut bytes: Vec<u8> = (0..200_000u32)
-            .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
-            .collect();
+        let mut bytes: Vec<u8> =
+            (0..200_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         bytes.extend_from_within(140_000..150_000);
         for holes in [false, true] {
             let symbols: Vec<u16> =

@@ -143,9 +143,8 @@ impl Stream {
     pub(crate) fn series_of(&self, request: u32) -> impl Iterator<Item = u32> + '_ {
         let first = request * self.series_per_request;
         let last = first.saturating_add(self.series_per_request).min(self.series);
-        (first..last).map(|position| {
-            self.series_at.get(position as usize).copied().unwrap_or(position)
-        })
+        (first..last)
+            .map(|position| self.series_at.get(position as usize).copied().unwrap_or(position))
     }
 
     /// The request that carries a series.
@@ -208,9 +207,7 @@ impl Stream {
             }
             Kind::Counter => self.counter(series, step),
             Kind::Gauge => self.gauge(series, step),
-            Kind::Special => {
-                SPECIAL_BITS[(series as usize + step as usize) % SPECIAL_BITS.len()]
-            }
+            Kind::Special => SPECIAL_BITS[(series as usize + step as usize) % SPECIAL_BITS.len()],
         }
     }
 

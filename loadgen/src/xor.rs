@@ -176,7 +176,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn unhex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+            .collect()
     }
 
     #[test]
@@ -192,13 +195,13 @@ mod tests {
 
     #[test]
     fn chunks_of_prometheus_decode_to_their_samples() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/vectors/chunks.json");
-        let near = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/vectors/chunks.json");
-        let text = std::fs::read_to_string(path).or_else(|_| std::fs::read_to_string(near));
-        let Ok(text) = text else {
-            println!("skipped: the chunk vectors are not here ({path})");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = |root: &std::path::Path| root.join("shared/data/vectors/chunks.json");
+        let Some(path) = root.ancestors().map(path).find(|path| path.exists()) else {
+            println!("skipped: no shared/data/vectors/chunks.json above {}", root.display());
             return;
         };
+        let text = std::fs::read_to_string(path).unwrap();
         let vectors: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
         let mut count = 0;
         for vector in vectors.iter().filter(|vector| vector["enc"] == 1) {

@@ -36,8 +36,7 @@ fn drive(
             peers.into_iter().flat_map(|peer| peer.join().unwrap()).collect()
         });
         let give_up = Duration::from_secs(5);
-        let job =
-            Job { scenario, stream: &stream, url: &url, ledger, first_round: 0, give_up };
+        let job = Job { scenario, stream: &stream, url: &url, ledger, first_round: 0, give_up };
         let outcome = run(&job, |_| {});
         over.store(true, Ordering::Relaxed);
         TcpStream::connect(&host).unwrap();
@@ -55,9 +54,9 @@ fn serve(
     loop {
         let mut buffer = [0u8; 65536];
         let text = String::from_utf8_lossy(&input).into_owned();
-        let head = text.find("\r\n\r\n").map(|_| {
-            input.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4
-        });
+        let head = text
+            .find("\r\n\r\n")
+            .map(|_| input.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4);
         let size = head.map(|head| {
             let head = String::from_utf8_lossy(&input[..head]).into_owned();
             let at = head.find("Content-Length: ").unwrap() + 16;
@@ -152,7 +151,11 @@ fn a_refusal_is_counted_and_not_repeated() {
 #[test]
 fn a_target_that_stays_away_ends_the_run_with_an_error() {
     let (outcome, _) = drive(&scenario(), None, |count| {
-        if count < 10 { OK } else { "HTTP/1.1 503 x\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n" }
+        if count < 10 {
+            OK
+        } else {
+            "HTTP/1.1 503 x\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n"
+        }
     });
     assert!(matches!(outcome, Err(Error::GaveUp { .. })), "{outcome:?}");
 }
@@ -192,9 +195,14 @@ fn repeats_and_late_requests_are_sent() {
 #[test]
 fn verdicts() {
     for (status, expect) in [
-        (200, Verdict::Acked), (204, Verdict::Acked), (400, Verdict::Refused),
-        (404, Verdict::Refused), (429, Verdict::Later), (500, Verdict::Later),
-        (503, Verdict::Later), (301, Verdict::Refused),
+        (200, Verdict::Acked),
+        (204, Verdict::Acked),
+        (400, Verdict::Refused),
+        (404, Verdict::Refused),
+        (429, Verdict::Later),
+        (500, Verdict::Later),
+        (503, Verdict::Later),
+        (301, Verdict::Refused),
     ] {
         assert_eq!(verdict(status), expect, "{status}");
     }
