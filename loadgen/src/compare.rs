@@ -37,6 +37,9 @@ use crate::target::{self, Durability, Kind, Program, Server, Usage};
 use crate::throttle::{Clock as _, SystemClock};
 use crate::{prometheus, store_api};
 
+/// How long a request is tried before a turn fails.
+const GIVE_UP: Duration = Duration::from_mins(2);
+
 /// How a comparison is run.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -135,17 +138,16 @@ fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -
     let stream = Stream::new(scenario);
     let server = program.start()?;
     let folder = server.side_folder();
-    let ledger = match plan.verify && program.kind != Kind::Null {
-        true => Some(Ledger::open(&folder, scenario)?.0),
-        false => None,
-    };
+    let wanted = plan.verify && program.kind != Kind::Null;
+    let ledger =
+        wanted.then(|| Ledger::open(&folder, scenario)).transpose()?.map(|(ledger, _)| ledger);
     let job = Job {
         scenario,
         stream: &stream,
         url: &server.addresses().write,
         ledger: ledger.as_ref(),
         first_round: 0,
-        give_up: Duration::from_secs(120),
+        give_up: GIVE_UP,
     };
     let weighed = weigh(&job, &server, plan.settle, &key)?;
     let differences = match ledger {
@@ -174,6 +176,7 @@ fn weigh(job: &Job<'_>, server: &Server, settle: Duration, key: &Key) -> Result<
     let what = format!("{} {} {}", key.scenario, key.target.name(), key.turn + 1);
     let bar = Bar::new(&what, all);
     let me = std::process::id();
+    let clock = SystemClock::start();
     let before = server.usage()?;
     let (busy_before, me_before) = (target::machine_busy()?, target::usage(me)?.cpu);
     let mut warm = (warmup_samples == 0).then_some((0, before.cpu));
@@ -184,15 +187,14 @@ fn weigh(job: &Job<'_>, server: &Server, settle: Duration, key: &Key) -> Result<
             warm = usage.ok().map(|usage| (progress.acked_samples, usage.cpu));
         }
     })?;
-    let generator = target::usage(me)?.cpu - me_before;
+    let generator = target::usage(me)?.cpu.saturating_sub(me_before);
     let busy = target::machine_busy()?.saturating_sub(busy_before);
     let foreign = busy
         .saturating_sub(generator)
         .saturating_sub(server.usage()?.cpu.saturating_sub(before.cpu));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let machine = outcome.elapsed.as_secs_f64() * cores as f64;
-    let clock = SystemClock::start();
-    clock.sleep_until(settle);
+    let machine = clock.now().as_secs_f64() * cores as f64;
+    clock.sleep_until(clock.now() + settle);
     Ok(Weighed {
         warm: warm.unwrap_or((0, before.cpu)),
         after: server.usage()?,
@@ -244,19 +246,16 @@ impl Weighed {
 /// Reads everything back; a fast receiver that drops is slow.
 fn check(server: &Server, history: History) -> Result<u64> {
     let addresses = server.addresses();
-    let findings = match &addresses.store_api {
-        Some(address) => {
-            let mut oracle = Oracle::new(history, store_api::FIDELITY);
-            store_api::read(address, &mut oracle)?;
-            oracle.finish()
-        }
-        None => {
-            let url = Url { path: String::new(), ..addresses.http.clone() };
-            let method = prometheus::Method::of(&url)?;
-            let mut oracle = Oracle::new(history, method.fidelity());
-            prometheus::read(&url, method, &mut oracle, |_| {})?;
-            oracle.finish()
-        }
+    let findings = if let Some(address) = &addresses.store_api {
+        let mut oracle = Oracle::new(history, store_api::FIDELITY);
+        store_api::read(address, &mut oracle)?;
+        oracle.finish()
+    } else {
+        let url = Url { path: String::new(), ..addresses.http.clone() };
+        let method = prometheus::Method::of(&url)?;
+        let mut oracle = Oracle::new(history, method.fidelity());
+        prometheus::read(&url, method, &mut oracle, |_| {})?;
+        oracle.finish()
     };
     Ok(findings.counts.values().sum())
 }

@@ -137,7 +137,7 @@ pub(crate) fn fetch(url: &Url, method: &str, headers: &str, body: &[u8]) -> Resu
     )
     .into_bytes();
     message.extend_from_slice(body);
-    Connection::new(&url.host, Duration::from_secs(120)).exchange(&message).map_err(|error| {
+    Connection::new(&url.host, Duration::from_mins(2)).exchange(&message).map_err(|error| {
         Error::Peer { peer: format!("http://{}{}", url.host, url.path), reason: error.to_string() }
     })
 }
@@ -273,7 +273,7 @@ fn take_line(stream: &mut impl Read, rest: &mut Vec<u8>) -> io::Result<String> {
 /// Reads what there is; false at the end.
 fn more(stream: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
     let start = into.len();
-    into.resize(start + (start.max(4 << 10)).min(1 << 20), 0);
+    into.resize(start + start.clamp(4 << 10, 1 << 20), 0);
     let count = loop {
         match stream.read(&mut into[start..]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

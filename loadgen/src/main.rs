@@ -263,7 +263,7 @@ fn load(
     drop(bar);
     let mut report = RunReport::of(scenario, &flags.target, &outcome);
     let share = |time: Duration| per(time.as_nanos() as f64, outcome.acked_samples);
-    report.generator_ns_per_sample = share(target::usage(me)?.cpu - generator_before);
+    report.generator_ns_per_sample = share(target::usage(me)?.cpu.saturating_sub(generator_before));
     let target_after = cpu_of(flags.pid).transpose()?;
     report.target_ns_per_sample =
         target_after.zip(target_before).map(|(after, before)| share(after.saturating_sub(before)));

@@ -287,7 +287,7 @@ mod tests {
         for (name, text) in BUILT_IN {
             for compression in [Compression::Prebuilt, Compression::Live] {
                 let scenario = Scenario::parse(name, text).unwrap();
-                let series = scenario.series.min(3_000);
+                let series = scenario.series.min(1_200);
                 let scenario = Scenario { series, compression, ..scenario };
                 let stream = Stream::new(&scenario);
                 let request = scenario.requests() - 1;

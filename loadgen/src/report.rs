@@ -152,6 +152,9 @@ impl RunReport {
 }
 
 fn latency_text(latency: &Latency) -> String {
+    if latency.count == 0 {
+        return "no request".to_owned();
+    }
     format!(
         "p50 {:.2}  p90 {:.2}  p99 {:.2}  p99.9 {:.2}  max {:.1}",
         latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms

@@ -342,6 +342,7 @@ impl Scenario {
     }
 
     /// Requests in one round.
+    #[cfg(test)]
     pub(crate) fn requests(&self) -> u32 {
         self.series.div_ceil(self.series_per_request())
     }

@@ -133,8 +133,7 @@ pub(crate) fn labels(shape: Shape, seed: u64, series: u32, generation: u32, labe
             labels.push("__name__", format_args!("node_disk_{metric:02}_seconds_total"));
             labels.push("cluster", format_args!("lg-{cluster:08x}"));
             labels.push("device", format_args!("nvme{device}n1"));
-            labels
-                .push("instance", format_args!("node-{target:05x}{generation:x}:9100"));
+            labels.push("instance", format_args!("node-{target:05x}{generation:x}:9100"));
             labels.push("job", format_args!("node"));
             labels.push("mode", format_args!("{mode}"));
             if device < 4 {

@@ -67,10 +67,8 @@ pub(crate) fn compress(bytes: &[u8], symbols: &[u16]) -> Block {
         let slot = hash(&symbols[at..at + MATCH_MIN]);
         let candidate = table[slot] as usize;
         table[slot] = at as u32;
-        let size = match candidate < at && at - candidate <= OFFSET_MAX {
-            true => match_size(symbols, candidate, at),
-            false => 0,
-        };
+        let is_near = candidate < at && at - candidate <= OFFSET_MAX;
+        let size = if is_near { match_size(symbols, candidate, at) } else { 0 };
         if size < MATCH_MIN {
             at += 1;
             continue;
@@ -173,9 +171,10 @@ mod tests {
             let back = snap::raw::Decoder::new().decompress_vec(&block.bytes).unwrap();
             prop_assert_eq!(&back, &bytes);
             for (source, symbol) in (0u32..).zip(&symbols) {
-                match block.place(source) {
-                    Some(out) => prop_assert_eq!(block.bytes[out as usize], bytes[source as usize]),
-                    None => prop_assert_ne!(*symbol, HOLE, "a hole is always a literal"),
+                if let Some(out) = block.place(source) {
+                    prop_assert_eq!(block.bytes[out as usize], bytes[source as usize]);
+                } else {
+                    prop_assert_ne!(*symbol, HOLE, "a hole is always a literal");
                 }
             }
         }

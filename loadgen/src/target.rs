@@ -200,13 +200,12 @@ impl Program {
         let log = folder.join("log");
         let out = File::create(&log).map_err(at(&log))?;
         let err = out.try_clone().map_err(at(&log))?;
-        let mut command = match Path::new(SETPRIV).exists() {
-            true => {
-                let mut command = Command::new(SETPRIV);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
-                command
-            }
-            false => Command::new(&self.binary),
+        let mut command = if Path::new(SETPRIV).exists() {
+            let mut command = Command::new(SETPRIV);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
+            command
+        } else {
+            Command::new(&self.binary)
         };
         command.args(arguments).args(&self.arguments).current_dir(folder);
         command.stdin(Stdio::null()).stdout(out).stderr(err);

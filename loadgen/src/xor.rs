@@ -32,20 +32,17 @@ pub(crate) fn decode(chunk: &[u8]) -> Result<Vec<(i64, u64)>> {
     let mut delta = 0i64;
     let mut value = Value::default();
     for number in 0..count {
-        match number {
-            0 => {
-                let zigzag = bits.varint()?;
-                time = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
-                value.bits = bits.take(64)?;
-            }
-            _ => {
-                delta = match number {
-                    1 => bits.varint()? as i64,
-                    _ => delta.wrapping_add(bits.delta_of_delta()?),
-                };
-                time = time.wrapping_add(delta);
-                value.next(&mut bits)?;
-            }
+        if number == 0 {
+            let zigzag = bits.varint()?;
+            time = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+            value.bits = bits.take(64)?;
+        } else {
+            delta = match number {
+                1 => bits.varint()? as i64,
+                _ => delta.wrapping_add(bits.delta_of_delta()?),
+            };
+            time = time.wrapping_add(delta);
+            value.next(&mut bits)?;
         }
         samples.push((time, value.bits));
     }
@@ -134,7 +131,7 @@ pub(crate) fn encode_plainly(samples: &[(i64, u64)]) -> Vec<u8> {
     impl Out {
         fn put(&mut self, value: u64, count: u32) {
             for bit in (0..count).rev() {
-                if self.1 % 8 == 0 {
+                if self.1.is_multiple_of(8) {
                     self.0.push(0);
                 }
                 *self.0.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (7 - self.1 % 8);
@@ -144,7 +141,9 @@ pub(crate) fn encode_plainly(samples: &[(i64, u64)]) -> Vec<u8> {
         fn varint(&mut self, value: u64) {
             let mut bytes = Vec::new();
             crate::encode::varint(&mut bytes, value);
-            bytes.iter().for_each(|byte| self.put(u64::from(*byte), 8));
+            for byte in bytes {
+                self.put(u64::from(byte), 8);
+            }
         }
     }
     let mut out = Out((samples.len() as u16).to_be_bytes().to_vec(), 0);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::scenario::{Churn, Late, Order, Scenario};
 
-type Labelled = (Vec<(String, String)>, Vec<(i64, u64)>);
+type Pairs = Vec<(String, String)>;
+type Samples = Vec<(i64, u64)>;
+type Labelled = (Pairs, Samples);
 
 const EXACT: Fidelity = Fidelity { keeps_nan_bits: true, keeps_stale: true };
 
@@ -32,7 +34,7 @@ pub(crate) fn history(scenario: &Scenario, sent_only: &[RequestId]) -> History {
 /// What a perfect target would return, sorted by labels, with an external label.
 pub(crate) fn stored(scenario: &Scenario) -> Vec<Labelled> {
     let stream = Stream::new(scenario);
-    let mut stored: BTreeMap<Vec<(String, String)>, Vec<(i64, u64)>> = BTreeMap::new();
+    let mut stored: BTreeMap<Pairs, Samples> = BTreeMap::new();
     let mut labels = Labels::default();
     for series in 0..scenario.series {
         for step in 0..scenario.steps() {

@@ -52,7 +52,7 @@ fn serve(
     let mut seen = Vec::new();
     let mut input = Vec::new();
     loop {
-        let mut buffer = [0u8; 65536];
+        let mut buffer = [0u8; 8192];
         let text = String::from_utf8_lossy(&input).into_owned();
         let head = text
             .find("\r\n\r\n")

@@ -35,7 +35,7 @@ use crate::stream::{RequestId, Stream};
 use crate::throttle::{Clock, SystemClock, Throttle};
 
 /// The longest silence of a target before the exchange counts as failed.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Pauses between attempts, if the target names none.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -326,10 +326,8 @@ impl<'a> Sender<'a> {
         let answer = self.exchange(slot, id)?;
         let latency = self.clock.now().saturating_sub(due).as_micros() as u64;
         let warmup = id.round - self.job.first_round < self.job.scenario.warmup_rounds;
-        let latencies = match warmup {
-            true => &mut self.outcome.warmup_latency_us,
-            false => &mut self.outcome.latency_us,
-        };
+        let latencies =
+            if warmup { &mut self.outcome.warmup_latency_us } else { &mut self.outcome.latency_us };
         latencies.saturating_record(latency);
         if verdict(answer.status) == Verdict::Refused {
             self.refuse(&answer);
@@ -377,7 +375,7 @@ impl<'a> Sender<'a> {
                     (pause, error.to_string())
                 }
             };
-            let tried = self.clock.now() - start;
+            let tried = self.clock.now().saturating_sub(start);
             if tried + wait > self.job.give_up || self.shared.stop.load(Ordering::Relaxed) {
                 let RequestId { round, request } = id;
                 return Err(Error::GaveUp { round, request, seconds: tried.as_secs(), reason });
