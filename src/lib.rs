@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod chunk;
 pub mod rt;
 
 pub mod model;
