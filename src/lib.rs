@@ -1,5 +1,11 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod query;
+
+pub mod shard;
+
+pub mod frame;
+
 pub mod chunk;
 pub mod rt;
 

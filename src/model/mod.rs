@@ -3,12 +3,16 @@
 //! Everything here is plain data: no I/O, no clock, no allocation policy. A name in this folder
 //! means what the glossary of `ARCHITECTURE.md` says it means, everywhere in the tree.
 
+mod external;
 mod label;
+mod matcher;
 mod sample;
 mod tenant;
 mod time;
 
+pub use external::External;
 pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
+pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use sample::{STALE_NAN_BITS, Sample};
 pub use tenant::{TenantError, TenantId};
 pub use time::{BLOCK_RANGE_MS, TimeRange, TimeSpan};

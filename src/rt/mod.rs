@@ -2,6 +2,7 @@
 //!
 //! Everything above this folder is plain logic over the types here.
 
+pub mod beside;
 pub mod channel;
 pub mod sink;
 
