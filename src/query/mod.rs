@@ -32,6 +32,10 @@ mod label;
 mod merge;
 mod select;
 mod stats;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod twin;
 
 use std::sync::Arc;
 
