@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod store_api;
+
 pub mod query;
 
 pub mod shard;

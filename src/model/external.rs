@@ -1,45 +1,104 @@
-//! External labels: the labels of a whole store, not of a series.
+//! External labels: what tells the series of this receiver from those of others.
 //!
-//! Every series, block and `Info` answer of a tenant carries them. They tell a Querier which store
-//! data came from, and matchers on them choose stores, not series.
+//! They are not stored with a series but belong to the whole block, and are added when data
+//! leaves: in StoreAPI answers, in `meta.json`, in query results. Three sources: the labels of the
+//! command line, the tenant, and, if asked for, the shard. Their names win over a series' own.
 
-use super::{Labels, Matcher, TenantId};
+use crate::model::{LabelError, Labels, Matcher, TenantId};
 
-/// What makes the external labels: those from flags, and the names under which the tenant and (if
-/// wanted) the shard appear.
+/// Where external labels come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// The labels from flags.
-    pub labels: Labels,
-    /// Name of the label that holds the tenant.
-    pub tenant_label: String,
-    /// Name of the label that holds the shard's number; none by default.
-    pub shard_label: Option<String>,
+    labels: Labels,
+    tenant_label: String,
+    shard_label: Option<String>,
 }
 
 impl External {
-    /// The external labels of a tenant's data in one shard. Tenant and shard win over flags.
+    /// `labels` of the command line, the name of the tenant's label, and the shard's if blocks of
+    /// each shard shall differ by one. Refuses empty names and one name for two of them.
+    pub fn new(
+        labels: Labels,
+        tenant_label: impl Into<String>,
+        shard_label: Option<String>,
+    ) -> Result<Self, LabelError> {
+        let external = Self { labels, tenant_label: tenant_label.into(), shard_label };
+        let flags = external.labels.iter().map(|(name, _)| (name, "x"));
+        Labels::new(flags.chain(external.own_names().map(|name| (name, "x"))))?;
+        Ok(external)
+    }
+
+    /// The external labels of one tenant's data on one shard.
     pub fn of(&self, tenant: &TenantId, shard: u16) -> Labels {
-        let shard_text = shard.to_string();
-        let mut pairs: Vec<(&str, &str)> = vec![(&self.tenant_label, tenant.as_str())];
-        if let Some(name) = self.shard_label.as_deref().filter(|n| *n != self.tenant_label) {
-            pairs.push((name, &shard_text));
-        }
-        // The names are checked at start: not empty, and there are at most two different ones.
-        let own = Labels::new(pairs).unwrap_or_default();
-        self.labels.overlaid(&own)
+        let values = [tenant.as_str().to_string(), shard.to_string()];
+        let flags = self.labels.iter().map(|(name, value)| (name, value.to_string()));
+        let Ok(labels) = Labels::new(flags.chain(self.own_names().zip(values))) else {
+            unreachable!("the names were checked when this was made")
+        };
+        labels
     }
 
-    /// Splits matchers into those on external names, which choose stores, and the rest, which
-    /// choose series.
+    /// Parts the matchers on names of external labels, first, from the rest. The first ones are
+    /// tested against [`Self::of`], the rest against the series.
     pub fn split(&self, matchers: &[Matcher]) -> (Vec<Matcher>, Vec<Matcher>) {
-        matchers.iter().cloned().partition(|m| self.has(m.name()))
+        let external = |matcher: &&Matcher| {
+            let name = matcher.name();
+            self.own_names().any(|own| own == name) || self.labels.get(name).is_some()
+        };
+        let (external, rest): (Vec<&Matcher>, _) = matchers.iter().partition(external);
+        let owned = |part: Vec<&Matcher>| part.into_iter().cloned().collect();
+        (owned(external), owned(rest))
     }
 
-    /// Whether `name` is the name of an external label.
-    fn has(&self, name: &str) -> bool {
-        self.labels.get(name).is_some()
-            || self.tenant_label == name
-            || self.shard_label.as_deref() == Some(name)
+    /// The names whose values are ours to give: the tenant's, then the shard's.
+    fn own_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.tenant_label.as_str()).chain(self.shard_label.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MatchOp;
+
+    fn external(shard: Option<&str>) -> External {
+        let labels = Labels::new([("cluster", "eu"), ("replica", "0")]).expect("labels");
+        External::new(labels, "tenant_id", shard.map(String::from)).expect("external labels")
+    }
+
+    #[test]
+    fn every_tenant_and_shard_has_its_labels() {
+        let tenant = TenantId::new("team-a").expect("a tenant");
+        let set = |pairs: &[(&str, &str)]| Labels::new(pairs.iter().copied()).expect("labels");
+        let plain = [("cluster", "eu"), ("replica", "0"), ("tenant_id", "team-a")];
+        assert_eq!(external(None).of(&tenant, 3), set(&plain));
+        let with_shard = [&plain[..], &[("shard", "3")]].concat();
+        assert_eq!(external(Some("shard")).of(&tenant, 3), set(&with_shard));
+    }
+
+    #[test]
+    fn one_name_cannot_hold_two_values() {
+        let labels = Labels::new([("tenant_id", "x")]).expect("labels");
+        let twice = LabelError::DuplicateName { name: "tenant_id".into() };
+        assert_eq!(External::new(labels, "tenant_id", None), Err(twice.clone()));
+        let both = External::new(Labels::default(), "tenant_id", Some("tenant_id".into()));
+        assert_eq!(both, Err(twice));
+        let empty = External::new(Labels::default(), "", None);
+        assert_eq!(empty, Err(LabelError::EmptyName { value: "x".into() }));
+    }
+
+    #[test]
+    fn matchers_part_by_name() {
+        let matcher = |name| Matcher::new(MatchOp::NotEqual, name, "x").expect("a matcher");
+        let all = ["job", "replica", "shard", "tenant_id", "cluster"].map(matcher);
+        let names = |part: &[Matcher]| {
+            part.iter().map(|m| m.name().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let (first, rest) = external(Some("shard")).split(&all);
+        assert_eq!(names(&first), "replica shard tenant_id cluster");
+        assert_eq!(names(&rest), "job");
+        let (first, rest) = external(None).split(&all);
+        assert_eq!(names(&first), "replica tenant_id cluster");
+        assert_eq!(names(&rest), "job shard");
     }
 }

@@ -1,77 +1,128 @@
-//! Matchers on labels. (Stand-in until the branch with the real one is merged.)
+//! A condition on one label: `job="api"`, `code!~"5.."`.
+//!
+//! A label that is missing and a label with an empty value are the same thing (Prometheus data
+//! model): both are tested as `""`.
+//!
+//! A regular expression is RE2 as in Go ([`crate::model::re2`]) and must match the whole value.
 
+use std::fmt;
 use std::sync::Arc;
 
-use thiserror::Error;
+use crate::model::pattern::{MatcherError, Pattern};
+use crate::model::quoted::Quoted;
 
 /// How a matcher compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MatchOp {
-    /// `=`
+    /// `=`: the value is this text.
     Equal,
-    /// `!=`
+    /// `!=`: the value is another text.
     NotEqual,
-    /// `=~`
+    /// `=~`: the whole value matches.
     Regex,
-    /// `!~`
+    /// `!~`: it does not.
     NotRegex,
 }
 
-/// A matcher.
+/// A condition on one label. Cheap to clone. A clone tests with its own scratch memory: a core
+/// that tests many values makes its own clone first.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     op: MatchOp,
     name: Arc<str>,
     value: Arc<str>,
-    regex: Option<Arc<regex::Regex>>,
+    /// For the two operators that need one.
+    pattern: Option<Pattern>,
 }
 
-/// Why a matcher cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct MatcherError(String);
-
 impl Matcher {
-    /// Makes a matcher.
+    /// Makes a matcher. Fails only for a regular expression that RE2 or our limits refuse.
     pub fn new(
         op: MatchOp,
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, MatcherError> {
-        let value = value.into();
-        let regex = match op {
-            MatchOp::Regex | MatchOp::NotRegex => Some(Arc::new(
-                regex::Regex::new(&format!("^(?s:{value})$"))
-                    .map_err(|e| MatcherError(e.to_string()))?,
-            )),
-            _ => None,
+        let (name, value) = (name.into(), value.into());
+        let pattern = match op {
+            MatchOp::Regex | MatchOp::NotRegex => Some(Pattern::new(&value)?),
+            MatchOp::Equal | MatchOp::NotEqual => None,
         };
-        Ok(Self { op, name: name.into().into(), value: value.into(), regex })
+        Ok(Self { op, name: name.into(), value: value.into(), pattern })
     }
-    /// The operator.
+
+    /// `name="value"`, which is always a matcher.
+    pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into().into(), value.into().into());
+        Self { op: MatchOp::Equal, name, value, pattern: None }
+    }
+
+    /// How it compares.
     pub fn op(&self) -> MatchOp {
         self.op
     }
-    /// The label's name.
+
+    /// Name of the label.
     pub fn name(&self) -> &str {
         &self.name
     }
-    /// The value or pattern.
+
+    /// The text or the pattern, as written.
     pub fn value(&self) -> &str {
         &self.value
     }
-    /// Whether a value matches.
+
+    /// Whether a label with this value fulfils the condition; `""` stands for no label.
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
-            (MatchOp::Equal, _) => *self.value == *value,
-            (MatchOp::NotEqual, _) => *self.value != *value,
-            (MatchOp::Regex, Some(r)) => r.is_match(value),
-            (MatchOp::NotRegex, Some(r)) => !r.is_match(value),
-            _ => false,
-        }
+        let same = match &self.pattern {
+            Some(pattern) => pattern.matches(value),
+            None => *self.value == *value,
+        };
+        same == matches!(self.op, MatchOp::Equal | MatchOp::Regex)
     }
-    /// Whether a missing label matches.
+
+    /// Whether a series without the label fulfils the condition.
     pub fn matches_empty(&self) -> bool {
         self.matches("")
+    }
+
+    /// The values a regular expression stands for, if it is just a choice of few texts: sorted,
+    /// each once. For `!~` these are the values it excludes. `None` for `=` and `!=`.
+    pub fn set_matches(&self) -> Option<&[String]> {
+        match &self.pattern {
+            Some(Pattern::Set(texts)) => Some(texts),
+            _ => None,
+        }
+    }
+}
+
+impl PartialEq for Matcher {
+    /// The same condition as written.
+    fn eq(&self, other: &Self) -> bool {
+        (self.op, &self.name, &self.value) == (other.op, &other.name, &other.value)
+    }
+}
+
+impl Eq for Matcher {}
+
+impl fmt::Display for MatchOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
+        })
+    }
+}
+
+impl fmt::Display for Matcher {
+    /// As PromQL writes it. A name that is not a plain identifier is quoted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &*self.name;
+        let plain = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        if plain { f.write_str(name)? } else { Quoted(name).fmt(f)? }
+        write!(f, "{}{}", self.op, Quoted(&self.value))
     }
 }

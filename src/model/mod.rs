@@ -6,13 +6,18 @@
 mod external;
 mod label;
 mod matcher;
+mod pattern;
+mod quoted;
+pub mod re2;
 mod sample;
 mod tenant;
 mod time;
 
 pub use external::External;
 pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
-pub use matcher::{MatchOp, Matcher, MatcherError};
+pub use matcher::{MatchOp, Matcher};
+pub use pattern::{MatcherError, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
+pub use quoted::{Quoted, QuotedChar, is_printable};
 pub use sample::{STALE_NAN_BITS, Sample};
 pub use tenant::{TenantError, TenantId};
 pub use time::{BLOCK_RANGE_MS, TimeRange, TimeSpan};

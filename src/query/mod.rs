@@ -152,6 +152,11 @@ impl View {
         self.ready.borrow().clone()
     }
 
+    /// [`View::ready`] as something to wait on.
+    pub fn readiness(&self) -> watch::Receiver<Result<(), NotReady>> {
+        self.ready.clone()
+    }
+
     /// What the external labels are made of.
     pub fn external(&self) -> &External {
         &self.external
