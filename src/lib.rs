@@ -6,6 +6,7 @@ pub mod query;
 
 pub mod shard;
 
+pub mod decode;
 pub mod frame;
 
 pub mod chunk;
