@@ -122,7 +122,11 @@ impl fmt::Display for Matcher {
         let plain = !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        if plain { f.write_str(name)? } else { Quoted(name).fmt(f)? }
+        if plain {
+            f.write_str(name)?
+        } else {
+            Quoted(name).fmt(f)?
+        }
         write!(f, "{}{}", self.op, Quoted(&self.value))
     }
 }

@@ -42,11 +42,7 @@ pub(crate) enum Pattern {
     /// Texts with anything between them.
     Gaps(Arc<Gaps>),
     /// What needs the engine; and the texts that a match starts and ends with.
-    Regex {
-        prefix: Arc<str>,
-        suffix: Arc<str>,
-        regex: Regex,
-    },
+    Regex { prefix: Arc<str>, suffix: Arc<str>, regex: Regex },
 }
 
 /// Why there is no such matcher: its pattern cannot be used.
@@ -164,7 +160,8 @@ fn skip(text: &str, count: u32) -> Option<&str> {
 /// The tree without the `^` and `$` around all of it, which change nothing.
 fn without_anchors(hir: Hir) -> Hir {
     let HirKind::Concat(parts) = hir.kind() else { return hir };
-    let anchor = |look: Look| move |part: &&Hir| matches!(part.kind(), HirKind::Look(l) if *l == look);
+    let anchor =
+        |look: Look| move |part: &&Hir| matches!(part.kind(), HirKind::Look(l) if *l == look);
     let first = parts.iter().take_while(anchor(Look::Start)).count();
     let last = parts[first..].iter().rev().take_while(anchor(Look::End)).count();
     if first + last == 0 {
@@ -240,10 +237,7 @@ fn texts(hir: &Hir) -> Option<Vec<String>> {
             }
             Some(all)
         }
-        HirKind::Class(_)
-        | HirKind::Look(_)
-        | HirKind::Repetition(_)
-        | HirKind::Capture(_) => None,
+        HirKind::Class(_) | HirKind::Look(_) | HirKind::Repetition(_) | HirKind::Capture(_) => None,
     }
 }
 

@@ -25,7 +25,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn external(pairs: &[(&str, &str)]) -> External {
-    External { labels: labels(pairs), tenant_label: "tenant_id".into(), shard_label: None }
+    External::new(labels(pairs), "tenant_id", None).expect("external labels")
 }
 
 fn series(tenant: &str, pairs: &[(&str, &str)], times: std::ops::Range<i64>) -> Series {
@@ -133,11 +133,8 @@ proptest! {
         sharding in proptest::option::of((0i64..3, any::<bool>(), "[abcd]")),
         (min, len) in (0i64..25, 0i64..25),
     ) {
-        let external = External {
-            labels: Labels::new(flags).expect("a label set"),
-            tenant_label: "tenant_id".into(),
-            shard_label,
-        };
+        let flags = Labels::new(flags).expect("a label set");
+        let external = External::new(flags, "tenant_id", shard_label).expect("external labels");
         let request = SelectRequest {
             span: TimeSpan { min, max: min + len },
             matchers: matchers.into(),
@@ -311,7 +308,8 @@ fn info_joins_shards_unless_they_carry_a_label() {
             ],
         ),
     ] {
-        let external = External { shard_label, ..external(&[("r", "1")]) };
+        let flags = labels(&[("r", "1")]);
+        let external = External::new(flags, "tenant_id", shard_label).expect("external labels");
         let info = run(async {
             twin::view(heads.to_vec(), external, Limits::default()).await.view.info()
         });

@@ -27,7 +27,7 @@ impl Info {
 impl info_server::Info for Info {
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         self.view.ready().map_err(|e| Status::unavailable(e.to_string()))?;
-        Ok(Response::new(response(&self.view.info(), &self.view.external().labels)))
+        Ok(Response::new(response(&self.view.info(), self.view.external().flags())))
     }
 }
 

@@ -31,6 +31,8 @@ mod request;
 mod series;
 mod snappy;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;

@@ -87,10 +87,7 @@ pub(super) fn bracket(
 }
 
 /// Reads `\d`, `\pL`, `\p{Greek}` and their like, if `text` starts with one.
-pub(super) fn escaped_class(
-    text: &str,
-    fold: bool,
-) -> Result<Option<(ClassUnicode, &str)>, Error> {
+pub(super) fn escaped_class(text: &str, fold: bool) -> Result<Option<(ClassUnicode, &str)>, Error> {
     let Some(letter) = text.strip_prefix('\\').and_then(|t| t.chars().next()) else {
         return Ok(None);
     };
@@ -117,19 +114,14 @@ fn posix_class(text: &str, fold: bool) -> Result<Option<(ClassUnicode, &str)>, E
 }
 
 /// Reads `\pN`, `\p{Name}`, `\p{^Name}`, or with `P`; `text` starts with one of them.
-fn unicode_class(
-    text: &str,
-    negated: bool,
-    fold: bool,
-) -> Result<(ClassUnicode, &str), Error> {
+fn unicode_class(text: &str, negated: bool, fold: bool) -> Result<(ClassUnicode, &str), Error> {
     let body = &text[2..];
     let (name, rest) = match body.strip_prefix('{') {
         Some(inner) => inner.split_once('}').ok_or_else(|| fault(Fault::ClassRange, text))?,
         None => body.split_at(body.chars().next().map_or(0, char::len_utf8)),
     };
     let (plain, turned) = name.strip_prefix('^').map_or((name, false), |n| (n, true));
-    let mut class =
-        named(plain).ok_or_else(|| fault(Fault::ClassRange, until(text, rest)))?;
+    let mut class = named(plain).ok_or_else(|| fault(Fault::ClassRange, until(text, rest)))?;
     if fold {
         class.case_fold_simple();
     }
