@@ -1,1 +1,7 @@
+//! All integration tests, in one binary: one link, one process, one list.
 
+// Tells clippy that all of this is test code, free to `expect`.
+#![cfg(test)]
+
+mod rust_text;
+mod tidy;

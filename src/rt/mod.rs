@@ -4,6 +4,11 @@
 
 pub mod beside;
 pub mod channel;
+pub mod clock;
+pub mod mesh;
 pub mod sink;
+pub mod storage;
+#[cfg(test)]
+pub(crate) mod twin;
 
 pub use sink::{DirSink, Sink};
