@@ -6,8 +6,11 @@ pub mod query;
 
 pub mod shard;
 
+pub mod block;
+
 pub mod decode;
 pub mod frame;
+pub mod index;
 
 pub mod chunk;
 pub mod rt;

@@ -6,9 +6,11 @@ pub mod beside;
 pub mod channel;
 pub mod clock;
 pub mod mesh;
+pub mod map;
 pub mod sink;
 pub mod storage;
 #[cfg(test)]
 pub(crate) mod twin;
 
+pub use map::Map;
 pub use sink::{DirSink, Sink};
