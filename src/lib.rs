@@ -1,6 +1,9 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod listener;
+pub mod store_api;
+
+pub mod query;
 
 pub mod shard;
 
@@ -8,6 +11,7 @@ pub mod block;
 
 pub mod index;
 pub mod decode;
+pub mod frame;
 
 pub mod config;
 pub mod chunk;

@@ -2,10 +2,14 @@
 //!
 //! Everything above this folder is plain logic over the types here.
 
+pub mod beside;
 pub mod channel;
 pub mod map;
 pub mod clock;
 pub mod mesh;
+pub mod clock;
+pub mod mesh;
+pub mod map;
 pub mod sink;
 pub mod storage;
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(crate) mod commit;
 pub(crate) mod cuts;
 pub(crate) mod head;
 pub(crate) mod recover;
+pub mod message;
 pub mod slots;
 pub(crate) mod wal;
 pub mod write;
