@@ -1,5 +1,9 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod ship;
+
+pub mod bucket;
+
 pub mod rt;
 
 pub mod model;
