@@ -370,8 +370,8 @@ fn lane_of(dir: &Path) -> &Path {
 
 /// Returns when `stop` is true, or when nobody can make it so any more.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    match stop.wait_for(|stop| *stop).await {
-        Ok(_) => {}
-        Err(_) => std::future::pending().await,
+    let nobody = stop.wait_for(|stop| *stop).await.is_err();
+    if nobody {
+        std::future::pending::<()>().await;
     }
 }
