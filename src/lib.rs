@@ -4,6 +4,10 @@ pub mod ship;
 
 pub mod bucket;
 
+pub mod decode;
+pub mod shard;
+
+pub mod chunk;
 pub mod rt;
 
 pub mod model;

@@ -1,4 +1,8 @@
-//! The integration tests: one binary, a module per subject.
+//! All integration tests, in one binary: one link, one process, one list.
 
-#[cfg(test)]
+// Tells clippy that all of this is test code, free to `expect`.
+#![cfg(test)]
+
 mod bucket;
+mod rust_text;
+mod tidy;

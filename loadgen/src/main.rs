@@ -1,1 +1,3 @@
+//! The independent judge: a load, an oracle and a report.
+
 fn main() {}

@@ -3,11 +3,15 @@
 //! Everything here is plain data: no I/O, no clock, no allocation policy. A name in this folder
 //! means what the glossary of `ARCHITECTURE.md` says it means, everywhere in the tree.
 
+mod key;
 mod label;
+mod matcher;
+pub use matcher::Matcher;
 mod sample;
 mod tenant;
 mod time;
 
+pub use key::{KeySecret, SECRET_BYTES, TenantKeys};
 pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
 pub use sample::{STALE_NAN_BITS, Sample};
 pub use tenant::{TenantError, TenantId};

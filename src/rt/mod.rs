@@ -3,6 +3,11 @@
 //! Everything above this folder is plain logic over the types here.
 
 pub mod channel;
+pub mod clock;
+pub mod mesh;
 pub mod sink;
+pub mod storage;
+#[cfg(test)]
+pub(crate) mod twin;
 
 pub use sink::{DirSink, Sink};
