@@ -8,6 +8,7 @@ pub mod decode;
 pub mod shard;
 
 pub mod chunk;
+pub mod config;
 pub mod rt;
 
 pub mod model;

@@ -5,4 +5,5 @@
 
 mod bucket;
 mod rust_text;
+mod systemd;
 mod tidy;
