@@ -37,14 +37,14 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::bucket::error::SettingsError;
-use crate::bucket::settings::Http;
+use crate::config::objstore::Http;
 
 /// Longest time to a TCP connection, per address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Slowest link that is still worth an upload.
 const SEND_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 /// Longest pause inside a response.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Makes HTTP clients of one configuration.
 #[derive(Debug, Clone)]
@@ -245,8 +245,8 @@ fn certificates(
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(SettingsError::Bad { key, problem: format!("no certificate in {path:?}") }),
-        Err(e) => Err(SettingsError::Bad { key, problem: format!("{path:?}: {e}") }),
+        Ok(_) => Err(SettingsError::Bad { key, problem: format!("no certificate in {}", path.display()) }),
+        Err(e) => Err(SettingsError::Bad { key, problem: format!("{}: {e}", path.display()) }),
     }
 }
 

@@ -17,7 +17,6 @@ mod directory;
 mod error;
 mod probe;
 mod s3;
-mod settings;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,13 +28,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use ulid::Ulid;
 
+use crate::config;
+
 pub use directory::Directory;
 pub use error::{Error, Fault, Op, SettingsError};
 pub use probe::{Counters, DURATION_BOUNDS_MS, OpCount};
-pub use settings::{
-    Credentials, Http, Keys, Lookup, MAX_RETRIES_DEFAULT, PART_SIZE_BYTES_DEFAULT,
-    PART_SIZE_BYTES_MIN, S3, Settings, Sse,
-};
 
 /// A stored object as the bucket describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,10 +79,10 @@ enum Kind {
 impl Bucket {
     /// Opens a bucket: checks the settings, reads certificates, makes the directory. Asks nothing
     /// of a server; [`Bucket::check`] does.
-    pub fn open(settings: &Settings) -> Result<Self, SettingsError> {
+    pub fn open(settings: &config::Bucket) -> Result<Self, SettingsError> {
         let (kind, name) = match settings {
-            Settings::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
-            Settings::Directory { directory, prefix } => {
+            config::Bucket::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
+            config::Bucket::Filesystem { directory, prefix } => {
                 let root = directory.join(prefix.trim_matches('/'));
                 let opened = Directory::open(&root).map_err(|source| SettingsError::File {
                     key: "directory",

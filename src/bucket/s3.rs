@@ -13,7 +13,7 @@
 //! size, it is ours, for a key is written with the same bytes only (a block never changes).
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path as FilePath;
@@ -36,17 +36,19 @@ use ulid::Ulid;
 
 use crate::bucket::connector::Connector;
 use crate::bucket::error::{Error, Fault, Op, SettingsError};
-use crate::bucket::settings::{
-    Credentials, Lookup, MAX_RETRIES_DEFAULT, PART_SIZE_BYTES_MIN, S3, Sse,
-};
 use crate::bucket::{Object, Stored};
+use crate::config::objstore::{Credentials, Lookup, S3, Sse};
 
+/// Smallest part that S3 accepts, but for the last.
+const PART_SIZE_BYTES_MIN: u64 = 5 << 20;
+/// Retries of one request when `max_retries` is 0: what Thanos' client does then.
+const RETRIES_DEFAULT: usize = 10;
 /// Most parts of one upload.
 const PARTS_MAX: u64 = 10_000;
 /// Longest time in which one request is repeated; its signature ages meanwhile.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest time to list a bucket: a server whose pages never end must not hold a task for ever.
-const LIST_TIMEOUT: Duration = Duration::from_secs(600);
+const LIST_TIMEOUT: Duration = Duration::from_mins(10);
 /// Longest time for cleaning up after a failed upload.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where Amazon's machines find their credentials.
@@ -54,7 +56,7 @@ const METADATA_SERVICE: &str = "169.254.169.254";
 
 #[derive(Debug, Clone)]
 pub(super) struct Store {
-    store: Arc<AmazonS3>,
+    client: Arc<AmazonS3>,
     prefix: String,
     part_size_bytes: u64,
     user_metadata: Attributes,
@@ -87,12 +89,9 @@ impl Store {
             user_metadata.insert(attribute, value.clone().into());
         }
         Ok(Self {
-            store: Arc::new(builder(settings)?.build()?),
+            client: Arc::new(builder(settings)?.build()?),
             prefix: prefix.into(),
-            part_size_bytes: match settings.disable_multipart {
-                true => u64::MAX,
-                false => settings.part_size_bytes,
-            },
+            part_size_bytes: if settings.disable_multipart { u64::MAX } else { settings.part_size_bytes },
             user_metadata,
         })
     }
@@ -111,7 +110,7 @@ impl Store {
     ) -> Result<Stored, Error> {
         let options = PutOptions { attributes: self.user_metadata.clone(), ..Default::default() };
         let path = self.path(Op::Upload, key)?;
-        let result = self.store.put_opts(&path, payload, options).await;
+        let result = self.client.put_opts(&path, payload, options).await;
         let result = result.map_err(|e| failed(Op::Upload, key, e))?;
         Ok(Stored { size_bytes, tag: result.e_tag })
     }
@@ -134,7 +133,7 @@ impl Store {
         let options =
             PutMultipartOptions { attributes: self.user_metadata.clone(), ..Default::default() };
         let path = self.path(Op::Upload, key)?;
-        let upload = self.store.put_multipart_opts(&path, options).await;
+        let upload = self.client.put_multipart_opts(&path, options).await;
         let mut upload = upload.map_err(|e| failed(Op::Upload, key, e))?;
         if let Err(error) = self.put_parts(key, &file, size_bytes, upload.as_mut()).await {
             abort(upload.as_mut(), key).await;
@@ -183,7 +182,7 @@ impl Store {
         let wanted = range.map(|(offset, len)| GetRange::Bounded(offset..offset + len));
         let options = GetOptions { range: wanted, ..Default::default() };
         let path = self.path(op, key)?;
-        let result = self.store.get_opts(&path, options).await.map_err(|e| failed(op, key, e))?;
+        let result = self.client.get_opts(&path, options).await.map_err(|e| failed(op, key, e))?;
         let size_bytes = result.range.end - result.range.start;
         if size_bytes > size_bytes_max {
             let text = format!("{size_bytes} bytes, at most {size_bytes_max} were expected");
@@ -201,7 +200,7 @@ impl Store {
     pub(super) async fn head(&self, key: &str) -> Result<Option<Stored>, Error> {
         let options = GetOptions { head: true, ..Default::default() };
         let path = self.path(Op::Attributes, key)?;
-        match self.store.get_opts(&path, options).await {
+        match self.client.get_opts(&path, options).await {
             Ok(result) => {
                 let ObjectMeta { size, e_tag, .. } = result.meta;
                 Ok(Some(Stored { size_bytes: size, tag: e_tag }))
@@ -216,7 +215,7 @@ impl Store {
     /// The block directories. A server may list a name twice, or one whose objects are gone.
     pub(super) async fn blocks(&self) -> Result<BTreeSet<Ulid>, Error> {
         let root = self.root();
-        let listing = timeout(LIST_TIMEOUT, self.store.list_with_delimiter(root.as_ref()))
+        let listing = timeout(LIST_TIMEOUT, self.client.list_with_delimiter(root.as_ref()))
             .await
             .map_err(|e| Error::new(Op::Iter, "", Fault::Unavailable, e))?
             .map_err(|e| failed(Op::Iter, "", e))?;
@@ -228,7 +227,7 @@ impl Store {
     pub(super) async fn objects(&self, block: Ulid) -> Result<Vec<Object>, Error> {
         let dir = block.to_string();
         let path = self.path(Op::Iter, &dir)?;
-        let mut listing = self.store.list(Some(&path));
+        let mut listing = self.client.list(Some(&path));
         let mut objects = Vec::new();
         let all = async {
             while let Some(object) = listing.next().await {
@@ -249,7 +248,7 @@ impl Store {
 
     /// Asks for the first page of the listing: whether endpoint, bucket and credentials are right.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let mut listing = self.store.list(self.root().as_ref());
+        let mut listing = self.client.list(self.root().as_ref());
         match timeout(LIST_TIMEOUT, listing.next()).await {
             Ok(None | Some(Ok(_))) => Ok(()),
             Ok(Some(Err(error))) => Err(failed(Op::Iter, "", error)),
@@ -261,7 +260,7 @@ impl Store {
     pub(super) async fn delete(&self, key: &str) -> Result<(), Error> {
         let path = self.path(Op::Delete, key)?;
         let one = futures_lite::stream::once(Ok(path)).boxed();
-        let mut deleted = self.store.delete_stream(one);
+        let mut deleted = self.client.delete_stream(one);
         match deleted.next().await {
             None | Some(Ok(_)) => Ok(()),
             Some(Err(error)) => match failed(Op::Delete, key, error) {
@@ -330,25 +329,23 @@ fn builder(settings: &S3) -> Result<AmazonS3Builder, SettingsError> {
         Lookup::VirtualHosted => true,
         Lookup::Path => false,
     };
-    let url = match in_host {
-        true => format!("{scheme}://{bucket}.{endpoint}"),
-        false => format!("{scheme}://{endpoint}"),
-    };
+    let host = if in_host { format!("{bucket}.{endpoint}") } else { endpoint.clone() };
+    let url = format!("{scheme}://{host}");
     let region = match settings.region.as_str() {
         "" => region_of(endpoint).unwrap_or("us-east-1"),
         region => region,
     };
     let retries =
-        if settings.max_retries == 0 { MAX_RETRIES_DEFAULT } else { settings.max_retries };
+        if settings.max_retries == 0 { RETRIES_DEFAULT } else { settings.max_retries };
     let builder = match &settings.credentials {
         Credentials::Ambient => AmazonS3Builder::from_env().with_skip_signature(false),
-        Credentials::Keys(keys) => {
+        Credentials::Keys { access_key, secret_key, session_token } => {
             let builder = AmazonS3Builder::new()
-                .with_access_key_id(&keys.access_key)
-                .with_secret_access_key(&keys.secret_key);
-            match keys.session_token.as_str() {
-                "" => builder,
-                token => builder.with_token(token),
+                .with_access_key_id(access_key)
+                .with_secret_access_key(secret_key.reveal());
+            match session_token {
+                None => builder,
+                Some(token) => builder.with_token(token.reveal()),
             }
         }
     };
@@ -374,7 +371,16 @@ fn builder(settings: &S3) -> Result<AmazonS3Builder, SettingsError> {
         Sse::None => builder,
         Sse::S3 => builder.with_config("aws_server_side_encryption".parse()?, "AES256"),
         Sse::Kms { key_id } => builder.with_sse_kms_encryption(key_id),
-        Sse::Customer { key } => builder.with_ssec_encryption(BASE64_STANDARD.encode(key)),
+        Sse::Customer { key_file } => {
+            let path = key_file.clone();
+            let key = fs::read(key_file)
+                .map_err(|source| SettingsError::File { key: "encryption_key", path, source })?;
+            if key.len() != 32 {
+                let problem = format!("{} has {} bytes, not 32", key_file.display(), key.len());
+                return Err(SettingsError::Bad { key: "encryption_key", problem });
+            }
+            builder.with_ssec_encryption(BASE64_STANDARD.encode(key))
+        }
     })
 }
 
@@ -389,9 +395,11 @@ fn region_of(endpoint: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, objstore::parse};
 
     fn problem(change: impl FnOnce(&mut S3)) -> Option<String> {
-        let mut settings = S3::new("127.0.0.1:9000", "b", "ak", "sk");
+        let yaml = "type: S3\nconfig: {bucket: b, endpoint: e, access_key: k, secret_key: s}";
+        let Ok((config::Bucket::S3(mut settings), _)) = parse(yaml) else { panic!("settings") };
         change(&mut settings);
         Store::open(&settings).err().map(|e| e.to_string())
     }
@@ -406,6 +414,9 @@ mod tests {
             (problem(|s| s.part_size_bytes = 1), "must be 5 MiB or more"),
             (problem(|s| s.prefix = "a//b".into()), "bucket setting `prefix`"),
             (problem(|s| s.http.ca_file = Some("/nowhere".into())), "cannot read \"/nowhere\""),
+            (problem(|s| s.http.ca_file = Some("Cargo.toml".into())), "no certificate in Cargo.toml"),
+            (problem(|s| s.sse = Sse::Customer { key_file: "/nowhere".into() }), "encryption_key"),
+            (problem(|s| s.sse = Sse::Customer { key_file: "Cargo.toml".into() }), "not 32"),
         ] {
             let got = problem.expect("a problem");
             assert!(got.contains(want), "{got}");
@@ -424,13 +435,5 @@ mod tests {
         ] {
             assert_eq!(region_of(endpoint), want, "{endpoint}");
         }
-    }
-
-    #[test]
-    fn secrets_stay_out_of_debug() {
-        let mut settings = S3::new("e", "b", "ak", "topsecret");
-        settings.sse = Sse::Customer { key: [7; 32] };
-        let text = format!("{settings:?}");
-        assert!(!text.contains("topsecret") && !text.contains("7, 7"), "{text}");
     }
 }

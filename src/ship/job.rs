@@ -18,13 +18,11 @@ use tokio::task::spawn_blocking;
 use ulid::Ulid;
 
 use crate::bucket::{self, Bucket, Fault};
+use crate::rt::clock::Clock;
 use crate::ship::meta::{self, Block, BlockError, Found, META_BYTES_MAX, META_FILE};
 use crate::ship::queue::Outcome;
 use crate::ship::state::State;
 use crate::ship::upload::{Answer, Step, Unfaithful, Upload};
-
-/// The wall clock in milliseconds since the epoch: `rt`'s, or a twin.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Age of a copy's ULID from which no upload begins under it: half the age at which a compactor
 /// takes an unfinished upload for abandoned and deletes it.
@@ -41,14 +39,14 @@ pub enum HashFunc {
 }
 
 /// What holds for all uploads.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Terms {
     /// Whether files are hashed.
     pub hash: HashFunc,
     /// Age of a copy's ULID from which no upload begins under it; see [`COPY_AGE_MS_MAX`].
     pub copy_age_ms_max: i64,
     /// For ULIDs of new copies and `upload_time`.
-    pub wall_ms: Clock,
+    pub clock: Clock,
 }
 
 /// Why an attempt ended before the block was in the bucket.
@@ -149,7 +147,7 @@ impl Job {
             let answer = match step {
                 Step::Probe => self.probe(bucket, copy, terms).await?,
                 Step::Assign => {
-                    let copy = new_ulid((terms.wall_ms)());
+                    let copy = new_ulid(terms.clock.wall_ms());
                     let copy = copy.map_err(|e| self.state_trouble(e))?;
                     self.note(state, move |s| s.assign(block, copy)).await?;
                     tracing::info!(%block, %copy, "the block gets a new ULID in the bucket");
@@ -189,7 +187,7 @@ impl Job {
             }
         }
         let made_ms = i64::try_from(copy.timestamp_ms()).unwrap_or(i64::MAX);
-        let age_ms = (terms.wall_ms)().saturating_sub(made_ms);
+        let age_ms = terms.clock.wall_ms().saturating_sub(made_ms);
         Ok(if age_ms > terms.copy_age_ms_max { Answer::AbsentAndOld } else { Answer::Absent })
     }
 
@@ -209,7 +207,7 @@ impl Job {
             });
         }
         let hashes = self.hashes.as_deref().unwrap_or_default();
-        let upload_time = Timestamp::from_millisecond((terms.wall_ms)());
+        let upload_time = Timestamp::from_millisecond(terms.clock.wall_ms());
         let upload_time = upload_time.map_err(|e| self.state_trouble(io::Error::other(e)))?;
         self.published = self.block.published(copy, hashes, &upload_time.to_string()).into();
         bucket.put(&format!("{copy}/{META_FILE}"), self.published.clone()).await?;

@@ -52,7 +52,7 @@ use crate::rt::channel::{mpsc, watch};
 use crate::ship::job::Job;
 use crate::ship::state::State;
 
-pub use job::{COPY_AGE_MS_MAX, Clock, HashFunc, Terms, Trouble};
+pub use job::{COPY_AGE_MS_MAX, HashFunc, Terms, Trouble};
 pub use meta::BlockError;
 pub use queue::{Backlog, Next, Outcome, Queue};
 pub use retain::{Kept, Pruned, Pruner, Retention, deletable};
@@ -208,10 +208,8 @@ impl Shipper {
         let mut job = self.jobs.remove(&dir);
         let owned = dir.clone();
         let task = self.running.spawn(async move {
-            let watch = |_| match *stop.borrow() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
+            let watch =
+                |_| if *stop.borrow() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             let result = attempt(&owned, &mut job, &bucket, state, &terms, watch).await;
             Attempt { dir: owned, job, result }
         });
@@ -282,7 +280,7 @@ impl Shipper {
                     Ok(copy) => {
                         self.queue.finished(&dir, Outcome::Shipped, now_ms);
                         tracing::info!(?dir, ?copy, "block shipped");
-                        let wall_ms = (self.settings.terms.wall_ms)();
+                        let wall_ms = self.settings.terms.clock.wall_ms();
                         self.progress.send_modify(|p| {
                             p.uploads_total += u64::from(copy.is_some());
                             p.last_shipped_ms = copy.map(|_| wall_ms).or(p.last_shipped_ms);

@@ -219,7 +219,7 @@ fn lane_of(dir: &Path) -> PathBuf {
     dir.parent().unwrap_or(dir).to_owned()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for jitter.
+/// `SplitMix64` (Steele, Lea, Flood 2014): enough for jitter.
 fn roll(dice: &mut u64) -> u64 {
     *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *dice;

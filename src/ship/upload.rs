@@ -102,7 +102,7 @@ impl Upload {
     /// Takes the result of [`Upload::step`] and goes on.
     pub(super) fn answer(&mut self, answer: Answer) -> Result<(), Unfaithful> {
         self.step = match (self.step, answer) {
-            (Step::Probe, Answer::Present) => self.check_all(0),
+            (Step::Probe | Step::CheckPublished, Answer::Present) => self.check_all(0),
             (Step::Probe, Answer::AbsentAndOld) => Step::Assign,
             (Step::Probe, _) => self.put(0),
             (Step::Assign, _) => {
@@ -125,7 +125,6 @@ impl Upload {
                 Step::Put(i)
             }
             (Step::Publish, _) => Step::CheckPublished,
-            (Step::CheckPublished, Answer::Present) => self.check_all(0),
             (Step::CheckPublished, _) => {
                 self.repair(self.sizes.len())?;
                 Step::Publish
@@ -187,8 +186,8 @@ mod tests {
     impl Twin {
         fn answer(&mut self, step: Step) -> Answer {
             match step {
-                Step::Probe if self.published => Answer::Present,
-                Step::Probe => Answer::Absent,
+                Step::Probe | Step::CheckPublished if self.published => Answer::Present,
+                Step::Probe | Step::CheckPublished => Answer::Absent,
                 Step::Put(i) => {
                     self.puts += 1;
                     let tag = Some(format!("tag-{}", self.puts));
@@ -204,8 +203,6 @@ mod tests {
                     self.published = true;
                     Answer::Done
                 }
-                Step::CheckPublished if self.published => Answer::Present,
-                Step::CheckPublished => Answer::Absent,
                 Step::Assign | Step::Record | Step::Done => Answer::Done,
             }
         }

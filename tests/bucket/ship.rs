@@ -3,12 +3,12 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate::bucket::{Bucket, Credentials, Fault as Why, Settings as BucketSettings};
+use tidegate::bucket::{Bucket, Fault as Why};
 use tidegate::rt::channel::{mpsc, watch};
+use tidegate::rt::clock::Clock;
 use tidegate::ship::{
     Ask, COPY_AGE_MS_MAX, HashFunc, Outcome, STATE_FILE, Settings, Shipped, Shipper, Step, Terms,
     Trouble, ship_block,
@@ -19,10 +19,10 @@ use ulid::Ulid;
 
 use crate::bucket::block::{self, HOUR_MS, NOW_MS, visible};
 use crate::bucket::server::{Fault, Kind, Server};
-use crate::bucket::{directory_bucket, s3_bucket, s3_settings};
+use crate::bucket::{directory_bucket, keys, open, s3_bucket, s3_settings};
 
 fn terms() -> Terms {
-    Terms { hash: HashFunc::None, copy_age_ms_max: COPY_AGE_MS_MAX, wall_ms: Arc::new(|| NOW_MS) }
+    Terms { hash: HashFunc::None, copy_age_ms_max: COPY_AGE_MS_MAX, clock: Clock::twin(NOW_MS) }
 }
 
 /// Ships to the end.
@@ -128,7 +128,7 @@ async fn a_partial_upload_goes_on_under_its_ulid_and_an_old_one_under_a_new_one(
         let dir = block::make(&world.tenant(), made, NOW_MS, &[2_000]);
         ship_and_cut(&dir, &world.bucket(), 3).await.expect("a cut");
         // Two hours later, twice cut off again: one new ULID, kept over the crashes.
-        let later = Terms { wall_ms: Arc::new(|| NOW_MS + 2 * HOUR_MS), ..terms() };
+        let later = Terms { clock: Clock::twin(NOW_MS + 2 * HOUR_MS), ..terms() };
         for _ in 0..2 {
             let mut left = 4;
             let watch = |_| {
@@ -162,8 +162,7 @@ async fn meta_json_tells_of_the_files_and_keeps_the_rest() {
     let hash = |name: &str| {
         use sha2::{Digest, Sha256};
         let digest = Sha256::digest(fs::read(dir.join(name)).expect("a file"));
-        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
-        json!({ "hashFunc": "SHA256", "value": hex })
+        json!({ "hashFunc": "SHA256", "value": format!("{digest:x}") })
     };
     want["thanos"]["upload_time"] = json!("2027-01-15T08:00:00Z");
     want["thanos"]["segment_files"] = json!(["000001"]);
@@ -301,10 +300,8 @@ fn change(dir: &Path, path: &[&str], value: serde_json::Value) {
 async fn a_wrong_secret_concerns_the_whole_bucket_and_says_so() {
     let world = World::new(true).await;
     let mut settings = s3_settings(world.server.as_ref().expect("a server"));
-    if let Credentials::Keys(keys) = &mut settings.credentials {
-        keys.secret_key = "not it".into();
-    }
-    let bucket = Bucket::open(&BucketSettings::S3(Box::new(settings))).expect("a bucket");
+    settings.credentials = keys("not it");
+    let bucket = open(settings);
     let dir = block::make(&world.tenant(), block::ulid(0), NOW_MS, &[2_000]);
     let watch = |_| ControlFlow::Continue(());
     let error = ship_block(&dir, &bucket, &terms(), watch).await.expect_err("a refusal");

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use tidegate::bucket::{Bucket, Fault as Why, Object, Op, Settings};
+use tidegate::bucket::{Bucket, Fault as Why, Object, Op};
+use tidegate::config::objstore::S3;
 use ulid::Ulid;
 
 use crate::bucket::block::noise;
 use crate::bucket::server::{Fault, Kind, Server};
-use crate::bucket::{directory_bucket, s3_bucket, s3_settings};
+use crate::bucket::{directory_bucket, keys, open, s3_bucket, s3_settings};
 
 async fn operations(bucket: &Bucket) {
     let (a, b) = (Ulid::from_parts(1, 1), Ulid::from_parts(2, 2));
@@ -62,24 +63,20 @@ async fn s3_does_all_operations_with_and_without_a_prefix() {
         let server = Server::start().await;
         let mut settings = s3_settings(&server);
         settings.prefix = prefix.into();
-        operations(&Bucket::open(&Settings::S3(Box::new(settings))).expect("a bucket")).await;
-        assert_eq!(server.files().join(prefix).join("debug").exists(), true, "{prefix:?}");
+        operations(&open(settings)).await;
+        assert!(server.files().join(prefix).join("debug").exists(), "{prefix:?}");
     }
 }
 
 #[tokio::test]
 async fn wrong_settings_are_told_apart_and_say_the_way_out() {
     let server = Server::start().await;
-    let open = |change: fn(&mut tidegate::bucket::S3)| {
+    let with = |change: fn(&mut S3)| {
         let mut settings = s3_settings(&server);
         change(&mut settings);
-        Bucket::open(&Settings::S3(Box::new(settings))).expect("a bucket")
+        open(settings)
     };
-    let wrong_secret = open(|s| {
-        if let tidegate::bucket::Credentials::Keys(keys) = &mut s.credentials {
-            keys.secret_key = "wrong".into();
-        }
-    });
+    let wrong_secret = with(|s| s.credentials = keys("wrong"));
     let error = wrong_secret.check().await.expect_err("a refusal");
     assert_eq!((error.fault, error.worth_retry()), (Why::Denied, false));
     let text = error.to_string();
@@ -92,15 +89,15 @@ async fn wrong_settings_are_told_apart_and_say_the_way_out() {
     let error = wrong_secret.head("k").await.expect_err("a refusal");
     assert_eq!(error.fault, Why::Denied, "HEAD has no body to explain itself");
 
-    let no_bucket = open(|s| s.bucket = "nobody".into());
+    let no_bucket = with(|s| s.bucket = "nobody".into());
     let error = no_bucket.check().await.expect_err("a refusal");
     assert_eq!(error.fault, Why::NoBucket, "{error}");
 
-    let no_server = open(|s| s.endpoint = "127.0.0.1:1".into());
+    let no_server = with(|s| s.endpoint = "127.0.0.1:1".into());
     let error = no_server.check().await.expect_err("no server");
     assert_eq!((error.fault, error.worth_retry()), (Why::Unavailable, true), "{error}");
 
-    let tls_to_plain = open(|s| s.insecure = false);
+    let tls_to_plain = with(|s| s.insecure = false);
     let error = tls_to_plain.check().await.expect_err("no TLS there");
     assert_eq!(error.fault, Why::Unavailable, "{error}");
 }
