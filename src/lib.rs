@@ -2,13 +2,13 @@
 
 pub mod ship;
 
+pub mod shard;
 pub mod bucket;
 
 pub mod decode;
-pub mod shard;
 
-pub mod chunk;
 pub mod config;
+pub mod chunk;
 pub mod rt;
 
 pub mod model;

@@ -245,7 +245,10 @@ fn certificates(
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(SettingsError::Bad { key, problem: format!("no certificate in {}", path.display()) }),
+        Ok(_) => Err(SettingsError::Bad {
+            key,
+            problem: format!("no certificate in {}", path.display()),
+        }),
         Err(e) => Err(SettingsError::Bad { key, problem: format!("{}: {e}", path.display()) }),
     }
 }

@@ -91,7 +91,11 @@ impl Store {
         Ok(Self {
             client: Arc::new(builder(settings)?.build()?),
             prefix: prefix.into(),
-            part_size_bytes: if settings.disable_multipart { u64::MAX } else { settings.part_size_bytes },
+            part_size_bytes: if settings.disable_multipart {
+                u64::MAX
+            } else {
+                settings.part_size_bytes
+            },
             user_metadata,
         })
     }
@@ -335,8 +339,7 @@ fn builder(settings: &S3) -> Result<AmazonS3Builder, SettingsError> {
         "" => region_of(endpoint).unwrap_or("us-east-1"),
         region => region,
     };
-    let retries =
-        if settings.max_retries == 0 { RETRIES_DEFAULT } else { settings.max_retries };
+    let retries = if settings.max_retries == 0 { RETRIES_DEFAULT } else { settings.max_retries };
     let builder = match &settings.credentials {
         Credentials::Ambient => AmazonS3Builder::from_env().with_skip_signature(false),
         Credentials::Keys { access_key, secret_key, session_token } => {
@@ -373,8 +376,11 @@ fn builder(settings: &S3) -> Result<AmazonS3Builder, SettingsError> {
         Sse::Kms { key_id } => builder.with_sse_kms_encryption(key_id),
         Sse::Customer { key_file } => {
             let path = key_file.clone();
-            let key = fs::read(key_file)
-                .map_err(|source| SettingsError::File { key: "encryption_key", path, source })?;
+            let key = fs::read(key_file).map_err(|source| SettingsError::File {
+                key: "encryption_key",
+                path,
+                source,
+            })?;
             if key.len() != 32 {
                 let problem = format!("{} has {} bytes, not 32", key_file.display(), key.len());
                 return Err(SettingsError::Bad { key: "encryption_key", problem });
@@ -414,7 +420,10 @@ mod tests {
             (problem(|s| s.part_size_bytes = 1), "must be 5 MiB or more"),
             (problem(|s| s.prefix = "a//b".into()), "bucket setting `prefix`"),
             (problem(|s| s.http.ca_file = Some("/nowhere".into())), "cannot read \"/nowhere\""),
-            (problem(|s| s.http.ca_file = Some("Cargo.toml".into())), "no certificate in Cargo.toml"),
+            (
+                problem(|s| s.http.ca_file = Some("Cargo.toml".into())),
+                "no certificate in Cargo.toml",
+            ),
             (problem(|s| s.sse = Sse::Customer { key_file: "/nowhere".into() }), "encryption_key"),
             (problem(|s| s.sse = Sse::Customer { key_file: "Cargo.toml".into() }), "not 32"),
         ] {
