@@ -16,7 +16,7 @@ pub(crate) fn ulid(age_ms: i64) -> Ulid {
     Ulid::from_parts((NOW_MS - age_ms) as u64, 0x1234_5678_9abc)
 }
 
-/// Bytes that differ for each seed.
+/// Bytes that differ for each seed and in each kibibyte.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -25,8 +25,14 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
         state ^= state << 17;
         state
     };
-    let words = (0..len.div_ceil(8)).flat_map(|_| next().to_le_bytes());
-    words.take(len).collect()
+    let pattern: Vec<u8> = (0..127).flat_map(|_| next().to_le_bytes()).collect();
+    let mut bytes = Vec::with_capacity(len + 1024);
+    for n in 0..(len as u64).div_ceil(1024) {
+        bytes.extend_from_slice(&n.to_le_bytes());
+        bytes.extend_from_slice(&pattern);
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 /// Makes a level-1 block with chunks files of these sizes.

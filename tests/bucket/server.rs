@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -19,14 +20,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) const ACCESS_KEY: &str = "AKIATIDEGATE";
 pub(crate) const SECRET_KEY: &str = "a secret between two";
@@ -95,6 +101,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with a bucket `blocks`.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same behind TLS, as `bucket.test`, with a certificate by `tls/authority.pem`.
+    pub(crate) async fn start_tls() -> Self {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bucket/tls");
+        let certificate = CertificateDer::from_pem_file(dir.join("server.pem"));
+        let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.expect("a certificate")], key)
+            .expect("a configuration");
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(root.path().join("blocks")).expect("a bucket");
         let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).expect("a server"));
@@ -103,7 +128,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(serve(listener, service, Arc::clone(&shared)));
+        let task = tokio::spawn(serve(listener, tls, service, Arc::clone(&shared)));
         Self { address, root, shared, task }
     }
 
@@ -143,19 +168,38 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, service: S3Service, shared: Arc<Shared>) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
-        let (service, shared) = (service.clone(), Arc::clone(&shared));
+        let (tls, service, shared) = (tls.clone(), service.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
-            let answer = service_fn(move |request| {
-                let (service, shared) = (service.clone(), Arc::clone(&shared));
-                async move { answer(request, &service, &shared).await }
-            });
-            // An error here is a fault we made or a client that left.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(socket), answer).await);
+            match tls {
+                None => serve_connection(socket, service, shared).await,
+                Some(tls) => match tls.accept(socket).await {
+                    Ok(socket) => serve_connection(socket, service, shared).await,
+                    Err(refused) => println!("TLS: {refused}"),
+                },
+            }
         });
     }
+}
+
+async fn serve_connection(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
+    let answer = service_fn(move |request| {
+        let (service, shared) = (service.clone(), Arc::clone(&shared));
+        async move { answer(request, &service, &shared).await }
+    });
+    // An error here is a fault we made or a client that left.
+    drop(http1::Builder::new().serve_connection(TokioIo::new(socket), answer).await);
 }
 
 async fn answer(

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use tidegate::bucket::{Bucket, Fault as Why, Object, Op};
 use tidegate::config::objstore::S3;
+use tokio::task::JoinSet;
 use ulid::Ulid;
 
 use crate::bucket::block::noise;
@@ -120,12 +122,13 @@ async fn sixty_four_mebibytes_go_in_parts_and_come_back() {
     assert_eq!(parts, 13, "64 MiB in parts of 5 MiB");
 }
 
-/// Each fault strikes the first requests of a kind; the one retry below must do.
+/// Each fault strikes the first request of a kind; the one retry below must do.
 #[tokio::test]
 async fn passing_faults_are_ridden_out_below() {
     let tmp = tempfile::tempdir().expect("a directory");
     let source = tmp.path().join("000001");
     fs::write(&source, noise(2, 11 << 20)).expect("a file");
+    let mut cases = JoinSet::new();
     for (kind, fault) in [
         (Kind::Part, Fault::Status(503)),
         (Kind::Part, Fault::Closed),
@@ -146,20 +149,58 @@ async fn passing_faults_are_ridden_out_below() {
         (Kind::Put, Fault::Status(429)),
         (Kind::Put, Fault::ClosedMidRequest),
     ] {
-        let server = Server::start().await;
-        let bucket = s3_bucket(&server);
-        server.strike(kind, 1, 1, fault).await;
-        let context = format!("{kind:?} {fault:?}");
-        let key = format!("{}/chunks/000001", Ulid::from_parts(1, 1));
-        bucket.put_file(&key, &source).await.unwrap_or_else(|e| panic!("{context}: {e}"));
-        bucket.put("small", "one".into()).await.unwrap_or_else(|e| panic!("{context}: {e}"));
-        let got = bucket.get(&key, 11 << 20).await.unwrap_or_else(|e| panic!("{context}: {e}"));
-        assert!(got == noise(2, 11 << 20), "{context}: the bytes differ");
-        let head = bucket.head(&key).await.unwrap_or_else(|e| panic!("{context}: {e}"));
-        assert_eq!(head.map(|s| s.size_bytes), Some(11 << 20), "{context}");
-        let blocks = bucket.blocks().await.unwrap_or_else(|e| panic!("{context}: {e}"));
-        assert_eq!(blocks.len(), 1, "{context}");
-        assert_eq!(server.struck(), 1, "{context}");
+        let source = source.clone();
+        cases.spawn(async move { ride_out(kind, fault, &source).await });
+    }
+    cases.join_all().await;
+}
+
+async fn ride_out(kind: Kind, fault: Fault, source: &Path) {
+    let server = Server::start().await;
+    let bucket = s3_bucket(&server);
+    server.strike(kind, 1, 1, fault).await;
+    let context = format!("{kind:?} {fault:?}");
+    let key = format!("{}/chunks/000001", Ulid::from_parts(1, 1));
+    bucket.put_file(&key, source).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    bucket.put("small", "one".into()).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    let got = bucket.get(&key, 11 << 20).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    assert!(got == fs::read(source).expect("the file"), "{context}: the bytes differ");
+    let head = bucket.head(&key).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    assert_eq!(head.map(|s| s.size_bytes), Some(11 << 20), "{context}");
+    let blocks = bucket.blocks().await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    assert_eq!(blocks.len(), 1, "{context}");
+    assert_eq!(server.struck(), 1, "{context}");
+}
+
+#[tokio::test]
+async fn tls_trusts_whom_it_is_told_to_trust() {
+    let server = Server::start_tls().await;
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bucket/tls/authority.pem");
+    let with = |ca: Option<&str>, name: &str, skip: bool| {
+        let mut settings = s3_settings(&server);
+        settings.insecure = false;
+        settings.http.ca_file = ca.map(Into::into);
+        settings.http.server_name = name.into();
+        settings.http.insecure_skip_verify = skip;
+        open(settings)
+    };
+    for (ca, name, skip, want) in [
+        (Some(authority), "bucket.test", false, None),
+        (None, "", true, None),
+        (None, "bucket.test", false, Some("UnknownIssuer")),
+        (Some(authority), "", false, Some("not valid for name")),
+        (Some(authority), "other.test", false, Some("not valid for name")),
+    ] {
+        let bucket = with(ca, name, skip);
+        let result = bucket.put("key", "value".into()).await;
+        match want {
+            None => assert_eq!(result.expect("a put").size_bytes, 5),
+            Some(want) => {
+                let error = result.expect_err("no trust");
+                assert_eq!(error.fault, Why::Unavailable);
+                assert!(error.to_string().contains(want), "{want}: {error}");
+            }
+        }
     }
 }
 
