@@ -4,8 +4,10 @@ pub mod listener;
 pub mod store_api;
 
 pub mod query;
+pub mod ship;
 
 pub mod shard;
+pub mod bucket;
 
 pub mod block;
 

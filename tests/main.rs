@@ -3,6 +3,7 @@
 // Tells clippy that all of this is test code, free to `expect`.
 #![cfg(test)]
 
+mod bucket;
 mod rust_text;
 mod systemd;
 mod tidy;

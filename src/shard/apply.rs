@@ -267,13 +267,7 @@ impl Applier {
 }
 
 #[cold]
-fn refuse(
-    reason: Refusal,
-    region: &[u8],
-    sample: Sample,
-    bounds: Bounds,
-    written: &mut Written,
-) {
+fn refuse(reason: Refusal, region: &[u8], sample: Sample, bounds: Bounds, written: &mut Written) {
     written.refused[reason as usize] += 1;
     written.first_refused.get_or_insert_with(|| RefusedSample {
         reason,

@@ -320,8 +320,7 @@ impl Dir {
         let found = series.found.into_iter().map(Found::into_closed).collect();
         let place = (storage.clone(), &*series.path);
         let count = known.len() as u64;
-        let series =
-            SeriesFile::open(place, identity, options, &series.at, found, count).await?;
+        let series = SeriesFile::open(place, identity, options, &series.at, found, count).await?;
         Ok((log, series, spares))
     }
 }

@@ -199,4 +199,3 @@ fn value_at(chunk: &[u8], t: i64) -> Option<u64> {
     let hit = samples.map_while(Result::ok).find(|sample| sample.t >= t)?;
     (hit.t == t).then_some(hit.bits)
 }
-

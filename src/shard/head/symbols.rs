@@ -45,8 +45,7 @@ impl Symbols {
             (symbols.len() - 1) as SymbolId
         };
         let hasher = &self.hasher;
-        self.table
-            .insert_unique(hash, id, |&id| hasher.hash_one(&*symbols[id as usize].text));
+        self.table.insert_unique(hash, id, |&id| hasher.hash_one(&*symbols[id as usize].text));
         id
     }
 

@@ -17,9 +17,7 @@
 use std::fmt;
 
 use crate::rt::storage::BLOCK_BYTES;
-use crate::shard::wal::format::{
-    BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, SegmentHeader,
-};
+use crate::shard::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, SegmentHeader};
 use crate::stdx::crc32c;
 
 /// Something that should be there and is not.
@@ -178,8 +176,7 @@ fn next_block(bytes: &[u8], from: u64, epoch: u64) -> Option<(u64, BlockHeader, 
 /// The block at the start of `bytes`, if header and payload are whole.
 fn whole_block(bytes: &[u8]) -> Option<(BlockHeader, &[u8])> {
     let header = BlockHeader::decode(bytes)?;
-    let payload =
-        bytes.get(BLOCK_HEADER_BYTES..)?.get(..header.payload_len as usize)?;
+    let payload = bytes.get(BLOCK_HEADER_BYTES..)?.get(..header.payload_len as usize)?;
     (crc32c(payload) == header.payload_crc).then_some((header, payload))
 }
 
@@ -187,9 +184,8 @@ fn whole_block(bytes: &[u8]) -> Option<(BlockHeader, &[u8])> {
 /// tells its blocks from those of an earlier life of the file.
 fn first_epoch_after(bytes: &[u8], seq: u64) -> Option<u64> {
     let blocks = bytes.get(FIRST_BLOCK as usize..)?.chunks(BLOCK_BYTES).enumerate();
-    let whole = blocks.filter_map(|(i, _)| {
-        whole_block(bytes.get(FIRST_BLOCK as usize + i * BLOCK_BYTES..)?)
-    });
+    let whole = blocks
+        .filter_map(|(i, _)| whole_block(bytes.get(FIRST_BLOCK as usize + i * BLOCK_BYTES..)?));
     whole.map(|(header, _)| header).find(|h| h.seq > seq).map(|h| h.epoch)
 }
 

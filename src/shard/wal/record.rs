@@ -190,10 +190,7 @@ pub(crate) enum PayloadError {
 }
 
 /// Reads a payload. Its checksum was good, so an error is a defect or another version.
-pub(crate) fn read_payload(
-    mut payload: &[u8],
-    out: &mut impl Receive,
-) -> Result<(), PayloadError> {
+pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
     while let Some((&kind, rest)) = payload.split_first() {
         let (len, rest) = rest.split_first_chunk::<4>().ok_or(PayloadError::Malformed)?;
         let len = u32::from_le_bytes(*len) as usize;

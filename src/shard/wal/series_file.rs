@@ -23,9 +23,7 @@ use crate::rt::storage::Storage;
 use crate::shard::wal::reader::{Position, SegmentEnd};
 use crate::shard::wal::record::Group;
 use crate::shard::wal::spare::Spares;
-use crate::shard::wal::writer::{
-    Closed, Identity, Log, LogError, LogOptions, Newest, Sealed,
-};
+use crate::shard::wal::writer::{Closed, Identity, Log, LogError, LogOptions, Newest, Sealed};
 
 /// Size of a segment in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;

@@ -43,8 +43,8 @@ impl<S: Storage> Spares<S> {
             let Some(number) = name.strip_prefix("spare-") else { continue };
             let path = dir.join(&name);
             let file = storage.open(&path).await?;
-            let whole = number.bytes().all(|b| b.is_ascii_digit())
-                && file.size().await? == segment_bytes;
+            let whole =
+                number.bytes().all(|b| b.is_ascii_digit()) && file.size().await? == segment_bytes;
             file.close().await?;
             if whole {
                 next = next.max(number.parse().unwrap_or(0) + 1);
