@@ -4,12 +4,9 @@
 
 pub mod beside;
 pub mod channel;
-pub mod map;
 pub mod clock;
-pub mod mesh;
-pub mod clock;
-pub mod mesh;
 pub mod map;
+pub mod mesh;
 pub mod sink;
 pub mod storage;
 #[cfg(test)]
