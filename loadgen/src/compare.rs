@@ -54,6 +54,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) verify: bool,
     /// Where turns are kept.
     pub(crate) results: &'a Path,
+    /// Where the servers keep their data.
+    pub(crate) work_dir: &'a Path,
     /// Now, in milliseconds since the epoch: the virtual time of the last sample.
     pub(crate) now_ms: i64,
 }
@@ -138,7 +140,7 @@ fn key(scenario: &Scenario, program: &Program, turn: u32) -> Result<Key> {
 fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -> Result<Turn> {
     let scenario = &scenario.clone().anchored(plan.now_ms)?;
     let stream = Stream::new(scenario);
-    let server = program.start()?;
+    let server = program.start(plan.work_dir)?;
     let folder = server.side_folder();
     let wanted = plan.verify && program.kind != Kind::Null;
     let ledger =

@@ -171,6 +171,10 @@ struct CompareFlags {
     /// Seconds of quiet after the load that still count.
     #[arg(long, default_value_t = 5)]
     settle_s: u64,
+    /// Where the servers keep their data. A real disk, or durability costs nothing and means
+    /// nothing.
+    #[arg(long, default_value = "/var/tmp")]
+    work_dir: PathBuf,
     /// Read everything back after each turn and check it.
     #[arg(long)]
     verify: bool,
@@ -314,6 +318,7 @@ fn compare(flags: &CompareFlags) -> Result<bool> {
         settle: Duration::from_secs(flags.settle_s),
         verify: flags.verify,
         results: &flags.results,
+        work_dir: &flags.work_dir,
         now_ms: now_ms(),
     };
     let turns = compare::run(&plan, |turn| {
