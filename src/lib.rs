@@ -3,6 +3,7 @@
 pub mod listener;
 pub mod store_api;
 
+pub mod route;
 pub mod query;
 pub mod ship;
 

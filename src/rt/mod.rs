@@ -5,6 +5,7 @@
 pub mod beside;
 pub mod channel;
 pub mod clock;
+pub mod core;
 pub mod map;
 pub mod mesh;
 pub mod sink;
