@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod promql;
+
 pub mod rt;
 
 pub mod model;
