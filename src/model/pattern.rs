@@ -308,7 +308,6 @@ mod tests {
             (".+a", "gaps  <1> a"),
             ("a.*b.+c", "gaps a <0> b <1> c"),
             (".*.+.{2,}a", "gaps  <3> a"),
-            (r"(.|\n)*a", "gaps  <0> a"),
             (r"[\s\S]+", "gaps  <1> "),
             ("a.{2}b", "regex a .. b"),
             ("(?-s).*", "regex  .. "),
