@@ -123,9 +123,9 @@ impl fmt::Display for Matcher {
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
         if plain {
-            f.write_str(name)?
+            f.write_str(name)?;
         } else {
-            Quoted(name).fmt(f)?
+            Quoted(name).fmt(f)?;
         }
         write!(f, "{}{}", self.op, Quoted(&self.value))
     }

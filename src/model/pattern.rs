@@ -22,7 +22,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use regex_automata::meta::{Config, Regex};
-use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind, Look};
 use thiserror::Error;
 
 use crate::model::re2;
@@ -224,7 +224,7 @@ fn texts(hir: &Hir) -> Option<Vec<String>> {
         HirKind::Empty => Some(vec![String::new()]),
         HirKind::Literal(text) => Some(vec![String::from_utf8(text.0.to_vec()).ok()?]),
         HirKind::Class(Class::Unicode(class)) => {
-            let count: usize = class.ranges().iter().map(|range| range.len()).sum();
+            let count: usize = class.ranges().iter().map(ClassUnicodeRange::len).sum();
             let chars = || class.ranges().iter().flat_map(|r| r.start()..=r.end());
             (count <= SET_MADE_MAX).then(|| chars().map(String::from).collect())
         }
@@ -351,7 +351,8 @@ mod tests {
             let pattern = Pattern::new(&text).expect("a pattern");
             let engine = whole(&text).expect("a pattern");
             for value in values.iter().map(String::as_str).chain(["", "a", "b", "ab", "bé"]) {
-                prop_assert_eq!(pattern.matches(value), engine.is_match(value), "{} {:?}", text, value);
+                let got = pattern.matches(value);
+                prop_assert_eq!(got, engine.is_match(value), "{} {:?}", text, value);
             }
         }
     }

@@ -30,14 +30,23 @@ pub struct Lexer<'t> {
     /// First byte not read.
     at: usize,
     parens: usize,
-    in_braces: bool,
+    mode: Mode,
     in_brackets: bool,
-    /// Between `[` and the first number.
-    in_duration: bool,
-    /// Whether these occurred: in Prometheus the second is never forgotten.
+    /// Whether a `:` came since the last `[`.
     colon: bool,
+    /// Whether a number came in any brackets: Prometheus never forgets one.
     duration: bool,
-    over: bool,
+}
+
+/// How the next token is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Outside,
+    Braces,
+    /// Between `[` and the first number.
+    Duration,
+    /// The end, or an error, was told.
+    Over,
 }
 
 impl<'t> Lexer<'t> {
@@ -48,44 +57,30 @@ impl<'t> Lexer<'t> {
             start: 0,
             at: 0,
             parens: 0,
-            in_braces: false,
+            mode: Mode::Outside,
             in_brackets: false,
-            in_duration: false,
             colon: false,
             duration: false,
-            over: false,
         }
     }
 
     /// The next token. After the end, and after an error, always [`Kind::Eof`].
     pub fn token(&mut self) -> Result<Token<'t>, Error> {
-        if self.over {
-            self.start = self.at;
-            return Ok(self.emit(Kind::Eof));
-        }
         self.skip_blanks();
         self.start = self.at;
-        let read = if self.in_braces {
-            self.braces()
-        } else if self.in_duration {
-            self.duration()
-        } else {
-            self.outside()
+        let read = match self.mode {
+            Mode::Outside => self.outside(),
+            Mode::Braces => self.braces(),
+            Mode::Duration => self.duration(),
+            Mode::Over => Ok(Kind::Eof),
         };
-        match read {
-            Ok(kind) => {
-                self.over = kind == Kind::Eof;
-                Ok(self.emit(kind))
-            }
-            Err(fault) => {
-                self.over = true;
-                Err(Error::new(self.text, self.start..self.text.len(), fault))
-            }
+        if !matches!(read, Ok(kind) if kind != Kind::Eof) {
+            self.mode = Mode::Over;
         }
-    }
-
-    fn emit(&self, kind: Kind) -> Token<'t> {
-        Token { kind, start: self.start, text: self.word() }
+        match read {
+            Ok(kind) => Ok(Token { kind, start: self.start, text: self.word() }),
+            Err(fault) => Err(Error::new(self.text, self.start..self.text.len(), fault)),
+        }
     }
 
     fn outside(&mut self) -> Result<Kind, Fault> {
@@ -125,14 +120,14 @@ impl<'t> Lexer<'t> {
             '(' => self.open_paren(),
             ')' => self.close_paren()?,
             '{' => {
-                self.in_braces = true;
+                self.mode = Mode::Braces;
                 Kind::LeftBrace
             }
             '[' if self.in_brackets => return Err(Fault::LeftBracket),
             '[' => {
                 self.colon = false;
                 self.in_brackets = true;
-                self.in_duration = true;
+                self.mode = Mode::Duration;
                 Kind::LeftBracket
             }
             ']' if !self.in_brackets => return Err(Fault::RightBracket),
@@ -169,7 +164,7 @@ impl<'t> Lexer<'t> {
             '!' => return Err(Fault::AfterBangInBraces(self.peek().unwrap_or(NO_CHAR))),
             '{' => return Err(Fault::LeftBrace),
             '}' => {
-                self.in_braces = false;
+                self.mode = Mode::Outside;
                 Kind::RightBrace
             }
             _ if is_alpha(c) => {
@@ -185,7 +180,7 @@ impl<'t> Lexer<'t> {
         Ok(match c {
             ']' => {
                 self.in_brackets = false;
-                self.in_duration = false;
+                self.mode = Mode::Outside;
                 Kind::RightBracket
             }
             ':' if !self.duration => return Err(self.behind(Fault::ColonFirst)),
@@ -205,7 +200,7 @@ impl<'t> Lexer<'t> {
             ',' => Kind::Comma,
             _ if self.begins_number(c) => {
                 self.duration = true;
-                self.in_duration = false;
+                self.mode = Mode::Outside;
                 self.number_or_duration(c)?
             }
             _ if is_alpha(c) => self.duration_word(c).ok_or(Fault::InDuration(c))?,
@@ -394,7 +389,7 @@ impl<'t> Lexer<'t> {
         loop {
             self.accept_run(is_space);
             // Between `[` and the first number a `#` is nothing.
-            if self.in_duration || !self.accept("#") {
+            if self.mode == Mode::Duration || !self.accept("#") {
                 return;
             }
             self.accept_run(|c| c != '\n' && c != '\r');

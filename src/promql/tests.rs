@@ -10,7 +10,6 @@ use crate::model::METRIC_NAME;
 
 /// Every expression of the tables that is nothing but a selector, and what Prometheus 3.14 makes
 /// of it: the matchers, or the whole error message with its position.
-#[rustfmt::skip]
 const SELECTORS: &[(&str, &str)] = &[
     (r#"anchored{job="test"}"#, r#"job="test", __name__="anchored""#),
     (r#"smoothed{job="test"}"#, r#"job="test", __name__="smoothed""#),
@@ -18,36 +17,78 @@ const SELECTORS: &[(&str, &str)] = &[
     ("min", r#"__name__="min""#),
     (r#"foo:bar{a="bc"}"#, r#"a="bc", __name__="foo:bar""#),
     (r#"{"foo"}"#, r#"__name__="foo""#),
-    (r"{'foo\'bar', 'a\\dos\\path'='boo\\urns'}", r#"__name__="foo'bar", "a\\dos\\path"="boo\\urns""#),
+    (
+        r"{'foo\'bar', 'a\\dos\\path'='boo\\urns'}",
+        r#"__name__="foo'bar", "a\\dos\\path"="boo\\urns""#,
+    ),
     (r#"{'foo\'bar', `a\dos\path`="boo"}"#, r#"__name__="foo'bar", "a\\dos\\path"="boo""#),
     (r#"{"foo", a="bc"}"#, r#"__name__="foo", a="bc""#),
     ("foo{NaN='bc'}", r#"NaN="bc", __name__="foo""#),
     ("foo{bar='}'}", r#"bar="}", __name__="foo""#),
-    (r#"foo{a="b", foo!="bar", test=~"test", bar!~"baz"}"#, r#"a="b", foo!="bar", test=~"test", bar!~"baz", __name__="foo""#),
-    (r#"{a="b", foo!="bar", "foo", test=~"test", bar!~"baz"}"#, r#"a="b", foo!="bar", __name__="foo", test=~"test", bar!~"baz""#),
-    (r#"foo{a="b", foo!="bar", test=~"test", bar!~"baz",}"#, r#"a="b", foo!="bar", test=~"test", bar!~"baz", __name__="foo""#),
+    (
+        r#"foo{a="b", foo!="bar", test=~"test", bar!~"baz"}"#,
+        r#"a="b", foo!="bar", test=~"test", bar!~"baz", __name__="foo""#,
+    ),
+    (
+        r#"{a="b", foo!="bar", "foo", test=~"test", bar!~"baz"}"#,
+        r#"a="b", foo!="bar", __name__="foo", test=~"test", bar!~"baz""#,
+    ),
+    (
+        r#"foo{a="b", foo!="bar", test=~"test", bar!~"baz",}"#,
+        r#"a="b", foo!="bar", test=~"test", bar!~"baz", __name__="foo""#,
+    ),
     (r#"{__name__=~"bar", __name__!~"baz"}"#, r#"__name__=~"bar", __name__!~"baz""#),
     (r#"{__name__="bar", __name__="baz"}"#, r#"__name__="bar", __name__="baz""#),
     (r#"{"bar", __name__="baz"}"#, r#"__name__="bar", __name__="baz""#),
     ("{", "1:2: parse error: unexpected end of input inside braces"),
     ("some{", "1:6: parse error: unexpected end of input inside braces"),
-    ("some_metric{a=b}", r#"1:15: parse error: unexpected identifier "b" in label matching, expected string"#),
+    (
+        "some_metric{a=b}",
+        r#"1:15: parse error: unexpected identifier "b" in label matching, expected string"#,
+    ),
     (r#"some_metric{a:b="b"}"#, "1:14: parse error: unexpected character inside braces: ':'"),
     (r#"foo{a*"b"}"#, "1:6: parse error: unexpected character inside braces: '*'"),
     (r#"foo{a>="b"}"#, "1:6: parse error: unexpected character inside braces: '>'"),
     ("some_metric{a=\"\u{fffd}\"}", "1:15: parse error: invalid UTF-8 rune"),
-    ("foo{gibberish}", r#"1:14: parse error: unexpected "}" in label matching, expected label matching operator"#),
+    (
+        "foo{gibberish}",
+        concat!(
+            r#"1:14: parse error: unexpected "}" in label matching, expected label "#,
+            "matching operator",
+        ),
+    ),
     ("foo{1}", "1:5: parse error: unexpected character inside braces: '1'"),
     ("{}", "1:1: parse error: vector selector must contain at least one non-empty matcher"),
     (r#"{x=""}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
-    (r#"{x=~".*"}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
-    (r#"{x!~".+"}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
-    (r#"{x!="a"}"#, "1:1: parse error: vector selector must contain at least one non-empty matcher"),
-    (r#"foo{__name__="bar"}"#, r#"1:1: parse error: metric name must not be set twice: "foo" or "bar""#),
+    (
+        r#"{x=~".*"}"#,
+        "1:1: parse error: vector selector must contain at least one non-empty matcher",
+    ),
+    (
+        r#"{x!~".+"}"#,
+        "1:1: parse error: vector selector must contain at least one non-empty matcher",
+    ),
+    (
+        r#"{x!="a"}"#,
+        "1:1: parse error: vector selector must contain at least one non-empty matcher",
+    ),
+    (
+        r#"foo{__name__="bar"}"#,
+        r#"1:1: parse error: metric name must not be set twice: "foo" or "bar""#,
+    ),
     ("foo{__name__= =}", r#"1:15: parse error: unexpected "=" in label matching, expected string"#),
     ("foo{,}", r#"1:5: parse error: unexpected "," in label matching, expected identifier or "}""#),
-    (r#"foo{__name__ == "bar"}"#, r#"1:15: parse error: unexpected "=" in label matching, expected string"#),
-    (r#"foo{__name__="bar" lol}"#, r#"1:20: parse error: unexpected identifier "lol" in label matching, expected "," or "}""#),
+    (
+        r#"foo{__name__ == "bar"}"#,
+        r#"1:15: parse error: unexpected "=" in label matching, expected string"#,
+    ),
+    (
+        r#"foo{__name__="bar" lol}"#,
+        concat!(
+            r#"1:20: parse error: unexpected identifier "lol" in label matching, "#,
+            r#"expected "," or "}""#,
+        ),
+    ),
     (r#"foo{"a"=}"#, r#"1:9: parse error: unexpected "}" in label matching, expected string"#),
     ("start", r#"__name__="start""#),
     ("end", r#"__name__="end""#),
@@ -211,7 +252,6 @@ fn lexed(text: &str) -> String {
 }
 
 /// Texts and their tokens.
-#[rustfmt::skip]
 const TOKENS: &[(&str, &str)] = &[
     ("", ""),
     (" \t\r\n# all\n#of it", ""),
@@ -232,19 +272,67 @@ const TOKENS: &[(&str, &str)] = &[
     (">>=>/=,", "0:Greater(>) 1:GreaterEqual(>=) 3:TrimLower(>/) 5:Assign(=) 6:Comma(,)"),
     ("a=~b", "0:Identifier(a) 1!unexpected character after '=': '~'"),
     ("a !", "0:Identifier(a) 2!unexpected character after '!': '\u{fffd}'"),
-    ("{sum=~'x',", "0:LeftBrace({) 1:Identifier(sum) 4:MatchRegex(=~) 6:String('x') 9:Comma(,) 10!unexpected end of input inside braces"),
-    ("{NaN!~`y`}", "0:LeftBrace({) 1:Identifier(NaN) 4:MatchNotRegex(!~) 6:String(`y`) 9:RightBrace(})"),
-    (r#"{a!="z"}"#, r#"0:LeftBrace({) 1:Identifier(a) 2:NotEqual(!=) 4:String("z") 7:RightBrace(})"#),
+    (
+        "{sum=~'x',",
+        concat!(
+            "0:LeftBrace({) 1:Identifier(sum) 4:MatchRegex(=~) 6:String('x') ",
+            "9:Comma(,) 10!unexpected end of input inside braces",
+        ),
+    ),
+    (
+        "{NaN!~`y`}",
+        "0:LeftBrace({) 1:Identifier(NaN) 4:MatchNotRegex(!~) 6:String(`y`) 9:RightBrace(})",
+    ),
+    (
+        r#"{a!="z"}"#,
+        r#"0:LeftBrace({) 1:Identifier(a) 2:NotEqual(!=) 4:String("z") 7:RightBrace(})"#,
+    ),
     ("{a # c\n}", "0:LeftBrace({) 1:Identifier(a) 7:RightBrace(})"),
     ("{!b", "0:LeftBrace({) 1!unexpected character after '!' inside braces: 'b'"),
     ("{{", "0:LeftBrace({) 1!unexpected left brace '{'"),
     ("fill Fill (", "0:Identifier(fill) 5:Fill(Fill) 10:LeftParen(() 11!unclosed left parenthesis"),
-    ("a[ 5m : 1m]", "0:Identifier(a) 1:LeftBracket([) 3:Duration(5m) 6:Colon(:) 8:Duration(1m) 10:RightBracket(])"),
-    ("a[-step()+1]", "0:Identifier(a) 1:LeftBracket([) 2:Sub(-) 3:Step(step) 7:LeftParen(() 8:RightParen()) 9:Add(+) 10:Number(1) 11:RightBracket(])"),
-    ("a[Min_Of(1,range", "0:Identifier(a) 1:LeftBracket([) 2:MinOf(Min_Of) 8:LeftParen(() 9:Number(1) 10:Comma(,) 11:Range(range) 16!unclosed left parenthesis"),
-    ("a[5m x]", "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 5!unexpected character: 'x', expected ':'"),
-    ("a[5m:1:", "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 4:Colon(:) 5:Number(1) 6!unexpected colon ':'"),
-    ("a[:", "0:Identifier(a) 1:LeftBracket([) 3!unexpected colon before duration in duration expression"),
+    (
+        "a[ 5m : 1m]",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 3:Duration(5m) 6:Colon(:) ",
+            "8:Duration(1m) 10:RightBracket(])",
+        ),
+    ),
+    (
+        "a[-step()+1]",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 2:Sub(-) 3:Step(step) 7:LeftParen(() ",
+            "8:RightParen()) 9:Add(+) 10:Number(1) 11:RightBracket(])",
+        ),
+    ),
+    (
+        "a[Min_Of(1,range",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 2:MinOf(Min_Of) 8:LeftParen(() ",
+            "9:Number(1) 10:Comma(,) 11:Range(range) 16!unclosed left parenthesis",
+        ),
+    ),
+    (
+        "a[5m x]",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 5!unexpected character: ",
+            "'x', expected ':'",
+        ),
+    ),
+    (
+        "a[5m:1:",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 4:Colon(:) 5:Number(1) ",
+            "6!unexpected colon ':'",
+        ),
+    ),
+    (
+        "a[:",
+        concat!(
+            "0:Identifier(a) 1:LeftBracket([) 3!unexpected colon before duration in ",
+            "duration expression",
+        ),
+    ),
     ("a[#", "0:Identifier(a) 1:LeftBracket([) 2!unexpected character in duration expression: '#'"),
     ("a[5m[", "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 4!unexpected left bracket '['"),
     ("a[5m", "0:Identifier(a) 1:LeftBracket([) 2:Duration(5m) 4!unclosed left bracket"),
@@ -272,7 +360,6 @@ fn tokens_by_table() {
 }
 
 /// What only the reader of `match[]` meets; each answer is that of Prometheus 3.14.
-#[rustfmt::skip]
 const MATCHES: &[(&str, &str)] = &[
     ("{}", ""),
     ("foo{__name__='bar'}", r#"__name__="bar", __name__="foo""#),
@@ -289,13 +376,40 @@ const MATCHES: &[(&str, &str)] = &[
     ("up\n\n +1", "3:2: parse error: unexpected <op:+>"),
     ("up[5m]", r#"1:3: parse error: unexpected "[""#),
     ("up{a='b'} or up", "1:11: parse error: unexpected <op:or>"),
-    ("{a='b' or c='d'}", r#"1:8: parse error: unexpected identifier "or" in label matching, expected "," or "}""#),
-    ("{a='b',,}", r#"1:8: parse error: unexpected "," in label matching, expected identifier or "}""#),
-    ("{'a' 'b'}", r#"1:6: parse error: unexpected string "'b'" in label matching, expected "," or "}""#),
-    ("{a='b' 'a long string'}", r#"1:8: parse error: unexpected string "'a long st"... in label matching, expected "," or "}""#),
+    (
+        "{a='b' or c='d'}",
+        concat!(
+            r#"1:8: parse error: unexpected identifier "or" in label matching, "#,
+            r#"expected "," or "}""#,
+        ),
+    ),
+    (
+        "{a='b',,}",
+        r#"1:8: parse error: unexpected "," in label matching, expected identifier or "}""#,
+    ),
+    (
+        "{'a' 'b'}",
+        concat!(
+            r#"1:6: parse error: unexpected string "'b'" in label matching, expected "#,
+            r#""," or "}""#,
+        ),
+    ),
+    (
+        "{a='b' 'a long string'}",
+        concat!(
+            r#"1:8: parse error: unexpected string "'a long st"... in label matching, "#,
+            r#"expected "," or "}""#,
+        ),
+    ),
     ("{é='b', a=~'('}", "1:2: parse error: unexpected character inside braces: 'é'"),
     ("{b='é', a=~'('}", "1:10: parse error: error parsing regexp: missing closing ): `(`"),
-    ("{a=~'*' $", "1:2: parse error: error parsing regexp: missing argument to repetition operator: `*`"),
+    (
+        "{a=~'*' $",
+        concat!(
+            "1:2: parse error: error parsing regexp: missing argument to repetition ",
+            "operator: `*`",
+        ),
+    ),
 ];
 
 #[test]

@@ -156,14 +156,29 @@ impl Kind {
 
     /// Whether it may stand where a metric's name is expected.
     pub fn is_metric_name(self) -> bool {
-        match self {
-            Self::Identifier | Self::MetricIdentifier => true,
-            Self::And | Self::Or | Self::Unless => true,
-            Self::By | Self::Without | Self::Offset | Self::Anchored | Self::Smoothed => true,
-            Self::Fill | Self::FillLeft | Self::FillRight => true,
-            Self::Start | Self::End | Self::Step | Self::Range | Self::MaxOf | Self::MinOf => true,
-            _ => self.class() == Class::Aggregator,
-        }
+        let word = matches!(
+            self,
+            Self::Identifier
+                | Self::MetricIdentifier
+                | Self::And
+                | Self::Or
+                | Self::Unless
+                | Self::By
+                | Self::Without
+                | Self::Offset
+                | Self::Anchored
+                | Self::Smoothed
+                | Self::Fill
+                | Self::FillLeft
+                | Self::FillRight
+                | Self::Start
+                | Self::End
+                | Self::Step
+                | Self::Range
+                | Self::MaxOf
+                | Self::MinOf
+        );
+        word || self.class() == Class::Aggregator
     }
 
     fn class(self) -> Class {

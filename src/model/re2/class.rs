@@ -153,7 +153,7 @@ fn named(name: &str) -> Option<ClassUnicode> {
         "cs" | "surrogate" => return Some(ClassUnicode::empty()),
         _ => {}
     }
-    // `regex` knows two more spellings that RE2 does not: `Is` before a name, and the codes of
+    // These tables know two more spellings that RE2 does not: `Is` before a name, and the codes of
     // four letters of ISO 15924. These scripts have four letters by name.
     let four = ["cham", "kawi", "lisu", "miao", "modi", "newa", "thai", "toto"];
     if name.starts_with("is") || name == "unknown" {
@@ -165,8 +165,8 @@ fn named(name: &str) -> Option<ClassUnicode> {
     })
 }
 
-/// A class from the tables of `regex`.
-fn unicode_property(name: &str) -> Option<ClassUnicode> {
+/// A class from the tables of `regex-syntax`.
+pub(super) fn unicode_property(name: &str) -> Option<ClassUnicode> {
     let hir = regex_syntax::parse(&format!("\\p{{{name}}}")).ok()?;
     match hir.into_kind() {
         HirKind::Class(Class::Unicode(class)) => Some(class),
