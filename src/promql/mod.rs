@@ -11,7 +11,7 @@
 //!   strings, names, every operator and keyword, and where which of them may stand.
 //! - [`Selector`] reads the one part of the language that stands alone in the HTTP API: `match[]`
 //!   of `/series`, `/labels`, `/federate`, and the matchers of Thanos.
-//! - [`Error`] says what is wrong and where, in the words of Prometheus.
+//! - [`struct@Error`] says what is wrong and where, in the words of Prometheus.
 //!
 //! ## Promises
 //! - No text makes it panic. Work and memory grow with the length of the text, which is at most
