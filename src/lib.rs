@@ -18,6 +18,7 @@ pub mod frame;
 
 pub mod config;
 pub mod chunk;
+pub mod promql;
 pub mod rt;
 
 pub mod model;
