@@ -16,5 +16,6 @@ pub mod chunk;
 pub mod rt;
 
 pub mod model;
+pub mod telemetry;
 
 pub mod stdx;

@@ -5,10 +5,11 @@
 pub mod beside;
 pub mod channel;
 pub mod clock;
-pub mod mesh;
 pub mod map;
+pub mod mesh;
 pub mod sink;
 pub mod storage;
+pub mod thread;
 #[cfg(test)]
 pub(crate) mod twin;
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::block::{MetaDraft, Reader, Ulid, Writer};
 use crate::chunk::{Chunk, Encoding, xor};
-use crate::model::{External, Labels, Matcher, Sample, TenantId, TimeRange, TimeSpan};
+use crate::model::{External, Labels, Sample, TenantId, TimeRange, TimeSpan};
 use crate::query::tests::{all, any_labels, any_matcher, external, read, run, series};
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series};
 use crate::query::{Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
