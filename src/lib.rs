@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod api;
+
 pub mod store_api;
 
 pub mod query;
@@ -13,6 +15,7 @@ pub mod frame;
 pub mod index;
 
 pub mod chunk;
+pub mod promql;
 pub mod rt;
 
 pub mod model;
