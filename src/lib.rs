@@ -22,5 +22,6 @@ pub mod promql;
 pub mod rt;
 
 pub mod model;
+pub mod telemetry;
 
 pub mod stdx;

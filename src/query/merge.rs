@@ -178,7 +178,7 @@ impl SeriesStream {
             let origin = source.origin;
             match source.parts.recv().await {
                 Some(Part::Series(frames)) => {
-                    let bytes: usize = frames.iter().map(|f| f.key.len() + f.body.len()).sum();
+                    let bytes: usize = frames.iter().map(Frame::len_bytes).sum();
                     source.in_hand = frames.into_iter();
                     let Some(first) = source.in_hand.next() else { continue };
                     source.in_hand_bytes = bytes;

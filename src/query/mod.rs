@@ -27,6 +27,9 @@
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
 //!   overload sheds first.
 
+mod block_labels;
+mod block_select;
+mod blocks;
 mod error;
 mod label;
 mod merge;
@@ -46,6 +49,7 @@ use crate::model::{External, Labels, Matcher, TimeSpan};
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::Ask;
 
+pub use blocks::{Blocks, LocalBlock};
 pub use error::{Error, NotReady, Origin};
 pub use label::LabelList;
 pub use merge::SeriesStream;
@@ -117,6 +121,7 @@ pub struct TenantInfo {
 #[derive(Debug, Clone)]
 pub struct View {
     shards: Arc<[mpsc::Sender<Ask>]>,
+    blocks: Blocks,
     external: Arc<External>,
     ready: watch::Receiver<Result<(), NotReady>>,
     stats: watch::Receiver<KnownStats>,
@@ -135,6 +140,7 @@ impl View {
     /// A view. `ready` is set by who starts and stops things; `stats` is kept fresh by [`follow`].
     pub fn new(
         shards: Shards,
+        blocks: Blocks,
         external: Arc<External>,
         ready: watch::Receiver<Result<(), NotReady>>,
         stats: watch::Receiver<KnownStats>,
@@ -144,7 +150,7 @@ impl View {
             running: Arc::new(Semaphore::new(limits.selects_max)),
             waiting: Semaphore::new(limits.waiting_max),
         });
-        Self { shards: shards.into(), external, ready, stats, gate, limits }
+        Self { shards: shards.into(), blocks, external, ready, stats, gate, limits }
     }
 
     /// Whether data can be read, or why not.

@@ -66,6 +66,10 @@ impl View {
                 );
             }
         }
+        for block in self.blocks.now().iter() {
+            let labels = self.external.of(&block.tenant, block.shard);
+            widen(&mut known, labels, block.range.start, block.range.end - 1);
+        }
         known
             .into_iter()
             .map(|(labels, (min_t, max_t))| TenantInfo { labels, min_t, max_t })

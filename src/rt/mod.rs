@@ -10,6 +10,7 @@ pub mod map;
 pub mod mesh;
 pub mod sink;
 pub mod storage;
+pub mod thread;
 #[cfg(test)]
 pub(crate) mod twin;
 

@@ -1,5 +1,7 @@
 //! The view over twins of shards, against what they must give together.
 
+mod block;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
