@@ -34,6 +34,7 @@ use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
+use crate::shard::pins::Pins;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
@@ -43,6 +44,7 @@ pub(crate) mod cuts;
 pub(crate) mod head;
 pub(crate) mod recover;
 pub mod message;
+pub(crate) mod pins;
 pub mod slots;
 pub(crate) mod wal;
 pub mod write;
@@ -86,10 +88,14 @@ pub struct Generation {
 #[derive(Debug)]
 pub(crate) struct Shard<S: Storage> {
     storage: S,
+    /// Its number.
+    shard: u16,
+    /// Among how many.
     shards: u16,
     answers_wait: bool,
     state: RefCell<State>,
     work: Signal,
+    pins: Pins,
 }
 
 #[derive(Debug)]
