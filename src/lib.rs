@@ -1,5 +1,8 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod tools;
+pub mod server;
+
 pub mod listener;
 pub mod store_api;
 

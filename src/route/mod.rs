@@ -21,7 +21,7 @@ use crate::decode::{self, Scan};
 use crate::model::{KeySecret, TenantId, TenantKeys};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
-use crate::rt::core::Mesh;
+use crate::rt::core::{Accepted, Mesh};
 use crate::rt::mesh::Home;
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
@@ -34,6 +34,15 @@ pub const MESH_CAPACITY: usize = 1024;
 const KEPT: usize = 64;
 /// Tenants whose keys a core keeps.
 const TENANTS_KEPT: usize = 10_000;
+
+/// What cores send each other.
+#[derive(Debug)]
+pub enum Message {
+    /// Part of a request, for the shard that is home to it.
+    Batch(Box<Batch>),
+    /// A connection that another core accepted.
+    Connection(Accepted),
+}
 
 /// Why a request was not written at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +95,7 @@ pub struct Settings {
 pub struct Router<S: Storage> {
     settings: Settings,
     shard: Rc<Shard<S>>,
-    mesh: RefCell<Option<Mesh<Box<Batch>>>>,
+    mesh: Rc<Mesh<Message>>,
     /// Batches sent to each core and not answered.
     under_way: Rc<[Cell<usize>]>,
     home: Home,
@@ -95,23 +104,18 @@ pub struct Router<S: Storage> {
 }
 
 impl<S: Storage> Router<S> {
-    /// A router over the core's own shard. It reaches the others once it is connected.
-    pub(crate) fn new(settings: Settings, shard: Rc<Shard<S>>) -> Self {
+    /// A router over the core's own shard, with the way to the others.
+    pub(crate) fn new(settings: Settings, shard: Rc<Shard<S>>, mesh: Rc<Mesh<Message>>) -> Self {
         let under_way = (0..settings.shards).map(|_| Cell::new(0)).collect();
         Self {
             settings,
             shard,
-            mesh: RefCell::new(None),
+            mesh,
             under_way,
             home: Home::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
         }
-    }
-
-    /// Gives it the way to the other cores.
-    pub(crate) fn connect(&self, mesh: Mesh<Box<Batch>>) {
-        *self.mesh.borrow_mut() = Some(mesh);
     }
 
     /// Writes a request: decodes it, deals it out, waits until all of it is durable.
@@ -227,7 +231,7 @@ impl<S: Storage> Router<S> {
             if shard == self.settings.own {
                 self.deliver(batch);
             } else {
-                self.send_on(shard, Box::new(batch));
+                self.send_on(shard, batch);
             }
         }
         Ok(places)
@@ -236,21 +240,23 @@ impl<S: Storage> Router<S> {
     /// Gives a batch to the core's own shard, from here or from another core.
     pub(crate) fn deliver(&self, batch: Batch) {
         for (owner, batch) in self.shard.write(batch) {
-            self.send_on(owner, Box::new(batch));
+            self.send_on(owner, batch);
         }
     }
 
-    fn send_on(&self, shard: u16, batch: Box<Batch>) {
-        let mesh = self.mesh.borrow();
-        let refused = match mesh.as_ref() {
-            Some(mesh) => mesh.send(usize::from(shard), batch).err(),
-            None => Some(batch),
-        };
-        if let Some(batch) = refused {
-            let unavailable = Some(Unavailable::NoRoom);
-            drop(batch.reply.send(Written { unavailable, ..Written::default() }));
+    fn send_on(&self, shard: u16, batch: Batch) {
+        let message = Message::Batch(Box::new(batch));
+        if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
+            turn_away(*batch);
         }
     }
+}
+
+/// Answers a batch that nobody takes: its sender must come again.
+pub fn turn_away(batch: Batch) {
+    let unavailable = Some(Unavailable::NoRoom);
+    // Whoever asked may be gone.
+    drop(batch.reply.send(Written { unavailable, ..Written::default() }));
 }
 
 /// A place for a batch on the way to another core, given back when its request is answered.

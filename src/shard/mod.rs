@@ -52,6 +52,9 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use wal::series_file::SeriesFile;
+pub(crate) use wal::writer::{Log, SEGMENT_BYTES};
+
 /// Who a shard is and how it behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {

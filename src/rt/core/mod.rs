@@ -15,6 +15,8 @@
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_lite::FutureExt as _;
@@ -93,7 +95,19 @@ pub fn io_memory(cores: usize) -> usize {
 
 /// A running core.
 #[derive(Debug)]
-pub struct Core<T: Send + 'static>(ExecutorJoinHandle<T>);
+pub struct Core<T: Send + 'static> {
+    thread: ExecutorJoinHandle<T>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Raised when a core's root future is gone, however it ended.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 /// A core's thread ended without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -113,13 +127,24 @@ impl<T: Send + 'static> Core<T> {
             .io_memory(io_memory)
             .ring_depth(RING_DEPTH)
             .preempt_timer(PREEMPT);
-        let handle = builder.spawn(move || abort_on_panic(root()));
-        Ok(Self(handle.map_err(io::Error::from)?))
+        let ended = Arc::new(AtomicBool::new(false));
+        let ending = Ending(ended.clone());
+        let thread = builder.spawn(move || async move {
+            let out = abort_on_panic(root()).await;
+            drop(ending);
+            out
+        });
+        Ok(Self { thread: thread.map_err(io::Error::from)?, ended })
+    }
+
+    /// Whether its thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Waits for the core's end.
     pub fn join(self) -> Result<T, CoreDied> {
-        self.0.join().map_err(|error| CoreDied(error.to_string()))
+        self.thread.join().map_err(|error| CoreDied(error.to_string()))
     }
 }
 
