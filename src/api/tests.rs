@@ -261,6 +261,7 @@ fn metrics_over_a_socket() {
             "prometheus_tsdb_head_samples_appended_total{tenant=\"t1\",type=\"float\"} 10",
             "thanos_status{component=\"receive\",check=\"ready\"} 1.0",
             "http_requests_total{code=\"200\",handler=\"/api/v1/label/{name}/values\",method=\"get\"} 2",
+            "tidegate_query_failures_total{reason=\"overloaded\"} 0",
             "http_requests_total{code=\"404\",handler=\"none\",method=\"get\"} 1",
         ] {
             assert!(older.lines().any(|l| l == line), "{line} is not in\n{older}");

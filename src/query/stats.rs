@@ -79,6 +79,7 @@ impl View {
 
     /// Adds to a scrape what the heads hold of each tenant, and whether all of it can be read.
     pub fn sample(&self, out: &mut Snapshot) {
+        self.probe.sample(out);
         let labels = |check: &str| vec![("component", "receive".into()), ("check", check.into())];
         let ready = if self.ready().is_ok() { 1.0 } else { 0.0 };
         out.gauge(Metric::Status, labels("ready"), ready);
