@@ -24,7 +24,7 @@ pub struct LabelList {
 impl View {
     /// Names of the labels of matching series, external ones among them if a series matches.
     pub async fn label_names(&self, request: LabelsRequest) -> Result<LabelList, Error> {
-        self.list(request, None).await
+        self.counted(self.list(request, None).await)
     }
 
     /// Values of one label in matching series. An external label has its values only if a series
@@ -34,7 +34,15 @@ impl View {
         label: &str,
         request: LabelsRequest,
     ) -> Result<LabelList, Error> {
-        self.list(request, Some(label)).await
+        self.counted(self.list(request, Some(label)).await)
+    }
+
+    fn counted(&self, list: Result<LabelList, Error>) -> Result<LabelList, Error> {
+        match &list {
+            Ok(list) => list.failed.iter().for_each(|error| self.probe.failed(error)),
+            Err(error) => self.probe.failed(error),
+        }
+        list
     }
 
     async fn list(&self, request: LabelsRequest, of: Option<&str>) -> Result<LabelList, Error> {

@@ -33,6 +33,7 @@ mod blocks;
 mod error;
 mod label;
 mod merge;
+mod probe;
 mod select;
 mod stats;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use tokio::sync::Semaphore;
 
 use crate::frame::Sharding;
 use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::Ask;
 
@@ -126,6 +128,7 @@ pub struct View {
     ready: watch::Receiver<Result<(), NotReady>>,
     stats: watch::Receiver<KnownStats>,
     gate: Arc<Gate>,
+    probe: Arc<Probe>,
     limits: Limits,
 }
 
@@ -150,7 +153,16 @@ impl View {
             running: Arc::new(Semaphore::new(limits.selects_max)),
             waiting: Semaphore::new(limits.waiting_max),
         });
-        Self { shards: shards.into(), blocks, external, ready, stats, gate, limits }
+        Self {
+            shards: shards.into(),
+            blocks,
+            external,
+            ready,
+            stats,
+            gate,
+            probe: Arc::default(),
+            limits,
+        }
     }
 
     /// Whether data can be read, or why not.

@@ -32,6 +32,10 @@ impl View {
 
     /// Starts a select. Sources that fail show up in the stream, see [`SeriesStream::next`].
     pub async fn select(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
+        self.open(request).await.inspect_err(|error| self.probe.failed(error))
+    }
+
+    async fn open(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
         self.ready()?;
         let running = self.pass().await?;
         let mut failed = VecDeque::new();
@@ -61,6 +65,7 @@ impl View {
             request.limit,
             self.limits.buffered_bytes_max,
             running,
+            Arc::clone(&self.probe),
         ))
     }
 
