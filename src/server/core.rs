@@ -16,9 +16,11 @@ use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
 use crate::route::{self, Message, Router};
 use crate::server::intake::{CoreIntake, Stage};
+use crate::server::probe;
 use crate::shard::message::Ask;
 use crate::shard::recover::{Recovered, Report, recover};
 use crate::shard::{self, Shard};
+use crate::telemetry::Snapshot;
 
 /// How long requests in progress may take at a stop.
 const DRAIN: Duration = Duration::from_secs(6);
@@ -43,10 +45,11 @@ pub(super) struct Start {
     pub(super) drain: watch::Receiver<bool>,
     pub(super) clock: Clock,
     pub(super) ready: oneshot::Sender<Report>,
+    pub(super) snapshot: watch::Sender<Snapshot>,
 }
 
 #[derive(Debug)]
-struct CoreTimer;
+pub(super) struct CoreTimer;
 
 impl Timer for CoreTimer {
     async fn sleep(&self, time: Duration) {
@@ -54,7 +57,7 @@ impl Timer for CoreTimer {
     }
 }
 
-type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
+pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
@@ -106,6 +109,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     intake.enter(Stage::Serving(router));
     drop(start.ready.send(report));
 
+    publish(start.snapshot, &intake, &listener, &shard);
     let answering = shard.clone();
     rt_core::spawn(async move {
         while let Some(ask) = asks.recv().await {
@@ -143,6 +147,24 @@ fn commit(
             %error,
             "the log is dead: this shard answers 503 to every write until the next start"
         );
+    });
+}
+
+/// Publishes the core's numbers every second.
+fn publish(
+    to: watch::Sender<Snapshot>,
+    intake: &CoreIntake,
+    listener: &CoreListener,
+    shard: &Rc<Shard<Disk>>,
+) {
+    let (intake, listener, shard) = (intake.clone(), listener.clone(), shard.clone());
+    rt_core::spawn(async move {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard));
+            rt_core::sleep(Duration::from_secs(1)).await;
+        }
     });
 }
 

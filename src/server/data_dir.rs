@@ -88,21 +88,21 @@ struct Dealt {
 
 /// An open data directory. It stays locked while this lives.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its number.
-    pub node: [u8; 16],
+    pub(crate) node: [u8; 16],
     /// What keys are derived from.
-    pub secret: KeySecret,
+    pub(crate) secret: KeySecret,
     /// How the slots were dealt, the present way last.
-    pub generations: Vec<Generation>,
+    pub(crate) generations: Vec<Generation>,
     _lock: files::Lock,
 }
 
 impl DataDir {
     /// Opens the directory for `shards` shards; makes it if it is new.
-    pub fn open(path: &Path, shards: u16) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path, shards: u16) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
         files::create_dir(path).map_err(io)?;
         let lock = files::lock(&path.join("lock")).map_err(io)?;

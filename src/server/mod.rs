@@ -15,6 +15,7 @@
 mod core;
 mod data_dir;
 mod intake;
+mod probe;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::listener::{Limits, TenantSource};
-use crate::model::External;
+use crate::model::{External, LabelError};
 use crate::query::{self, Blocks, KnownStats, NotReady, View};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
@@ -33,7 +34,7 @@ use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
-use crate::telemetry::Exposition;
+use crate::telemetry::{Exposition, Snapshot};
 use crate::{api, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
@@ -52,6 +53,9 @@ pub enum Error {
     /// The kernel does not let cores run.
     #[error(transparent)]
     Ring(#[from] rt_core::RingError),
+    /// The labels of this node contradict each other.
+    #[error("--label, --receive.tenant-label-name, --tsdb.shard-label: {0}")]
+    Labels(LabelError),
     /// More shards than there are slots.
     #[error("--shards {0} is too many: at most 256")]
     TooManyShards(u16),
@@ -93,6 +97,7 @@ struct Cores {
     running: Vec<Core<Result<(), String>>>,
     asks: Vec<mpsc::Sender<Ask>>,
     ready: Vec<oneshot::Receiver<Report>>,
+    snapshots: Vec<watch::Receiver<Snapshot>>,
     drain: watch::Sender<bool>,
     write_addresses: Vec<SocketAddr>,
 }
@@ -109,11 +114,12 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let mut cores = start_cores(config, &dir, &cpus, shards, measured)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
-    let external = Arc::new(External::new(
+    let external = External::new(
         config.external.labels.clone(),
         config.external.tenant_label.clone(),
         config.external.shard_label.clone(),
-    ));
+    );
+    let external = Arc::new(external.map_err(Error::Labels)?);
     let replaying = NotReady { why: "the logs are being replayed".into() };
     let (set_ready, ready) = watch::channel(Err(replaying));
     let (known, stats) = watch::channel::<KnownStats>(vec![None; usize::from(shards)].into());
@@ -122,7 +128,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let view = View::new(cores.asks.clone(), blocks, external, ready, stats.clone(), limits);
     beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
-    let doors = open_doors(config, &view, grpc, http, &closing);
+    let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
 
     wait_until_ready(&mut cores).await?;
     set_ready.send_replace(Ok(()));
@@ -207,9 +213,11 @@ fn start_cores(
     let ports = rt_core::mesh(count, route::MESH_CAPACITY);
     let io_memory = rt_core::io_memory(count);
     let (mut running, mut asks, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+    let mut snapshots = Vec::new();
     for ((number, doors), port) in (0..shards).zip(doors).zip(ports) {
         let (ask, asked) = mpsc::channel(ASKS);
         let (report, reported) = oneshot::channel();
+        let (snapshot, shown) = watch::channel(Snapshot::default());
         let start = core::Start {
             shard: shard_settings(config, dir, number),
             route: route_settings(config, dir, number, shards),
@@ -229,14 +237,16 @@ fn start_cores(
             drain: draining.clone(),
             clock: Clock::system(),
             ready: report,
+            snapshot,
         };
         let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
         let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));
         running.push(core.map_err(start_error("cannot start a core"))?);
         asks.push(ask);
         ready.push(reported);
+        snapshots.push(shown);
     }
-    Ok(Cores { running, asks, ready, drain, write_addresses })
+    Ok(Cores { running, asks, ready, snapshots, drain, write_addresses })
 }
 
 fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard::Settings {
@@ -299,8 +309,8 @@ async fn listen(flag: &'static str, addresses: &[SocketAddr]) -> Result<Listenin
 fn open_doors(
     config: &config::Receive,
     view: &View,
-    grpc: Listening,
-    http: Listening,
+    (grpc, http): (Listening, Listening),
+    snapshots: &[watch::Receiver<Snapshot>],
     closing: &watch::Receiver<bool>,
 ) -> Vec<beside::JoinHandle<()>> {
     let mut doors = Vec::new();
@@ -308,9 +318,11 @@ fn open_doors(
     if let Some(age) = config.read.grpc_connection_age_max {
         connections.age_max = age;
     }
+    let mut exposition = exposition(snapshots);
+    let calls = store_api::Calls::new(&mut exposition);
     for (_, listener) in grpc {
         let stop = closed(closing.clone());
-        let serving = store_api::serve(view.clone(), listener, connections, stop);
+        let serving = store_api::serve(view.clone(), listener, connections, calls.clone(), stop);
         doors.push(beside::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the StoreAPI ended");
@@ -319,7 +331,9 @@ fn open_doors(
     }
     for (_, listener) in http {
         let stop = closed(closing.clone());
-        let serving = api::serve(view.clone(), Exposition::default(), listener, stop);
+        // Calls are shown at the first address; the cores' numbers at all.
+        let shown = std::mem::replace(&mut exposition, self::exposition(snapshots));
+        let serving = api::serve(view.clone(), shown, listener, stop);
         doors.push(beside::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the HTTP API ended");
@@ -327,6 +341,14 @@ fn open_doors(
         }));
     }
     doors
+}
+
+fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
+    let mut exposition = Exposition::default();
+    for cores in snapshots.iter().cloned() {
+        exposition.source(move |all| all.merge(&cores.borrow()));
+    }
+    exposition
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {

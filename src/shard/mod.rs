@@ -46,6 +46,7 @@ pub(crate) mod recover;
 pub mod message;
 pub(crate) mod pins;
 pub mod slots;
+pub(crate) mod tmp_answer;
 pub(crate) mod wal;
 pub mod write;
 
@@ -99,6 +100,18 @@ pub(crate) struct Shard<S: Storage> {
     state: RefCell<State>,
     work: Signal,
     pins: Pins,
+}
+
+impl<S: Storage> Shard<S> {
+    /// Figures of the log, as of its last commit.
+    pub(crate) fn log_stats(&self) -> wal::writer::LogStats {
+        self.state.borrow().commits.stats()
+    }
+
+    /// Approximate bytes of memory, by part of the head.
+    pub(crate) fn memory(&self) -> [(&'static str, usize); 5] {
+        self.state.borrow().applier.head.memory()
+    }
 }
 
 #[derive(Debug)]

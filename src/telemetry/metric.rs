@@ -67,6 +67,34 @@ metrics! {
         "Newest time in the heads, in milliseconds.";
     HeadSamplesAppended, Counter, "prometheus_tsdb_head_samples_appended",
         "Samples appended to the heads.";
+    HeadBytes, Gauge, "tidegate_head_bytes",
+        "Memory of the heads by part.";
+    ReceivedSeries, Counter, "tidegate_received_series",
+        "Series in write requests, each time they come.";
+    ReceivedMetadata, Counter, "tidegate_received_metadata",
+        "Metadata entries in write requests.";
+    DuplicateSamples, Counter, "tidegate_duplicate_samples",
+        "Samples that were stored before, exactly; they count as written.";
+    RejectedSamples, Counter, "tidegate_rejected_samples",
+        "Samples, histograms and exemplars that were refused, by reason.";
+    RejectedSeries, Counter, "tidegate_rejected_series",
+        "Series whose labels are no label set.";
+    RepairedSeries, Counter, "tidegate_repaired_series",
+        "New spellings of series whose labels were sorted or lost empty values.";
+    TurnedAwayRequests, Counter, "tidegate_turned_away_requests",
+        "Write requests answered 503: not ready, draining, or no room.";
+    ListenerConnections, Gauge, "tidegate_listener_connections",
+        "Open connections of senders.";
+    ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",
+        "Bytes of body buffers, in use and kept.";
+    LogCommits, Counter, "tidegate_log_commits",
+        "Blocks of the log made durable.";
+    LogBytes, Counter, "tidegate_log_bytes",
+        "Bytes of the log written, padding included.";
+    LogIoErrors, Counter, "tidegate_log_io_errors",
+        "Writes and flushes of the log that the device refused.";
+    LogSegments, Gauge, "tidegate_log_segments",
+        "Segments of the log that hold something.";
     BlocksLoaded, Gauge, "prometheus_tsdb_blocks_loaded",
         "Finished blocks open for reading.";
     GrpcStarted, Counter, "grpc_server_started",
