@@ -236,7 +236,7 @@ fn metrics_over_a_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(twins.view.clone(), exposition, listener, async {
+        let served = tokio::spawn(serve(routes(twins.view.clone(), exposition), listener, async {
             drop(stopped.await);
         }));
         let ask = async |path: &str, accept: &str| {
