@@ -11,7 +11,6 @@ use tidegate_proto::thanos;
 use crate::api::answer::{Failure, LabelObject, Success};
 use crate::api::param::{Params, label_name};
 use crate::api::{ANSWER_BYTES_MAX, Shared};
-use crate::model::Matcher;
 use crate::query::{LabelsRequest, SelectRequest};
 
 /// As Prometheus says it.

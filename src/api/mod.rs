@@ -55,17 +55,18 @@ struct Shared {
     exposition: Arc<Exposition>,
 }
 
-/// Serves the API on `listener` until `stop` is ready; requests that run then may end.
+/// Serves `routes` on `listener` until `stop` is ready; requests that run then may end.
 pub async fn serve(
-    view: View,
-    exposition: Exposition,
+    routes: Router,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, routes(view, exposition)).with_graceful_shutdown(stop).await
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await
 }
 
-fn routes(view: View, mut exposition: Exposition) -> Router {
+/// All routes, to be cloned for each address. `exposition` is what `/metrics` shows; the routes add
+/// their own counters to it.
+pub fn routes(view: View, mut exposition: Exposition) -> Router {
     let requests = door::Requests::new(&mut exposition);
     let shared = Shared { view, exposition: Arc::new(exposition) };
     Router::new()

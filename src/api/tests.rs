@@ -77,8 +77,8 @@ async fn json_of(response: Response<Body>) -> (u16, Value) {
     (status, serde_json::from_str(&text).expect("JSON"))
 }
 
-fn good(data: Value) -> (u16, Value) {
-    (200, json!({"status": "success", "data": data}))
+fn good(data: impl Into<Value>) -> (u16, Value) {
+    (200, json!({"status": "success", "data": data.into()}))
 }
 
 fn bad(text: &str) -> (u16, Value) {
@@ -119,7 +119,10 @@ fn lists_as_prometheus_gives_them() {
 fn series_of_all_tenants() {
     run(async {
         let twins = twins().await;
-        let set = |name: &str, job: &str, tenant: &str| json!({"__name__": name, "job": job, "replica": "0", "tenant_id": tenant});
+        let set = |name: &str, job: &str, tenant: &str| {
+            let pairs = [("__name__", name), ("job", job), ("replica", "0"), ("tenant_id", tenant)];
+            Value::Object(pairs.map(|(n, v)| (n.to_string(), json!(v))).into_iter().collect())
+        };
         let (load, up1, up2) = (set("load", "a", "t1"), set("up", "a", "t1"), set("up", "b", "t2"));
         for (path, want) in [
             ("/api/v1/series?match[]=up", json!([up1, up2])),
@@ -150,7 +153,8 @@ fn requests_that_cannot_be_meant() {
             ("/api/v1/series", "no match[] parameter provided"),
             (
                 "/api/v1/series?match[]=%7Bjob%3D~%22.*%22%7D",
-                "invalid parameter \"match[]\": match[] must contain at least one non-empty matcher",
+                "invalid parameter \"match[]\": match[] must contain at least one non-empty \
+                 matcher",
             ),
             (
                 "/api/v1/labels?start=soon",
@@ -232,7 +236,7 @@ fn metrics_over_a_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(twins.view.clone(), exposition, listener, async {
+        let served = tokio::spawn(serve(routes(twins.view.clone(), exposition), listener, async {
             drop(stopped.await);
         }));
         let ask = async |path: &str, accept: &str| {
@@ -260,7 +264,8 @@ fn metrics_over_a_socket() {
             "prometheus_tsdb_head_max_time{tenant=\"t1\"} 4000.0",
             "prometheus_tsdb_head_samples_appended_total{tenant=\"t1\",type=\"float\"} 10",
             "thanos_status{component=\"receive\",check=\"ready\"} 1.0",
-            "http_requests_total{code=\"200\",handler=\"/api/v1/label/{name}/values\",method=\"get\"} 2",
+            "http_requests_total{code=\"200\",handler=\"/api/v1/label/{name}/values\",\
+             method=\"get\"} 2",
             "tidegate_query_failures_total{reason=\"overloaded\"} 0",
             "http_requests_total{code=\"404\",handler=\"none\",method=\"get\"} 1",
         ] {

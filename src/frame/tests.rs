@@ -169,9 +169,8 @@ proptest! {
     ) {
         let labels: Vec<(&str, &str)> =
             labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let parts = (-1..=total)
-            .filter(|&index| in_shard(&labels, &Sharding { index, total, by, labels: names.clone() }))
-            .count();
+        let part = |index| Sharding { index, total, by, labels: names.clone() };
+        let parts = (-1..=total).filter(|&index| in_shard(&labels, &part(index))).count();
         prop_assert_eq!(parts, 1);
     }
 }

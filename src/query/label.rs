@@ -80,7 +80,7 @@ impl View {
         Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
     }
 
-    /// What the blocks have, while the shards look. A block that a head serves as well adds nothing.
+    /// What the blocks have, while the shards look. What a head serves as well adds nothing.
     async fn list_blocks(
         &self,
         request: &LabelsRequest,

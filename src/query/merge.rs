@@ -166,7 +166,7 @@ impl SeriesStream {
     fn pop(&mut self) -> Option<Frame> {
         let mut top = self.heap.peek_mut()?;
         let index = top.0.source;
-        let Some(source) = self.sources.get_mut(index) else { return None };
+        let source = self.sources.get_mut(index)?;
         match source.in_hand.next() {
             Some(next) if next.key >= source.last_key => {
                 source.last_key = next.key.clone();

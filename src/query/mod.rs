@@ -9,7 +9,8 @@
 //! shard 1 ---parts----> merge by key --frames--> the caller
 //! blocks  ---parts--->/
 //! ```
-//! 1. Every shard is asked. Each pins its head and says from when on it serves each tenant (`Begin`).
+//! 1. Every shard is asked. Each pins its head and says from when on it serves each tenant
+//!    (`Begin`).
 //! 2. Only when all have spoken, the list of blocks is taken. A shard lets go of a time only after
 //!    the block that holds it is in that list, so between them nothing is missing.
 //! 3. A block written by this process is used only if it ends before its shard's head begins, so

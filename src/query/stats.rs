@@ -69,7 +69,7 @@ impl View {
         }
         for block in self.blocks.now().iter() {
             let labels = self.external.of(&block.tenant, block.shard);
-            widen(&mut known, labels, block.range.start, block.range.end - 1);
+            widen(&mut known, labels, block.range.start, block.range.end.saturating_sub(1));
         }
         known
             .into_iter()

@@ -5,9 +5,9 @@
 //! longer wants the answer, and the shard stops at its next slice.
 //!
 //! ## A select, step by step
-//! 1. The shard *pins* what it has: it sends [`Part::Begin`] first, with the time from which its head
-//!    serves each tenant, and keeps everything from there on readable until the select ends (or a
-//!    deadline passes: then it says [`Part::Failed`]).
+//! 1. The shard *pins* what it has: it sends [`Part::Begin`] first, with the time from which its
+//!    head serves each tenant, and keeps everything from there on readable until the select ends
+//!    (or a deadline passes: then it says [`Part::Failed`]).
 //! 2. It sends [`Part::Series`], ascending by key over the whole select, at most [`PART_BYTES`] in
 //!    each part but for a frame that alone is bigger. The channel holds few parts: when it is full,
 //!    the shard does other work and comes back.

@@ -12,7 +12,7 @@
 //!   removed), frames of one series follow each other and none grows over 1 MiB. `batch` frames go
 //!   only to who asked for them: an older Querier would drop them silently.
 //! - Only raw chunks in encodings 1 to 3; hints and unknown fields are ignored.
-//! - A part that fails is a `warning`, or the error `Aborted` if the client wants no partial answer.
+//! - A part that fails is a `warning`, or the error `Aborted` if the client wants all or nothing.
 //! - Until everything is replayed `Info` is an error and health says `NOT_SERVING`, so no Querier
 //!   takes a half answer for the whole.
 //! - `Info` never waits for a shard, and a stream gives way after every [`series::TURN_BYTES`], so
@@ -76,8 +76,8 @@ pub struct Connections {
 impl Default for Connections {
     fn default() -> Self {
         Self {
-            age_max: Duration::from_secs(60 * 60),
-            ping_after: Duration::from_secs(60),
+            age_max: Duration::from_hours(1),
+            ping_after: Duration::from_mins(1),
             ping_timeout: Duration::from_secs(20),
         }
     }

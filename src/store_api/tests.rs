@@ -489,6 +489,27 @@ fn readiness_shows_in_info_health_and_series() {
     });
 }
 
+/// gRPC for Go ends a connection that pings more often than every five minutes unless told
+/// otherwise; Queriers ping every 10 s. Here a stream lives through hundreds of pings.
+#[test]
+fn pings_at_any_pace_are_answered() {
+    run(async {
+        let (twins, endpoint) = listen(vec![], external(&[])).await;
+        let endpoint = endpoint
+            .http2_keep_alive_interval(Duration::from_millis(1))
+            .keep_alive_while_idle(true);
+        let mut health = HealthClient::new(endpoint.connect().await.expect("a connection"));
+        let request = HealthCheckRequest { service: "thanos.Store".into() };
+        let mut watch = health.watch(request).await.expect("a stream").into_inner();
+        let first = watch.message().await.expect("an answer").expect("a status");
+        assert_eq!(first.status(), ServingStatus::Serving);
+        beside::sleep(Duration::from_millis(500)).await;
+        drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
+        let next = watch.message().await.expect("the stream lives").expect("a status");
+        assert_eq!(next.status(), ServingStatus::NotServing);
+    });
+}
+
 /// One call by hand: messages of the answer and the status that ended it.
 async fn by_hand(
     channel: &Channel,

@@ -49,7 +49,9 @@ pub struct Exposition {
 
 /// Functions that add their numbers at a scrape.
 #[derive(Default)]
-struct Sources(Vec<Box<dyn Fn(&mut Snapshot) + Send + Sync>>);
+struct Sources(Vec<Box<Source>>);
+
+type Source = dyn Fn(&mut Snapshot) + Send + Sync;
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,9 +111,10 @@ impl Collector for Sampled {
             };
             let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, kind)?;
             for ((_, labels), value) in rows {
-                match labels.is_empty() {
-                    true => encode(&mut family, value)?,
-                    false => encode(&mut family.encode_family(labels)?, value)?,
+                if labels.is_empty() {
+                    encode(&mut family, value)?;
+                } else {
+                    encode(&mut family.encode_family(labels)?, value)?;
                 }
             }
         }

@@ -104,7 +104,7 @@ pub fn lines() -> (Lines, Waiting) {
     (Lines { to, counts: counts.clone() }, Waiting { from, counts })
 }
 
-/// A subscriber that sends events of at least `level` as lines. The server makes it the default one.
+/// A subscriber that sends events of at least `level` as lines; the server makes it the default.
 pub fn subscriber(lines: Lines, level: Level, form: Form) -> impl Subscriber + Send + Sync {
     let counts = lines.counts.clone();
     tracing_subscriber::fmt()
@@ -141,9 +141,10 @@ fn write_message(message: Message, out: &mut impl Write) -> io::Result<()> {
         Message::Line(line) => out.write_all(&line),
         Message::Flush(done) => {
             out.flush()?;
-            // Who asked may have stopped waiting.
-            drop(done.try_send(()));
-            Ok(())
+            match done.try_send(()) {
+                // Who asked may have stopped waiting.
+                Ok(()) | Err(_) => Ok(()),
+            }
         }
     }
 }
@@ -159,8 +160,8 @@ impl Lines {
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self.to.send(Message::Flush(done)).is_ok() {
-            // The writer may be gone; then there is nothing to wait for.
-            drop(wait.recv());
+            // The writer may be gone, then there is nothing to wait for.
+            let (Ok(()) | Err(_)) = wait.recv();
         }
     }
 }

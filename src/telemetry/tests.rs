@@ -140,7 +140,7 @@ fn logged(form: Form, log: impl FnOnce()) -> String {
     for line in text.lines() {
         let (before, after) = line.split_once("20").expect("a year");
         let (_, after) = after.split_once('Z').expect("UTC");
-        cut.push_str(&format!("{before}T{after}\n"));
+        cut.extend([before, "T", after, "\n"]);
     }
     cut
 }
@@ -155,7 +155,8 @@ fn lines_hold_what_strangers_say() {
     };
     assert_eq!(
         logged(Form::Logfmt, log),
-        "ts=T level=info component=telemetry msg=\"upload \\\"x\\\" failed\" tenant=\"a b\" tries=3\n\
+        "ts=T level=info component=telemetry msg=\"upload \\\"x\\\" failed\" \
+         tenant=\"a b\" tries=3\n\
          ts=T level=warn component=ship msg=\"\" error=\"a\\nts=forged level=info\"\n\
          ts=T level=error component=h2 msg=e value=Some(1.5) plain=x-1_y/z\n"
     );
@@ -192,21 +193,24 @@ fn a_full_channel_drops_counts_and_says_so() {
     assert!(text.contains("tidegate_log_lines_dropped_total 904\n"), "{text}");
 }
 
+/// Says what is written, when it is.
+struct Sink(std::sync::mpsc::Sender<Vec<u8>>);
+
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes.to_vec()).expect("the test listens");
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_flush_waits_for_the_writer() {
     let (lines, waiting) = lines();
     let last = lines.clone();
     let (out, written) = std::sync::mpsc::channel();
-    struct Sink(std::sync::mpsc::Sender<Vec<u8>>);
-    impl std::io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.send(bytes.to_vec()).expect("the test listens");
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let writer = std::thread::Builder::new().spawn(move || write_lines(&waiting, Sink(out)));
     tracing::subscriber::with_default(subscriber(lines, Level::INFO, Form::Logfmt), || {
         tracing::info!("last words");

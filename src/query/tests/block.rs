@@ -110,7 +110,9 @@ async fn world(dir: &Path, all: &[Series], shards: u16, from: i64, at_start: boo
             }
         }
         let mut rest = own.clone();
-        rest.iter_mut().for_each(|s| s.samples.retain(|s| s.t >= from));
+        for series in &mut rest {
+            series.samples.retain(|s| s.t >= from);
+        }
         rest.retain(|s| !s.samples.is_empty());
         let head = |series| Head { series, part_frames: 2, from_ms: from, ..Head::default() };
         world.whole.push(head(own));
@@ -157,8 +159,8 @@ proptest! {
         let external = External::new(flags, "tenant_id", Some("shard".into())).expect("labels");
         let span = TimeSpan { min: span.0, max: span.0 + span.1 };
         let limit = if span.max - span.min < 60 { 0 } else { limit };
-        let request =
-            SelectRequest { span, matchers: matchers.into(), without: without.into(), limit, ..super::all() };
+        let (matchers, without) = (matchers.into(), without.into());
+        let request = SelectRequest { span, matchers, without, limit, ..super::all() };
         let dir = tempfile::tempdir().expect("a directory");
         let (whole, (found, errors)) = run(async {
             let world = world(dir.path(), &all, shards, cut * RANGE_MS, at_start).await;
@@ -179,7 +181,7 @@ proptest! {
         cut in 0i64..4,
         without in proptest::collection::vec("[abcd]|tenant_id|aa", 0..3),
         matchers in proptest::collection::vec(any_matcher(), 0..3),
-        of in proptest::option::of(prop_oneof![Just("a"), Just("b"), Just("aa"), Just("tenant_id")]),
+        of in proptest::option::of(proptest::sample::select(vec!["a", "b", "aa", "tenant_id"])),
     ) {
         let external = external(&[("aa", "y"), ("b", "over")]);
         let dir = tempfile::tempdir().expect("a directory");

@@ -85,7 +85,9 @@ fn check(heads: &[Head], external: &External, request: &SelectRequest) {
     });
     assert_eq!(errors, []);
     let sorted = |mut sets: Vec<(Labels, Vec<PlainChunk>)>| {
-        sets.iter_mut().for_each(|(_, chunks)| chunks.sort());
+        for (_, chunks) in &mut sets {
+            chunks.sort();
+        }
         sets
     };
     assert_eq!(sorted(got), sorted(twin::select(heads, external, request)));
