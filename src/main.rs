@@ -1,1 +1,3 @@
+//! The program: parse, start, say how it ended.
+
 fn main() {}

@@ -28,6 +28,11 @@ impl External {
         Ok(external)
     }
 
+    /// The labels of the command line alone: what there is to say before there is a tenant.
+    pub fn flags(&self) -> &Labels {
+        &self.labels
+    }
+
     /// The external labels of one tenant's data on one shard.
     pub fn of(&self, tenant: &TenantId, shard: u16) -> Labels {
         let values = [tenant.as_str().to_string(), shard.to_string()];

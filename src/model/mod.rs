@@ -4,6 +4,7 @@
 //! means what the glossary of `ARCHITECTURE.md` says it means, everywhere in the tree.
 
 mod external;
+mod key;
 mod label;
 mod matcher;
 mod pattern;
@@ -14,6 +15,7 @@ mod tenant;
 mod time;
 
 pub use external::External;
+pub use key::{KeySecret, SECRET_BYTES, TenantKeys};
 pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
 pub use matcher::{MatchOp, Matcher};
 pub use pattern::{MatcherError, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};

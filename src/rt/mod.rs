@@ -2,7 +2,15 @@
 //!
 //! Everything above this folder is plain logic over the types here.
 
+pub mod beside;
 pub mod channel;
+pub mod clock;
+pub mod map;
+pub mod mesh;
 pub mod sink;
+pub mod storage;
+#[cfg(test)]
+pub(crate) mod twin;
 
+pub use map::Map;
 pub use sink::{DirSink, Sink};

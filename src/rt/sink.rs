@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 pub trait Sink {
     /// Begins the file `name`, relative to the block, with at most one directory before it.
     fn begin(&mut self, name: &str) -> impl Future<Output = io::Result<()>>;
-    /// Appends bytes to the open file. This is also where a writer on a core yields.
+    /// Appends bytes to the open file. This is also where a writer on a core yields: after a step
+    /// of work that made no bytes it comes with none.
     fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>>;
     /// Ends the open file and syncs it.
     fn end(&mut self) -> impl Future<Output = io::Result<()>>;

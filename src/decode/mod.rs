@@ -1,0 +1,42 @@
+//! Remote write as bytes: from a body to a borrowed view of its series and samples.
+//!
+//! ```text
+//! body --snappy::decode--> decoded --write_request_v1--> Scan --route-->
+//!                          one buffer                    positions in it
+//!
+//! decoded  .. 0a len [0a len (0a len name 12 len value)] [0a ..] 12 len (sample) .. 0a len ..
+//!                     `----- label region of a series -----------' `-> Scan::samples
+//! ```
+//!
+//! A request is not built into structs, it is *scanned*: the scan notes for each series where its
+//! labels lie, and copies its samples out as numbers. A series that was seen before needs no more:
+//! its **label region**, the bytes of all its label records, is hashed as it is, and the hash is the
+//! key to the series. Only a region with a new hash is ever looked into ([`region`]): checked,
+//! sorted and brought to its **canonical** spelling, of which each label set has exactly one.
+//!
+//! ## Promises
+//! - No bytes make it panic, loop without end or take memory out of proportion: a length is checked
+//!   before it is believed ([`snappy`]), a request has at most so many records
+//!   ([`RECORDS_MAX`]), and nothing recurses.
+//! - In the steady state nothing is allocated: buffers and arenas belong to the caller and are
+//!   reused.
+//! - A label region is all of a series' labels and nothing else, in the order of the message, and lies
+//!   in one piece.
+//! - Every error is the sender's fault and final ([`Error::verdict`]).
+//!
+//! The oracle is prost: what it decodes of a message, the scan finds, bit for bit; what it refuses, the
+//! scan refuses or leaves in a region, which is then refused when it is looked into. The tests beside
+//! hold both to it, on random, mutated and real messages.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, reason = "these bytes are strangers'"))]
+
+mod error;
+mod protobuf;
+pub mod region;
+mod remote_write_v1;
+pub mod snappy;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Verdict};
+pub use region::{LabelError, LabelLimits, Repairs};
+pub use remote_write_v1::{MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView, write_request_v1};

@@ -1,0 +1,224 @@
+//! Remote write 1.0: one pass over the message, noting where things are.
+//!
+//! ```text
+//! WriteRequest   0a len TimeSeries                 3 metadata: counted
+//! TimeSeries     0a len Label*    12 len Sample*   3 exemplars, 4 histograms: counted
+//! Sample         09 value: double                  10 timestamp: varint
+//! ```
+//! (prompb `remote.proto`, `types.proto`.) Labels are stepped over by their length: what counts is
+//! the region they lie in. So what is wrong *inside* a label, an exemplar, a histogram or a metadata
+//! record is not found here, but by whoever reads it; all else is accepted and refused as prost does
+//! with these messages, but for groups.
+//!
+//! ## Limits
+//! At most [`RECORDS_MAX`] series and as many samples, 16 bytes of memory each. A hostile message
+//! can hold one per two bytes; the smallest sample of this century has nine, so that an honest body
+//! of 32 MiB stays below.
+//!
+//! ## Why
+//! Prost's structs cost 40 times as much, and their strings an allocation each. Labels seen as slices
+//! would cost twice the scan, for bytes that nobody needs once the hash of the region is known.
+
+use std::ops::Range;
+
+use crate::decode::Error;
+use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
+use crate::model::Sample;
+
+/// Most series, and most samples, of one request.
+pub const RECORDS_MAX: usize = 4 << 20;
+/// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
+/// Arenas that grew beyond this are given back: one monster request must not cost its memory for
+/// ever, on every core it visits.
+const RECORDS_KEPT_MAX: usize = 1 << 17;
+
+const TIMESERIES: u32 = key(1, RECORD);
+const METADATA: u32 = key(3, RECORD);
+const LABELS: u32 = key(1, RECORD);
+const SAMPLES: u32 = key(2, RECORD);
+const EXEMPLARS: u32 = key(3, RECORD);
+const HISTOGRAMS: u32 = key(4, RECORD);
+const VALUE: u32 = key(1, FIXED64);
+const TIMESTAMP: u32 = key(2, VARINT);
+
+/// What one request holds, as positions in its decoded bytes. It is reused from request to request,
+/// so that in the steady state a scan allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The series in the order of the message; the same labels may come more than once.
+    pub series: Vec<SeriesView>,
+    /// All samples, those of one series together and in the order of the message.
+    pub samples: Vec<Sample>,
+    /// How many exemplars there were.
+    pub exemplars: u64,
+    /// How many native histograms there were.
+    pub histograms: u64,
+    /// How many metadata records there were.
+    pub metadata: u64,
+    /// Runs of labels of the series whose labels are not contiguous.
+    pieces: Vec<Piece>,
+}
+
+/// One series of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeriesView {
+    /// Bytes of the label region in the decoded buffer; empty if the series has no labels.
+    pub labels: Range<u32>,
+    /// Samples in [`Scan::samples`].
+    pub samples: Range<u32>,
+}
+
+/// One of several runs of labels of a series.
+#[derive(Debug)]
+struct Piece {
+    /// Position of the series in [`Scan::series`].
+    series: u32,
+    /// Bytes in the decoded buffer.
+    labels: Range<u32>,
+}
+
+impl Scan {
+    /// Forgets the request and keeps the memory, unless that is unusually much.
+    pub fn clear(&mut self) {
+        self.series.clear();
+        self.samples.clear();
+        self.pieces.clear();
+        if self.series.capacity().max(self.samples.capacity()).max(self.pieces.capacity())
+            > RECORDS_KEPT_MAX
+        {
+            self.series.shrink_to(RECORDS_KEPT_MAX);
+            self.samples.shrink_to(RECORDS_KEPT_MAX);
+            self.pieces.shrink_to(RECORDS_KEPT_MAX);
+        }
+        self.exemplars = 0;
+        self.histograms = 0;
+        self.metadata = 0;
+    }
+
+    #[inline]
+    fn push_sample(&mut self, sample: Sample) -> Result<(), Error> {
+        if self.samples.len() >= RECORDS_MAX {
+            return Err(Error::TooManyRecords { max: RECORDS_MAX });
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
+}
+
+/// Scans a message of type `prometheus.WriteRequest`. What `scan` held before is forgotten.
+///
+/// Every range in `scan` points into `decoded`: the labels of a series that do not lie in one piece
+/// are appended to it, at most as many bytes as it had. After an error `scan` is empty.
+pub fn write_request_v1(decoded: &mut Vec<u8>, scan: &mut Scan) -> Result<(), Error> {
+    scan.clear();
+    let outcome = scan_request(decoded, scan);
+    match outcome {
+        Ok(()) if scan.pieces.is_empty() => {}
+        Ok(()) => gather(decoded, scan),
+        Err(_) => scan.clear(),
+    }
+    outcome
+}
+
+fn scan_request(decoded: &[u8], scan: &mut Scan) -> Result<(), Error> {
+    if decoded.len() > MESSAGE_BYTES_MAX {
+        let (declared, limit) = (decoded.len(), MESSAGE_BYTES_MAX);
+        return Err(Error::DecodedTooLarge { declared, limit });
+    }
+    let mut request = Cursor::new(decoded);
+    while !request.is_at_end() {
+        match request.key()? {
+            TIMESERIES => {
+                let record = request.record()?;
+                scan_series(request.within(record), scan)?;
+            }
+            METADATA => {
+                request.record()?;
+                scan.metadata += 1;
+            }
+            other => request.skip(other, &[1, 3])?,
+        }
+    }
+    Ok(())
+}
+
+fn scan_series(mut series: Cursor<'_>, scan: &mut Scan) -> Result<(), Error> {
+    if scan.series.len() >= RECORDS_MAX {
+        return Err(Error::TooManyRecords { max: RECORDS_MAX });
+    }
+    let samples_start = scan.samples.len() as u32;
+    let mut labels = series.at() as u32..series.at() as u32;
+    series.hop_short_records(LABELS as u8);
+    labels.end = series.at() as u32;
+    let mut in_pieces = false;
+    while !series.is_at_end() {
+        if let Some(sample) = series.usual_sample() {
+            scan.push_sample(sample)?;
+            continue;
+        }
+        let start = series.at() as u32;
+        match series.key()? {
+            LABELS => {
+                let record = series.record()?;
+                if labels.is_empty() {
+                    labels.start = start;
+                } else if labels.end != start {
+                    let series = scan.series.len() as u32;
+                    scan.pieces.push(Piece { series, labels });
+                    labels = start..start;
+                    in_pieces = true;
+                }
+                labels.end = record.end as u32;
+            }
+            SAMPLES => {
+                let record = series.record()?;
+                scan.push_sample(read_sample(series.within(record))?)?;
+            }
+            EXEMPLARS => {
+                series.record()?;
+                scan.exemplars += 1;
+            }
+            HISTOGRAMS => {
+                series.record()?;
+                scan.histograms += 1;
+            }
+            other => series.skip(other, &[1, 2, 3, 4])?,
+        }
+    }
+    if in_pieces {
+        let series = scan.series.len() as u32;
+        scan.pieces.push(Piece { series, labels: labels.clone() });
+    }
+    scan.series.push(SeriesView { labels, samples: samples_start..scan.samples.len() as u32 });
+    Ok(())
+}
+
+/// Reads a sample of any form: fields in any order, absent ones 0, of several the last.
+fn read_sample(mut record: Cursor<'_>) -> Result<Sample, Error> {
+    let mut sample = Sample { t: 0, bits: 0 };
+    while !record.is_at_end() {
+        match record.key()? {
+            VALUE => sample.bits = record.fixed64()?,
+            TIMESTAMP => sample.t = record.varint()? as i64,
+            other => record.skip(other, &[1, 2])?,
+        }
+    }
+    Ok(sample)
+}
+
+/// Appends the labels of each series that has them in pieces to `decoded`, in one piece.
+#[cold]
+fn gather(decoded: &mut Vec<u8>, scan: &mut Scan) {
+    for of_one in scan.pieces.chunk_by(|a, b| a.series == b.series) {
+        let start = decoded.len() as u32;
+        for piece in of_one {
+            decoded.extend_from_within(piece.labels.start as usize..piece.labels.end as usize);
+        }
+        let series = of_one.first().and_then(|p| scan.series.get_mut(p.series as usize));
+        debug_assert!(series.is_some(), "a piece is of a series");
+        if let Some(series) = series {
+            series.labels = start..decoded.len() as u32;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What a core's listener has counted. One writer, no atomics; read on the same core.
+
+use std::cell::Cell;
+
+use crate::listener::answer::Status;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(Cell<u64>);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.set(self.0.get().wrapping_add(count));
+    }
+
+    /// The number.
+    pub fn value(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The counters of one core's listener, since the start.
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// Connections taken.
+    pub connections: Counter,
+    /// Connections refused because there were too many.
+    pub connections_refused: Counter,
+    /// Connections closed after resting too long.
+    pub connections_idle: Counter,
+    /// Connections closed because the peer did not read its answer.
+    pub readers_too_slow: Counter,
+    /// Connections ended by an error of the socket.
+    pub connections_failed: Counter,
+    /// Bytes received, heads and refused bodies included.
+    pub bytes_received: Counter,
+    /// Bytes of refused bodies, received and thrown away.
+    pub bytes_discarded: Counter,
+    /// Panics caught in the service or the connection.
+    pub panics: Counter,
+    answers: [Counter; Status::ALL.len()],
+}
+
+impl Probe {
+    pub(crate) fn answered(&self, status: Status) {
+        if let Some(counter) = self.answers.get(status as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Answers with this status.
+    pub fn answers(&self, status: Status) -> u64 {
+        self.answers.get(status as usize).map_or(0, Counter::value)
+    }
+}

@@ -1,0 +1,205 @@
+//! Why a whole request was refused. Closed: what is not here cannot happen to a request.
+//!
+//! Each refusal has a status, an id that stays the same across releases (`err-tidegate-<id>`),
+//! and a text that names the thing and the way out. `listener::answer` makes the answer of it.
+
+use thiserror::Error;
+
+use crate::listener::answer::Status;
+use crate::listener::http::Fault;
+use crate::model::TenantError;
+
+/// A request of which nothing is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// It is not good HTTP, or too long, or too slow. Closes the connection.
+    #[error(transparent)]
+    Http(#[from] Fault),
+    /// The path is not served on this port.
+    #[error("no such path on the remote write port; write to /api/v1/receive or /api/v1/write")]
+    PathUnknown,
+    /// The path is served, but not for this method.
+    #[error("this path takes POST only")]
+    MethodNotAllowed,
+    /// A header that decides something occurs twice.
+    #[error("header {name} occurs more than once; send it once")]
+    HeaderTwice {
+        /// Its name.
+        name: String,
+    },
+    /// The tenant header does not name a tenant.
+    #[error("header {header}: {error}")]
+    Tenant {
+        /// Name of the header.
+        header: String,
+        /// What is wrong with the name.
+        error: TenantError,
+    },
+    /// The content type is not one of remote write.
+    #[error(
+        "content type {got:?} is not of remote write; send \
+         application/x-protobuf or application/x-protobuf;proto=prometheus.WriteRequest"
+    )]
+    ContentTypeUnknown {
+        /// What was sent, cut to a bounded length.
+        got: String,
+    },
+    /// The content type is of remote write, but of a version that is not spoken.
+    #[error(
+        "message {message} is not spoken here yet; send remote write 1.0: \
+         application/x-protobuf;proto=prometheus.WriteRequest"
+    )]
+    MessageNotSpoken {
+        /// The protobuf message.
+        message: &'static str,
+    },
+    /// The body is not compressed as remote write is.
+    #[error("content encoding {got:?} is not spoken here; compress with snappy (block format)")]
+    ContentEncodingUnknown {
+        /// What was sent, cut to a bounded length.
+        got: String,
+    },
+    /// The body is not valid snappy.
+    #[error("body is no snappy block: {what}")]
+    SnappyInvalid {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The body declares more decoded bytes than are allowed.
+    #[error(
+        "body declares {declared} decoded bytes, at most {max} are allowed; send smaller requests"
+    )]
+    DecodedTooLong {
+        /// The declared length.
+        declared: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The decoded body is not the protobuf message it should be.
+    #[error("body is no write request: {what}")]
+    MessageInvalid {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// More series than a request of this tenant may have.
+    #[error(
+        "request has {got} series, this tenant may send {max} at once; send smaller requests, \
+         or raise series_limit in --receive.limits-config"
+    )]
+    SeriesTooMany {
+        /// How many.
+        got: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// More samples than a request of this tenant may have.
+    #[error(
+        "request has {got} samples, this tenant may send {max} at once; send smaller requests, \
+         or raise samples_limit in --receive.limits-config"
+    )]
+    SamplesTooMany {
+        /// How many, histograms included.
+        got: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// More bytes than a request of this tenant may have.
+    #[error(
+        "request has {got} bytes, this tenant may send {max} at once; send smaller requests, \
+         or raise size_bytes_limit in --receive.limits-config"
+    )]
+    BytesTooMany {
+        /// How many.
+        got: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The tenant has used up a share that grows back.
+    #[error("tenant is over its limit of {max} {unit}")]
+    TenantLimit {
+        /// The limit.
+        max: u64,
+        /// What is counted: `active series`, `samples per second`.
+        unit: &'static str,
+    },
+    /// A queue or buffer of this machine is full.
+    #[error("overloaded: {what} is full; the same request may be sent again later")]
+    Overloaded {
+        /// The queue.
+        what: &'static str,
+    },
+    /// Writes are not taken yet.
+    #[error("not ready: {what}; the same request may be sent again later")]
+    NotReady {
+        /// What is still going on.
+        what: &'static str,
+    },
+    /// The process is about to stop.
+    #[error("shutting down; the same request may be sent again after the restart")]
+    Draining,
+    /// A shard can no longer make anything durable.
+    #[error("storage of this machine refuses writes: {what}")]
+    StorageFailed {
+        /// In the words of the storage.
+        what: String,
+    },
+    /// A defect of this server. The sender is told to try again: the request may be a good one.
+    #[error("internal error, see the log of the server")]
+    Panicked,
+}
+
+impl Refusal {
+    /// The status that says so.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Http(fault) => fault.status(),
+            Self::PathUnknown => Status::NotFound,
+            Self::MethodNotAllowed => Status::MethodNotAllowed,
+            Self::HeaderTwice { .. }
+            | Self::Tenant { .. }
+            | Self::SnappyInvalid { .. }
+            | Self::MessageInvalid { .. } => Status::BadRequest,
+            Self::ContentTypeUnknown { .. }
+            | Self::MessageNotSpoken { .. }
+            | Self::ContentEncodingUnknown { .. } => Status::UnsupportedMediaType,
+            Self::DecodedTooLong { .. }
+            | Self::SeriesTooMany { .. }
+            | Self::SamplesTooMany { .. }
+            | Self::BytesTooMany { .. } => Status::ContentTooLarge,
+            Self::TenantLimit { .. } => Status::TooManyRequests,
+            Self::Overloaded { .. }
+            | Self::NotReady { .. }
+            | Self::Draining
+            | Self::StorageFailed { .. } => Status::Unavailable,
+            Self::Panicked => Status::Internal,
+        }
+    }
+
+    /// Its name in answers and metrics.
+    pub fn id(&self) -> &'static str {
+        match self {
+            Self::Http(Fault::BodyTooLong { .. }) => "body-too-long",
+            Self::Http(Fault::HeadTooSlow | Fault::BodyTooSlow) => "request-too-slow",
+            Self::Http(_) => "http-invalid",
+            Self::PathUnknown => "path-unknown",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::HeaderTwice { .. } => "header-twice",
+            Self::Tenant { .. } => "tenant-invalid",
+            Self::ContentTypeUnknown { .. } => "content-type-unknown",
+            Self::MessageNotSpoken { .. } => "message-not-spoken",
+            Self::ContentEncodingUnknown { .. } => "content-encoding-unknown",
+            Self::SnappyInvalid { .. } => "snappy-invalid",
+            Self::DecodedTooLong { .. } => "decoded-too-long",
+            Self::MessageInvalid { .. } => "message-invalid",
+            Self::SeriesTooMany { .. } => "series-too-many",
+            Self::SamplesTooMany { .. } => "samples-too-many",
+            Self::BytesTooMany { .. } => "bytes-too-many",
+            Self::TenantLimit { .. } => "tenant-limit",
+            Self::Overloaded { .. } => "overloaded",
+            Self::NotReady { .. } => "not-ready",
+            Self::Draining => "draining",
+            Self::StorageFailed { .. } => "storage-failed",
+            Self::Panicked => "internal",
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Remote write over the data port: the service behind the connections.
+//!
+//! In this order, all before the body is read: path, method, tenant, content type and encoding,
+//! and last the intake's own word: is there room for a body of this length. What the intake makes
+//! of the body becomes an answer by the table of `listener::answer`.
+
+use std::future::Future;
+
+use crate::listener::answer::{Answer, Endpoint, Outcome, Reply, Version};
+use crate::listener::conn::Service;
+use crate::listener::http::Head;
+use crate::listener::negotiate::negotiate;
+use crate::listener::pool::Body;
+use crate::listener::refusal::Refusal;
+use crate::listener::retry::Pauses;
+use crate::listener::tenant::{TenantSource, single};
+use crate::model::TenantId;
+
+/// What takes the bodies: decodes, routes, waits until all is durable.
+pub trait Intake {
+    /// What admission reserves for a request; it is given back when the request ends.
+    type Permit;
+
+    /// Decides before the body is read: not ready, overloaded, tenant over its limit, body longer
+    /// than the tenant may send. `body_bytes` is the announced length, if there is one.
+    fn admit(&self, tenant: &TenantId, body_bytes: Option<u64>) -> Result<Self::Permit, Refusal>;
+
+    /// Stores a body. Returns only when all that counts as written is durable. The body's buffer
+    /// is free again when `body` is dropped, which should be before the wait for the log.
+    fn write(
+        &self,
+        tenant: TenantId,
+        version: Version,
+        permit: Self::Permit,
+        body: Body<'_>,
+    ) -> impl Future<Output = Outcome>;
+}
+
+/// Remote write as a [`Service`].
+#[derive(Debug)]
+pub struct RemoteWrite<I> {
+    intake: I,
+    tenants: TenantSource,
+    pauses: Pauses,
+}
+
+/// An admitted request.
+#[derive(Debug)]
+pub struct Admission<P> {
+    tenant: TenantId,
+    version: Version,
+    permit: P,
+}
+
+impl<I: Intake> RemoteWrite<I> {
+    /// A service over an intake.
+    pub fn new(intake: I, tenants: TenantSource, pauses: Pauses) -> Self {
+        Self { intake, tenants, pauses }
+    }
+
+    fn decide(&self, head: &Head<'_>) -> Result<Admission<I::Permit>, Refusal> {
+        endpoint_of(head.path).ok_or(Refusal::PathUnknown)?;
+        if head.method != "POST" {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let tenant = self.tenants.resolve(head)?;
+        let version = version_of(head)?;
+        let permit = self.intake.admit(&tenant, head.content_length())?;
+        Ok(Admission { tenant, version, permit })
+    }
+
+    fn reply(&self, head: Option<&Head<'_>>) -> Reply {
+        Reply {
+            version: head.and_then(|h| version_of(h).ok()),
+            endpoint: head.and_then(|h| endpoint_of(h.path)),
+            pause_s: self.pauses.pause_s(head.map_or(0, Head::retry_attempt)),
+        }
+    }
+}
+
+impl<I: Intake> Service for RemoteWrite<I> {
+    type Admission = Admission<I::Permit>;
+
+    fn admit(&self, head: &Head<'_>) -> Result<Self::Admission, Refusal> {
+        self.decide(head)
+    }
+
+    async fn call(&self, head: &Head<'_>, admission: Self::Admission, body: Body<'_>) -> Answer {
+        let Admission { tenant, version, permit } = admission;
+        let outcome = self.intake.write(tenant, version, permit, body).await;
+        let reply = Reply { version: Some(version), ..self.reply(Some(head)) };
+        Answer::of(&outcome, reply)
+    }
+
+    fn refuse(&self, head: Option<&Head<'_>>, refusal: &Refusal) -> Answer {
+        Answer::refused(refusal, self.reply(head))
+    }
+}
+
+/// Paths are compared byte by byte: nothing is decoded, no slash is added or removed.
+fn endpoint_of(path: &str) -> Option<Endpoint> {
+    match path {
+        "/api/v1/receive" => Some(Endpoint::Receive),
+        "/api/v1/write" => Some(Endpoint::Write),
+        _ => None,
+    }
+}
+
+fn version_of(head: &Head<'_>) -> Result<Version, Refusal> {
+    negotiate(single(head, "Content-Type")?, single(head, "Content-Encoding")?)
+}

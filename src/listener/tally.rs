@@ -1,0 +1,324 @@
+//! What became of the samples of one write request: how many are stored, how many are not, why.
+//!
+//! One [`Tally`] comes from each shard that owns a part; [`Tally::join`] adds them up. Of all
+//! facts only the counts and one example are kept: the first one of the class that decides the
+//! answer, with the labels of its series, because that is what the sender's log can show.
+
+use thiserror::Error;
+
+/// Why a sample, or all samples of a series, were refused. Times are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fact {
+    /// Older than the newest sample of its series, with no out-of-order window.
+    #[error(
+        "sample at {t} is older than the newest of its series at {newest}; \
+         --tsdb.out-of-order.time-window admits late samples"
+    )]
+    SampleOutOfOrder {
+        /// Its time.
+        t: i64,
+        /// The newest time of its series.
+        newest: i64,
+    },
+    /// Older than the out-of-order window.
+    #[error(
+        "sample at {t} is older than the out-of-order window, which begins at {min}; \
+         --tsdb.out-of-order.time-window sets its length"
+    )]
+    SampleTooOld {
+        /// Its time.
+        t: i64,
+        /// First time inside the window.
+        min: i64,
+    },
+    /// Older than what the tenant's head still takes.
+    #[error("sample at {t} is older than {min}, before which this tenant's data is cut to blocks")]
+    SampleOutOfBounds {
+        /// Its time.
+        t: i64,
+        /// First time still taken.
+        min: i64,
+    },
+    /// Newer than the clock allows.
+    #[error(
+        "sample at {t} is later than {max}, the farthest future allowed; check the sender's \
+         clock, or set --tsdb.too-far-in-future.time-window"
+    )]
+    SampleTooFarInFuture {
+        /// Its time.
+        t: i64,
+        /// Last time taken.
+        max: i64,
+    },
+    /// Another value at the same time is stored already; that one stays.
+    #[error("sample at {t} has another value than the one stored for that time, which stays")]
+    SampleConflict {
+        /// Its time.
+        t: i64,
+    },
+    /// The series has no labels.
+    #[error("series has no labels")]
+    LabelsMissing,
+    /// A label has no name.
+    #[error("series has a label with an empty name")]
+    LabelNameEmpty,
+    /// Two labels share a name.
+    #[error("label name {name:?} occurs more than once")]
+    LabelNameTwice {
+        /// The name.
+        name: String,
+    },
+    /// A name or value is not UTF-8.
+    #[error("a label of the series is not valid UTF-8")]
+    LabelNotUtf8,
+    /// Too many labels.
+    #[error("series has {got} labels, at most {max} are allowed")]
+    LabelsTooMany {
+        /// How many.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A label is too long.
+    #[error("label {name:?} has {got} bytes in its name or value, at most {max} are allowed")]
+    LabelTooLong {
+        /// Its name, or the begin of it.
+        name: String,
+        /// Bytes of the longer part.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A reference into the symbol table of a 2.0 request leads nowhere.
+    #[error("symbol {symbol} of {symbols} is referred to")]
+    SymbolMissing {
+        /// The reference.
+        symbol: u64,
+        /// How many symbols there are.
+        symbols: u64,
+    },
+    /// A native histogram contradicts itself.
+    #[error("native histogram at {t} is invalid: {what}")]
+    HistogramInvalid {
+        /// Its time.
+        t: i64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The tenant may not have another series. Known series go on.
+    #[error(
+        "a new series is beyond the tenant's limit of {max}; head_series_limit in \
+         --receive.limits-config sets it"
+    )]
+    SeriesLimit {
+        /// The limit.
+        max: u64,
+    },
+}
+
+/// [`Fact`] without its values, to count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// [`Fact::SampleOutOfOrder`]
+    SampleOutOfOrder,
+    /// [`Fact::SampleTooOld`]
+    SampleTooOld,
+    /// [`Fact::SampleOutOfBounds`]
+    SampleOutOfBounds,
+    /// [`Fact::SampleTooFarInFuture`]
+    SampleTooFarInFuture,
+    /// [`Fact::SampleConflict`]
+    SampleConflict,
+    /// [`Fact::LabelsMissing`]
+    LabelsMissing,
+    /// [`Fact::LabelNameEmpty`]
+    LabelNameEmpty,
+    /// [`Fact::LabelNameTwice`]
+    LabelNameTwice,
+    /// [`Fact::LabelNotUtf8`]
+    LabelNotUtf8,
+    /// [`Fact::LabelsTooMany`]
+    LabelsTooMany,
+    /// [`Fact::LabelTooLong`]
+    LabelTooLong,
+    /// [`Fact::SymbolMissing`]
+    SymbolMissing,
+    /// [`Fact::HistogramInvalid`]
+    HistogramInvalid,
+    /// [`Fact::SeriesLimit`]
+    SeriesLimit,
+}
+
+/// What a reason means for the answer, the strongest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Against what is stored, or against label rules, as Thanos sees it: 409 in 1.0.
+    Conflict,
+    /// The sender writes nonsense: 400.
+    Malformed,
+    /// The tenant is full: 429, because a later try may succeed.
+    Limit,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::SampleOutOfOrder,
+        Self::SampleTooOld,
+        Self::SampleOutOfBounds,
+        Self::SampleTooFarInFuture,
+        Self::SampleConflict,
+        Self::LabelsMissing,
+        Self::LabelNameEmpty,
+        Self::LabelNameTwice,
+        Self::LabelNotUtf8,
+        Self::LabelsTooMany,
+        Self::LabelTooLong,
+        Self::SymbolMissing,
+        Self::HistogramInvalid,
+        Self::SeriesLimit,
+    ];
+
+    /// Its name in answers and metrics.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::SampleOutOfOrder => "sample-out-of-order",
+            Self::SampleTooOld => "sample-too-old",
+            Self::SampleOutOfBounds => "sample-out-of-bounds",
+            Self::SampleTooFarInFuture => "sample-too-far-in-future",
+            Self::SampleConflict => "sample-conflict",
+            Self::LabelsMissing => "labels-missing",
+            Self::LabelNameEmpty => "label-name-empty",
+            Self::LabelNameTwice => "label-name-twice",
+            Self::LabelNotUtf8 => "label-not-utf8",
+            Self::LabelsTooMany => "labels-too-many",
+            Self::LabelTooLong => "label-too-long",
+            Self::SymbolMissing => "symbol-missing",
+            Self::HistogramInvalid => "histogram-invalid",
+            Self::SeriesLimit => "series-limit",
+        }
+    }
+
+    /// Bad label sets that Thanos knows are conflicts, as there; what it lets through or loses
+    /// in silence (lengths, UTF-8, histograms) is malformed.
+    pub(crate) fn class(self) -> Class {
+        match self {
+            Self::SampleOutOfOrder
+            | Self::SampleTooOld
+            | Self::SampleOutOfBounds
+            | Self::SampleTooFarInFuture
+            | Self::SampleConflict
+            | Self::LabelsMissing
+            | Self::LabelNameEmpty
+            | Self::LabelNameTwice => Class::Conflict,
+            Self::LabelNotUtf8
+            | Self::LabelsTooMany
+            | Self::LabelTooLong
+            | Self::SymbolMissing
+            | Self::HistogramInvalid => Class::Malformed,
+            Self::SeriesLimit => Class::Limit,
+        }
+    }
+}
+
+impl Fact {
+    /// The reason it counts under.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::SampleOutOfOrder { .. } => Reason::SampleOutOfOrder,
+            Self::SampleTooOld { .. } => Reason::SampleTooOld,
+            Self::SampleOutOfBounds { .. } => Reason::SampleOutOfBounds,
+            Self::SampleTooFarInFuture { .. } => Reason::SampleTooFarInFuture,
+            Self::SampleConflict { .. } => Reason::SampleConflict,
+            Self::LabelsMissing => Reason::LabelsMissing,
+            Self::LabelNameEmpty => Reason::LabelNameEmpty,
+            Self::LabelNameTwice { .. } => Reason::LabelNameTwice,
+            Self::LabelNotUtf8 => Reason::LabelNotUtf8,
+            Self::LabelsTooMany { .. } => Reason::LabelsTooMany,
+            Self::LabelTooLong { .. } => Reason::LabelTooLong,
+            Self::SymbolMissing { .. } => Reason::SymbolMissing,
+            Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
+            Self::SeriesLimit { .. } => Reason::SeriesLimit,
+        }
+    }
+}
+
+/// How much of a request is stored, for the three headers of remote write 2.0. Exact duplicates
+/// count as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Float samples.
+    pub samples: u64,
+    /// Native histograms.
+    pub histograms: u64,
+    /// Exemplars.
+    pub exemplars: u64,
+}
+
+/// The account of a request, or of one shard's part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// What is stored.
+    pub written: Written,
+    refused: [u64; Reason::ALL.len()],
+    example: Option<Box<Example>>,
+}
+
+/// One refused series, to name in the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Example {
+    pub(crate) fact: Fact,
+    /// The labels as PromQL writes them.
+    pub(crate) series: String,
+}
+
+impl Tally {
+    /// An account with nothing refused yet.
+    pub fn of(written: Written) -> Self {
+        Self { written, ..Self::default() }
+    }
+
+    /// Counts `count` samples, histograms or exemplars of one series as refused. `series` writes
+    /// its labels and is called only if they will be shown.
+    pub fn refuse(&mut self, fact: Fact, count: u64, series: impl FnOnce() -> String) {
+        if let Some(refused) = self.refused.get_mut(fact.reason() as usize) {
+            *refused += count;
+        }
+        if self.class() < Some(fact.reason().class()) {
+            self.example = Some(Box::new(Example { fact, series: series() }));
+        }
+    }
+
+    /// Adds another shard's part.
+    pub fn join(&mut self, other: Self) {
+        self.written.samples += other.written.samples;
+        self.written.histograms += other.written.histograms;
+        self.written.exemplars += other.written.exemplars;
+        for (sum, part) in self.refused.iter_mut().zip(other.refused) {
+            *sum += part;
+        }
+        if self.class() < other.class() {
+            self.example = other.example;
+        }
+    }
+
+    /// How many were refused for this reason.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.refused.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let all = Reason::ALL.into_iter();
+        all.map(|reason| (reason, self.refused(reason))).filter(|&(_, count)| count > 0)
+    }
+
+    /// The strongest class of what was refused.
+    pub(crate) fn class(&self) -> Option<Class> {
+        self.example.as_ref().map(|example| example.fact.reason().class())
+    }
+
+    pub(crate) fn example(&self) -> Option<&Example> {
+        self.example.as_deref()
+    }
+}

@@ -1,0 +1,221 @@
+//! The table of answers, row by row.
+
+use crate::listener::{
+    Answer, Endpoint, Fact, Fault, Outcome, Reason, Refusal, Reply, Status, Tally, Version, Written,
+};
+use crate::model::TenantError;
+
+fn reply(version: Version) -> Reply {
+    Reply { version: Some(version), endpoint: Some(Endpoint::Receive), pause_s: 5 }
+}
+
+fn tally(facts: &[Fact]) -> Tally {
+    let written = Written { samples: 10, histograms: 2, exemplars: 1 };
+    let mut tally = Tally::of(written);
+    for fact in facts {
+        tally.refuse(fact.clone(), 3, || r#"{__name__="up", job="a"}"#.to_owned());
+    }
+    tally
+}
+
+fn encoded(answer: &Answer) -> String {
+    let mut bytes = Vec::new();
+    answer.encode(true, false, &mut bytes);
+    String::from_utf8(bytes).expect("answers are text")
+}
+
+/// One of each fact, with its statuses in 1.0 and 2.0.
+fn facts() -> Vec<(Fact, u16, u16)> {
+    let (name, what) = ("a".to_owned(), "spans".to_owned());
+    vec![
+        (Fact::SampleOutOfOrder { t: 1, newest: 2 }, 409, 400),
+        (Fact::SampleTooOld { t: 1, min: 2 }, 409, 400),
+        (Fact::SampleOutOfBounds { t: 1, min: 2 }, 409, 400),
+        (Fact::SampleTooFarInFuture { t: 3, max: 2 }, 409, 400),
+        (Fact::SampleConflict { t: 1 }, 409, 400),
+        (Fact::LabelsMissing, 409, 400),
+        (Fact::LabelNameEmpty, 409, 400),
+        (Fact::LabelNameTwice { name: name.clone() }, 409, 400),
+        (Fact::LabelNotUtf8, 400, 400),
+        (Fact::LabelsTooMany { got: 31, max: 30 }, 400, 400),
+        (Fact::LabelTooLong { name, got: 3000, max: 2048 }, 400, 400),
+        (Fact::SymbolMissing { symbol: 9, symbols: 3 }, 400, 400),
+        (Fact::HistogramInvalid { t: 1, what }, 400, 400),
+        (Fact::SeriesLimit { max: 100 }, 429, 429),
+    ]
+}
+
+/// One of each refusal, with its status and id.
+fn refusals() -> Vec<(Refusal, u16, &'static str)> {
+    let text = || "x".to_owned();
+    vec![
+        (Refusal::Http(Fault::LineEnd), 400, "http-invalid"),
+        (Refusal::Http(Fault::HeadTooSlow), 408, "request-too-slow"),
+        (Refusal::Http(Fault::BodyTooLong { max: 1 }), 413, "body-too-long"),
+        (Refusal::PathUnknown, 404, "path-unknown"),
+        (Refusal::MethodNotAllowed, 405, "method-not-allowed"),
+        (Refusal::HeaderTwice { name: text() }, 400, "header-twice"),
+        (Refusal::Tenant { header: text(), error: TenantError::Dots }, 400, "tenant-invalid"),
+        (Refusal::ContentTypeUnknown { got: text() }, 415, "content-type-unknown"),
+        (Refusal::MessageNotSpoken { message: "m" }, 415, "message-not-spoken"),
+        (Refusal::ContentEncodingUnknown { got: text() }, 415, "content-encoding-unknown"),
+        (Refusal::SnappyInvalid { what: text() }, 400, "snappy-invalid"),
+        (Refusal::DecodedTooLong { declared: 2, max: 1 }, 413, "decoded-too-long"),
+        (Refusal::MessageInvalid { what: text() }, 400, "message-invalid"),
+        (Refusal::SeriesTooMany { got: 2, max: 1 }, 413, "series-too-many"),
+        (Refusal::SamplesTooMany { got: 2, max: 1 }, 413, "samples-too-many"),
+        (Refusal::BytesTooMany { got: 2, max: 1 }, 413, "bytes-too-many"),
+        (Refusal::TenantLimit { max: 1, unit: "active series" }, 429, "tenant-limit"),
+        (Refusal::Overloaded { what: "the queue" }, 503, "overloaded"),
+        (Refusal::NotReady { what: "replay" }, 503, "not-ready"),
+        (Refusal::Draining, 503, "draining"),
+        (Refusal::StorageFailed { what: text() }, 503, "storage-failed"),
+        (Refusal::Panicked, 500, "internal"),
+    ]
+}
+
+#[test]
+fn success_is_200_on_thanos_path_and_204_elsewhere() {
+    for (version, endpoint, status) in [
+        (Version::V1, Endpoint::Receive, Status::Ok),
+        (Version::V1, Endpoint::Write, Status::NoContent),
+        (Version::V2, Endpoint::Receive, Status::NoContent),
+        (Version::V2, Endpoint::Write, Status::NoContent),
+    ] {
+        let reply = Reply { version: Some(version), endpoint: Some(endpoint), pause_s: 5 };
+        let answer = Answer::of(&Outcome::Applied(tally(&[])), reply);
+        assert_eq!((answer.status, answer.text.as_str()), (status, ""), "{version:?} {endpoint:?}");
+        let written = tally(&[]).written;
+        assert_eq!(answer.written, (version == Version::V2).then_some(written));
+        assert_eq!((answer.retry_after_s, answer.close), (None, false));
+    }
+}
+
+#[test]
+fn each_fact_has_its_status_in_both_versions() {
+    assert_eq!(facts().len(), Reason::ALL.len());
+    for ((fact, v1, v2), reason) in facts().into_iter().zip(Reason::ALL) {
+        assert_eq!((fact.reason(), fact.reason() as usize), (reason, reason as usize));
+        for (version, status) in [(Version::V1, v1), (Version::V2, v2)] {
+            let tally = tally(std::slice::from_ref(&fact));
+            let answer = Answer::of(&Outcome::Applied(tally.clone()), reply(version));
+            assert_eq!(answer.status.code(), status, "{fact}");
+            assert_eq!(answer.written, (version == Version::V2).then_some(tally.written));
+            assert_eq!(answer.retry_after_s, (status == 429).then_some(5));
+            let id = reason.id();
+            let want = format!(
+                "3 of 16 samples refused, 13 stored: 3 {id}; \
+                 first: {{__name__=\"up\", job=\"a\"}}: {fact} (err-tidegate-{id})"
+            );
+            assert_eq!(answer.text, want);
+        }
+    }
+}
+
+#[test]
+fn the_strongest_fact_decides_and_is_the_example() {
+    let (conflict, malformed) = (Fact::SampleConflict { t: 1 }, Fact::LabelNotUtf8);
+    let limit = Fact::SeriesLimit { max: 5 };
+    for (facts, v1, v2) in [
+        (vec![conflict.clone(), malformed.clone()], 400, 400),
+        (vec![malformed.clone(), conflict.clone()], 400, 400),
+        (vec![conflict.clone(), limit.clone()], 429, 429),
+        (vec![limit.clone(), malformed.clone(), conflict.clone()], 429, 429),
+    ] {
+        for (version, status) in [(Version::V1, v1), (Version::V2, v2)] {
+            let whole = Outcome::Applied(tally(&facts));
+            assert_eq!(Answer::of(&whole, reply(version)).status.code(), status);
+            // The same from one shard per fact.
+            let parts = facts.iter().map(|f| {
+                let mut part = tally(std::slice::from_ref(f));
+                part.written = Written::default();
+                Outcome::Applied(part)
+            });
+            let joined = parts.fold(Outcome::Applied(tally(&[])), Outcome::join);
+            assert_eq!(joined, whole);
+        }
+    }
+    let text = Answer::of(&Outcome::Applied(tally(&[conflict, limit])), reply(Version::V1)).text;
+    assert!(text.contains("3 sample-conflict, 3 series-limit; first: {__name__"), "{text}");
+    assert!(text.ends_with("(err-tidegate-series-limit)"), "{text}");
+}
+
+#[test]
+fn each_refusal_has_its_status_and_says_its_id() {
+    for (refusal, status, id) in refusals() {
+        for version in [None, Some(Version::V1), Some(Version::V2)] {
+            let to = Reply { version, endpoint: None, pause_s: 9 };
+            let answer = Answer::of(&Outcome::Refused(refusal.clone()), to);
+            assert_eq!(answer.status.code(), status, "{refusal}");
+            assert_eq!(answer.text, format!("{refusal} (err-tidegate-{id})"));
+            assert_eq!(answer.retry_after_s, matches!(status, 429 | 503).then_some(9));
+            let zeros = (version == Some(Version::V2)).then(Written::default);
+            assert_eq!(answer.written, zeros);
+            let closes =
+                matches!(refusal, Refusal::Http(_) | Refusal::Panicked | Refusal::Draining);
+            assert_eq!(answer.close, closes);
+        }
+    }
+}
+
+#[test]
+fn shards_that_differ_answer_503_before_4xx_before_2xx() {
+    let overloaded = Outcome::Refused(Refusal::Overloaded { what: "the queue" });
+    let too_many = Outcome::Refused(Refusal::SeriesTooMany { got: 2, max: 1 });
+    let partial = Outcome::Applied(tally(&[Fact::SampleConflict { t: 1 }]));
+    let fine = Outcome::Applied(tally(&[]));
+    let in_order = [&overloaded, &too_many, &partial, &fine];
+    let status = |outcome: &Outcome| Answer::of(outcome, reply(Version::V1)).status;
+    for (i, one) in in_order.iter().enumerate() {
+        for two in &in_order[i..] {
+            let forth = (*one).clone().join((*two).clone());
+            let back = (*two).clone().join((*one).clone());
+            assert_eq!((status(&forth), status(&back)), (status(one), status(one)));
+        }
+    }
+}
+
+#[test]
+fn texts_are_one_bounded_line() {
+    let evil = "\u{1b}[31m\r\nX: y\r\n\r\né".repeat(200);
+    let mut all = tally(&facts().into_iter().map(|(fact, ..)| fact).collect::<Vec<_>>());
+    all.refuse(Fact::LabelNotUtf8, 1, || evil.clone());
+    let mut worst = Tally::default();
+    worst
+        .refuse(Fact::HistogramInvalid { t: 0, what: evil.clone() }, u64::MAX / 8, || evil.clone());
+    worst.join(tally(&facts().into_iter().take(13).map(|(fact, ..)| fact).collect::<Vec<_>>()));
+    let refusal = Outcome::Refused(Refusal::MessageInvalid { what: evil });
+    for outcome in [Outcome::Applied(all), Outcome::Applied(worst), refusal] {
+        let answer = Answer::of(&outcome, reply(Version::V2));
+        assert!(answer.text.len() <= 1023, "{}", answer.text.len());
+        assert!(!answer.text.contains(char::is_control));
+        assert_eq!(encoded(&answer).matches("\r\n\r\n").count(), 1);
+    }
+}
+
+#[test]
+fn answers_are_written_to_the_byte() {
+    let fine = Answer::of(&Outcome::Applied(tally(&[])), reply(Version::V1));
+    assert_eq!(
+        encoded(&fine),
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
+    );
+    let partial =
+        Answer::of(&Outcome::Applied(tally(&[Fact::SeriesLimit { max: 1 }])), reply(Version::V2));
+    let text = &partial.text;
+    assert_eq!(
+        encoded(&partial),
+        format!(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
+             X-Prometheus-Remote-Write-Samples-Written: 10\r\n\
+             X-Prometheus-Remote-Write-Histograms-Written: 2\r\n\
+             X-Prometheus-Remote-Write-Exemplars-Written: 1\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Length: {}\r\nConnection: keep-alive\r\n\r\n{text}\n",
+            text.len() + 1
+        )
+    );
+    for (i, status) in Status::ALL.into_iter().enumerate() {
+        assert_eq!(status as usize, i);
+    }
+}

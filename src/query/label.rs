@@ -1,0 +1,72 @@
+//! Label names and values: the union of what all sources have.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::query::{Error, LabelsRequest, Origin, View};
+use crate::rt::channel::oneshot;
+use crate::shard::message::{Ask, LabelsAsk};
+
+/// Names or values, and what could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelList {
+    /// Sorted, each once.
+    pub texts: Vec<String>,
+    /// Sources that failed; what they alone have is missing.
+    pub failed: Vec<Error>,
+    /// Whether the limit left something out.
+    pub truncated: bool,
+}
+
+impl View {
+    /// Names of the labels of matching series, external ones among them if a series matches.
+    pub async fn label_names(&self, request: LabelsRequest) -> Result<LabelList, Error> {
+        self.list(request, None).await
+    }
+
+    /// Values of one label in matching series. An external label has its values only if a series
+    /// matches, and none if it is removed by `without`.
+    pub async fn label_values(
+        &self,
+        label: &str,
+        request: LabelsRequest,
+    ) -> Result<LabelList, Error> {
+        self.list(request, Some(label)).await
+    }
+
+    async fn list(&self, request: LabelsRequest, of: Option<&str>) -> Result<LabelList, Error> {
+        self.ready()?;
+        if of.is_some_and(|label| request.without.iter().any(|w| w == label)) {
+            return Ok(LabelList::default());
+        }
+        let _running = self.pass().await?;
+        let mut answers = Vec::with_capacity(self.shards.len());
+        for asks in self.shards.iter() {
+            let (reply, answer) = oneshot::channel();
+            let ask = LabelsAsk {
+                span: request.span,
+                matchers: Arc::clone(&request.matchers),
+                external: Arc::clone(&self.external),
+                without: Arc::clone(&request.without),
+                of: of.map(Into::into),
+                reply,
+            };
+            // A closed channel shows as an answer that never comes.
+            drop(asks.send(Ask::Labels(ask)).await);
+            answers.push(answer);
+        }
+        let mut union = BTreeSet::new();
+        let mut failed = Vec::new();
+        for (shard, answer) in (0u16..).zip(answers) {
+            let origin = Origin::Head(shard);
+            match answer.await {
+                Ok(Ok(mut texts)) => union.append(&mut texts),
+                Ok(Err(why)) => failed.push(Error::Failed { origin, why }),
+                Err(_) => failed.push(Error::Gone { origin }),
+            }
+        }
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
+        let truncated = union.len() > limit;
+        Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
+    }
+}

@@ -1,0 +1,91 @@
+//! Opening a select: ask the shards, hear all of them, then take the blocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::query::merge::Source;
+use crate::query::{Error, Gate, Origin, SelectRequest, SeriesStream, View};
+use crate::rt::channel::mpsc;
+use crate::shard::message::{Ask, HeadFrom, Part, Select};
+
+/// Parts that a source may be ahead: one being merged, one ready, one under way.
+const PARTS_AHEAD: usize = 2;
+
+impl View {
+    /// Waits for a turn to read, if the line is not too long.
+    pub(super) async fn pass(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let Gate { running, waiting } = &*self.gate;
+        if let Ok(permit) = Arc::clone(running).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let overloaded = Error::Overloaded {
+            running: self.limits.selects_max,
+            waiting: self.limits.waiting_max,
+        };
+        let Ok(_in_line) = waiting.try_acquire() else { return Err(overloaded) };
+        Arc::clone(running).acquire_owned().await.map_err(|_| overloaded)
+    }
+
+    /// Starts a select. Sources that fail show up in the stream, see [`SeriesStream::next`].
+    pub async fn select(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
+        self.ready()?;
+        let running = self.pass().await?;
+        let mut failed = VecDeque::new();
+        let mut sources = Vec::with_capacity(self.shards.len());
+        for (shard, mut parts) in self.ask_heads(&request, &mut failed).await {
+            let origin = Origin::Head(shard);
+            match begin(origin, &mut parts).await {
+                Ok(_) => sources.push(Source::new(origin, parts)),
+                Err(error) => failed.push_back(error),
+            }
+        }
+        Ok(SeriesStream::new(
+            sources,
+            failed,
+            request.limit,
+            self.limits.buffered_bytes_max,
+            running,
+        ))
+    }
+
+    /// Sends the select to every shard.
+    async fn ask_heads(
+        &self,
+        request: &SelectRequest,
+        failed: &mut VecDeque<Error>,
+    ) -> Vec<(u16, mpsc::Receiver<Part>)> {
+        let mut heads = Vec::with_capacity(self.shards.len());
+        for (shard, asks) in (0u16..).zip(self.shards.iter()) {
+            let (reply, parts) = mpsc::channel(PARTS_AHEAD);
+            let select = Select {
+                span: request.span,
+                matchers: Arc::clone(&request.matchers),
+                external: Arc::clone(&self.external),
+                without: Arc::clone(&request.without),
+                skip_chunks: request.skip_chunks,
+                limit: request.limit,
+                sharding: request.sharding.clone(),
+                reply,
+            };
+            match asks.send(Ask::Select(select)).await {
+                Ok(()) => heads.push((shard, parts)),
+                Err(_) => failed.push_back(Error::Gone { origin: Origin::Head(shard) }),
+            }
+        }
+        heads
+    }
+}
+
+/// The first word of a source.
+async fn begin(origin: Origin, parts: &mut mpsc::Receiver<Part>) -> Result<Vec<HeadFrom>, Error> {
+    match parts.recv().await {
+        Some(Part::Begin(from)) => Ok(from),
+        Some(Part::Failed(why)) => Err(Error::Failed { origin, why }),
+        Some(Part::Series(_) | Part::End) => {
+            Err(Error::Failed { origin, why: "its answer does not begin with Begin".into() })
+        }
+        None => Err(Error::Gone { origin }),
+    }
+}

@@ -1,0 +1,410 @@
+//! A device in memory whose power can be cut: the twin of the kernel's storage, for tests.
+//!
+//! It keeps, apart from what a running program sees, what would be found after a power cut. At
+//! the cut each write that no sync covers is kept, dropped, or torn at 512 bytes; of the changes
+//! of names that no directory sync covers a prefix is kept, as a journalling file system does it.
+//! One seed decides all of it, so a seed is a whole history.
+//!
+//! Every operation first yields, sometimes more than once, so that tasks interleave by seed too.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
+
+const SECTOR_BYTES: usize = 512;
+
+/// Small generator (splitmix64): good enough to spread faults, and the same everywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Inode {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    /// Writes since the last sync, in order: position and bytes, or a new size.
+    pending: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Link(PathBuf, u64),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+#[derive(Debug)]
+struct World {
+    inodes: BTreeMap<u64, Inode>,
+    names: BTreeMap<PathBuf, u64>,
+    dirs: BTreeSet<PathBuf>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    /// Changes of names since the last directory sync, in order.
+    changes: Vec<NameChange>,
+    dice: Dice,
+    ops_left: u64,
+    ops_done: u64,
+    fail_writes: u64,
+    syncs_work: bool,
+    held: bool,
+}
+
+/// The twin. Clones are the same device.
+#[derive(Debug, Clone)]
+pub(crate) struct Twin(Rc<RefCell<World>>);
+
+/// An open file of the twin.
+#[derive(Debug)]
+pub(crate) struct TwinFile {
+    twin: Twin,
+    inode: u64,
+}
+
+impl Twin {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(Rc::new(RefCell::new(World {
+            inodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            durable_names: BTreeMap::new(),
+            changes: Vec::new(),
+            dice: Dice(seed),
+            ops_left: u64::MAX,
+            ops_done: 0,
+            fail_writes: 0,
+            syncs_work: true,
+            held: false,
+        })))
+    }
+
+    /// Cuts the power before the operation after the next `ops`: from there nothing ever ends.
+    pub(crate) fn cut_after(&self, ops: u64) {
+        self.0.borrow_mut().ops_left = ops;
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.0.borrow().ops_left == 0
+    }
+
+    pub(crate) fn ops_done(&self) -> u64 {
+        self.0.borrow().ops_done
+    }
+
+    /// The next `n` writes answer an I/O error; some of their bytes may land all the same.
+    pub(crate) fn fail_writes(&self, n: u64) {
+        self.0.borrow_mut().fail_writes = n;
+    }
+
+    /// Makes syncs lie: they return, and make nothing durable. The negative control.
+    pub(crate) fn break_syncs(&self) {
+        self.0.borrow_mut().syncs_work = false;
+    }
+
+    /// Holds every sync back until released.
+    pub(crate) fn hold_syncs(&self, hold: bool) {
+        self.0.borrow_mut().held = hold;
+    }
+
+    /// Flips a byte of a file, on the device and for readers.
+    pub(crate) fn damage(&self, path: &Path, at: usize) {
+        let mut world = self.0.borrow_mut();
+        let inode = world.names[path];
+        let inode = world.inodes.get_mut(&inode).expect("a named inode");
+        for image in [&mut inode.live, &mut inode.durable] {
+            if let Some(byte) = image.get_mut(at) {
+                *byte ^= 0x5a;
+            }
+        }
+    }
+
+    /// What is found after the power cut: a new device, running again.
+    pub(crate) fn after_cut(&self) -> Self {
+        let mut world = self.0.borrow_mut();
+        let world = &mut *world;
+        let mut dice = Dice(world.dice.roll());
+        let mut names = world.durable_names.clone();
+        let keep = dice.below(world.changes.len() as u64 + 1) as usize;
+        for change in &world.changes[..keep] {
+            apply_change(&mut names, change);
+        }
+        let inodes: BTreeMap<u64, Inode> = names
+            .values()
+            .map(|&id| {
+                let image = torn(&world.inodes[&id], &mut dice);
+                let inode = Inode { live: image.clone(), durable: image, pending: Vec::new() };
+                (id, inode)
+            })
+            .collect();
+        let after = Self::new(dice.roll());
+        {
+            let mut fresh = after.0.borrow_mut();
+            fresh.dirs.clone_from(&world.dirs);
+            fresh.durable_names.clone_from(&names);
+            fresh.names = names;
+            fresh.inodes = inodes;
+            fresh.syncs_work = world.syncs_work;
+        }
+        after
+    }
+
+    /// Yields a few times, then counts the operation or never returns.
+    async fn enter(&self) {
+        let turns = self.0.borrow_mut().dice.below(3);
+        for _ in 0..turns {
+            futures_lite::future::yield_now().await;
+        }
+        let off = {
+            let mut world = self.0.borrow_mut();
+            let off = world.ops_left == 0;
+            world.ops_left = world.ops_left.saturating_sub(1);
+            world.ops_done += u64::from(!off);
+            off || world.ops_left == 0
+        };
+        if off {
+            futures_lite::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A durable image with a seed's choice of the writes that no sync covered.
+fn torn(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
+    let mut image = inode.durable.clone();
+    for (at, bytes) in &inode.pending {
+        let choice = dice.below(4);
+        match bytes {
+            None if choice < 2 => image.resize(*at as usize, 0),
+            None => {}
+            Some(bytes) => {
+                for (i, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
+                    let lands = match choice {
+                        0 => false,
+                        1 => true,
+                        _ => dice.below(2) == 0,
+                    };
+                    if lands {
+                        put(&mut image, *at as usize + i * SECTOR_BYTES, sector);
+                    }
+                }
+            }
+        }
+    }
+    image
+}
+
+fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if image.len() < at + bytes.len() {
+        image.resize(at + bytes.len(), 0);
+    }
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn apply_change(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Unlink(path) => {
+            names.remove(path);
+        }
+        NameChange::Rename(from, to) => {
+            let moved: Vec<PathBuf> =
+                names.keys().filter(|p| p.starts_with(from)).cloned().collect();
+            for old in moved {
+                let inode = names.remove(&old).expect("a listed name");
+                let rest = old.strip_prefix(from).expect("a prefix");
+                let new = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
+                names.insert(new, inode);
+            }
+        }
+    }
+}
+
+impl World {
+    fn change(&mut self, change: NameChange) {
+        apply_change(&mut self.names, &change);
+        self.changes.push(change);
+    }
+
+    fn add_dirs(&mut self, path: &Path) {
+        for dir in path.ancestors() {
+            self.dirs.insert(dir.to_owned());
+        }
+    }
+}
+
+impl Storage for Twin {
+    type File = TwinFile;
+
+    fn is_direct(&self) -> bool {
+        true
+    }
+
+    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.enter().await;
+        self.0.borrow_mut().add_dirs(path);
+        Ok(())
+    }
+
+    async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.enter().await;
+        let world = self.0.borrow();
+        let inside = world.names.keys().chain(&world.dirs).filter_map(|p| {
+            let rest = p.strip_prefix(path).ok()?;
+            Some(rest.components().next()?.as_os_str().to_string_lossy().into_owned())
+        });
+        Ok(inside.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    async fn create(&self, path: &Path) -> io::Result<TwinFile> {
+        self.enter().await;
+        let mut world = self.0.borrow_mut();
+        if !path.parent().is_some_and(|dir| world.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inode = world.dice.roll();
+        world.inodes.insert(inode, Inode::default());
+        world.change(NameChange::Link(path.to_owned(), inode));
+        Ok(TwinFile { twin: self.clone(), inode })
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<TwinFile> {
+        self.enter().await;
+        let inode = self.0.borrow().names.get(path).copied();
+        let inode = inode.ok_or(io::ErrorKind::NotFound)?;
+        Ok(TwinFile { twin: self.clone(), inode })
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.enter().await;
+        let mut world = self.0.borrow_mut();
+        world.change(NameChange::Rename(from.to_owned(), to.to_owned()));
+        let moved: Vec<PathBuf> =
+            world.dirs.iter().filter(|p| p.starts_with(from)).cloned().collect();
+        for old in moved {
+            world.dirs.remove(&old);
+            let rest = old.strip_prefix(from).expect("a prefix").to_owned();
+            let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            world.add_dirs(&new);
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        self.enter().await;
+        self.0.borrow_mut().change(NameChange::Unlink(path.to_owned()));
+        Ok(())
+    }
+
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.enter().await;
+        let mut world = self.0.borrow_mut();
+        let gone: Vec<PathBuf> =
+            world.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
+        for name in gone {
+            world.change(NameChange::Unlink(name));
+        }
+        world.dirs.retain(|dir| !dir.starts_with(path));
+        Ok(())
+    }
+
+    async fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        self.enter().await;
+        let mut world = self.0.borrow_mut();
+        if world.syncs_work {
+            world.durable_names = world.names.clone();
+            world.changes.clear();
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        futures_lite::future::yield_now().await;
+    }
+}
+
+impl StorageFile for TwinFile {
+    async fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        assert_eq!((at as usize % BLOCK_BYTES, bytes.len() % BLOCK_BYTES), (0, 0), "unaligned");
+        // The write is under way before it ends: a cut during it may leave any part of it.
+        {
+            let mut world = self.twin.0.borrow_mut();
+            let off = world.ops_left == 0;
+            let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
+            if !off {
+                inode.pending.push((at, Some(bytes.to_vec())));
+            }
+        }
+        self.twin.enter().await;
+        let mut world = self.twin.0.borrow_mut();
+        if world.fail_writes > 0 {
+            world.fail_writes -= 1;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
+        put(&mut inode.live, at as usize, bytes);
+        Ok(())
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let covered = self.twin.0.borrow().inodes[&self.inode].pending.len();
+        self.twin.enter().await;
+        while self.twin.0.borrow().held {
+            futures_lite::future::yield_now().await;
+        }
+        let mut world = self.twin.0.borrow_mut();
+        if world.syncs_work {
+            let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
+            let covered = covered.min(inode.pending.len());
+            for (at, bytes) in inode.pending.drain(..covered) {
+                match bytes {
+                    Some(bytes) => put(&mut inode.durable, at as usize, &bytes),
+                    None => inode.durable.resize(at as usize, 0),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.twin.enter().await;
+        let world = self.twin.0.borrow();
+        let live = &world.inodes[&self.inode].live;
+        let start = (at as usize).min(live.len());
+        Ok(live[start..(start + len).min(live.len())].to_vec())
+    }
+
+    async fn size(&self) -> io::Result<u64> {
+        self.twin.enter().await;
+        Ok(self.twin.0.borrow().inodes[&self.inode].live.len() as u64)
+    }
+
+    async fn set_size(&self, size: u64) -> io::Result<()> {
+        self.twin.enter().await;
+        let mut world = self.twin.0.borrow_mut();
+        let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
+        inode.live.resize(size as usize, 0);
+        inode.pending.push((size, None));
+        Ok(())
+    }
+
+    async fn close(self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! A batch becomes samples in the head and records in the open group.
+//!
+//! All of it happens without waiting: a batch is applied whole, then the shard turns to the next.
+//! Nothing is answered here; the answer follows the log.
+
+use crate::decode::region::{self, LabelLimits};
+use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
+use crate::rt::mesh::{Home, Loan};
+use crate::shard::alias::{Alias, Aliases};
+use crate::shard::head::append::Bounds;
+use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
+use crate::shard::slots::{self, SlotSet};
+use crate::shard::wal::record::Group;
+use crate::shard::wal::writer::Newest;
+use crate::shard::write::{BadSeries, Batch, Item, RefusedSample, Written};
+
+/// A series whose labels were new to the log, waiting to be written to the series file.
+#[derive(Debug)]
+pub(crate) struct NewSeries {
+    /// Its number.
+    pub(crate) id: u64,
+    /// Whose it is.
+    pub(crate) tenant: TenantIndex,
+    /// Its canonical label region.
+    pub(crate) region: Box<[u8]>,
+}
+
+/// What applying works on: the head, and what is to be logged of it.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    pub(crate) head: Head,
+    pub(crate) aliases: Aliases,
+    /// Slots of this shard.
+    pub(crate) slots: SlotSet,
+    /// What the keys of tenants are derived from.
+    pub(crate) secret: KeySecret,
+    /// Keys of the tenants, by position.
+    pub(crate) keys: Vec<TenantKeys>,
+    pub(crate) limits: LabelLimits,
+    /// Records on their way into the log.
+    pub(crate) group: Group,
+    /// Newest sample per tenant in the group.
+    pub(crate) newest: Newest,
+    /// Series the series file does not have yet.
+    pub(crate) new_series: Vec<NewSeries>,
+    /// Number of the next series in the log.
+    pub(crate) next_id: u64,
+    /// Buffers for what is sent on.
+    pub(crate) home: Home,
+}
+
+/// What is to be sent to other shards: spellings whose owner is somebody else.
+#[derive(Debug, Default)]
+pub(crate) struct SentOn {
+    regions: Vec<u8>,
+    items: Vec<Item>,
+    samples: Vec<Sample>,
+}
+
+impl SentOn {
+    fn push(&mut self, key: u128, region: &[u8], samples: &[Sample]) {
+        let at = self.regions.len() as u32;
+        self.regions.extend_from_slice(region);
+        let first = self.samples.len() as u32;
+        self.samples.extend_from_slice(samples);
+        let (end, last) = (self.regions.len() as u32, self.samples.len() as u32);
+        self.items.push(Item { key, region: at..end, samples: first..last });
+    }
+
+    /// Whether there is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The batches, each with its owner among `shards`.
+    pub(crate) fn batches(self, batch: &Batch, home: &Home, shards: u16) -> Vec<(u16, Batch)> {
+        let bytes: Loan = home.lend(self.regions);
+        let mut out: Vec<(u16, Batch)> = Vec::new();
+        for item in self.items {
+            let owner = slots::owner(slots::slot(item.key), shards);
+            let at = match out.iter().position(|(o, _)| *o == owner) {
+                Some(at) => at,
+                None => {
+                    out.push((owner, batch.empty_like(bytes.clone())));
+                    out.len() - 1
+                }
+            };
+            let target = &mut out[at].1;
+            let from = target.samples.len() as u32;
+            let source = item.samples.start as usize..item.samples.end as usize;
+            target.samples.extend_from_slice(&self.samples[source]);
+            let samples = from..target.samples.len() as u32;
+            target.items.push(Item { samples, ..item });
+        }
+        out
+    }
+}
+
+/// Where the samples of an item go.
+enum Found {
+    Here(SeriesIndex),
+    Elsewhere(u128, Box<[u8]>),
+    OutOfBounds,
+    Bad(BadSeries),
+}
+
+impl Applier {
+    /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
+    pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
+        let mut written = Written::default();
+        let tenant = self.tenant(&batch.tenant);
+        let min_t = self.head.tenants[tenant as usize].cut_ms;
+        let bounds = Bounds { min_t, max_t: batch.max_t };
+        let mut span = (i64::MAX, i64::MIN);
+        for item in &batch.items {
+            let region = &batch.bytes[item.region.start as usize..item.region.end as usize];
+            let samples = &batch.samples[item.samples.start as usize..item.samples.end as usize];
+            let found = match self.head.find(item.key) {
+                Some(index) => Found::Here(index),
+                // No series is made for samples that are refused anyway.
+                None if !samples.iter().any(|s| bounds.hold(s.t)) => Found::OutOfBounds,
+                None => self.find_by_labels(item.key, region, tenant, &mut written),
+            };
+            match found {
+                Found::Here(index) => {
+                    self.append(index, samples, bounds, region, &mut span, &mut written);
+                }
+                Found::OutOfBounds => {
+                    for &sample in samples {
+                        let reason = bounds.refusal(sample.t);
+                        refuse(reason, region, sample, bounds, &mut written);
+                    }
+                }
+                Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
+                Found::Bad(bad) => {
+                    written.bad_series += 1;
+                    written.bad_series_samples += samples.len() as u64;
+                    written.first_bad.get_or_insert(bad);
+                }
+            }
+        }
+        self.account(tenant, span, written.stored);
+        written
+    }
+
+    /// An applier with nothing in it.
+    pub(crate) fn new(slots: SlotSet, secret: KeySecret, limits: LabelLimits) -> Self {
+        Self {
+            head: Head::default(),
+            aliases: Aliases::default(),
+            slots,
+            secret,
+            keys: Vec::new(),
+            limits,
+            group: Group::default(),
+            newest: Newest::new(),
+            new_series: Vec::new(),
+            next_id: 1,
+            home: Home::new(16),
+        }
+    }
+
+    /// A tenant's position; its keys are made when it is new.
+    pub(crate) fn tenant(&mut self, id: &TenantId) -> TenantIndex {
+        let tenant = self.head.tenant(id);
+        if self.keys.len() <= tenant as usize {
+            self.keys.push(self.secret.of(id));
+        }
+        tenant
+    }
+
+    fn append(
+        &mut self,
+        index: SeriesIndex,
+        samples: &[Sample],
+        bounds: Bounds,
+        region: &[u8],
+        span: &mut (i64, i64),
+        written: &mut Written,
+    ) {
+        for &sample in samples {
+            match self.head.append(index, sample, bounds) {
+                Appended::Stored => {
+                    let id = match self.head.cold[index as usize].log_id {
+                        0 => self.announce(index, region),
+                        id => id,
+                    };
+                    self.group.add_sample(id, sample);
+                    *span = (span.0.min(sample.t), span.1.max(sample.t));
+                    written.stored += 1;
+                }
+                Appended::Duplicate => written.duplicates += 1,
+                Appended::Refused(reason) => {
+                    refuse(reason, region, sample, bounds, written);
+                }
+            }
+        }
+    }
+
+    /// Gives a series its number and tells the log its labels.
+    #[cold]
+    fn announce(&mut self, index: SeriesIndex, spelling: &[u8]) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let cold = &mut self.head.cold[index as usize];
+        cold.log_id = id;
+        let tenant = cold.tenant;
+        let mut region = Vec::with_capacity(spelling.len());
+        region::encode(self.head.labels(index), &mut region);
+        let name = self.head.tenants[tenant as usize].id.as_str();
+        self.group.add_series(id, name, &region);
+        self.new_series.push(NewSeries { id, tenant, region: region.into_boxed_slice() });
+        id
+    }
+
+    /// A key nobody knows: a new series, or another spelling.
+    #[cold]
+    fn find_by_labels(
+        &mut self,
+        spelling: u128,
+        region: &[u8],
+        tenant: TenantIndex,
+        written: &mut Written,
+    ) -> Found {
+        if let Some(alias) = self.aliases.find(spelling) {
+            let alias = alias.clone();
+            return self.find_or_make(alias.key, tenant, &alias.region);
+        }
+        let mut canonical = Vec::with_capacity(region.len());
+        match region::canonical(region, &self.limits, &mut canonical) {
+            Err(error) => return Found::Bad(BadSeries::Labels(error)),
+            Ok(repairs) if repairs.sorted || repairs.emptied > 0 => written.repaired += 1,
+            Ok(_) => {}
+        }
+        if canonical == region {
+            return self.find_or_make(spelling, tenant, &canonical);
+        }
+        let key = self.keys[tenant as usize].key(&canonical);
+        let region = canonical.into_boxed_slice();
+        self.aliases.remember(spelling, Alias { key, region: region.clone() });
+        self.find_or_make(key, tenant, &region)
+    }
+
+    fn find_or_make(&mut self, key: u128, tenant: TenantIndex, region: &[u8]) -> Found {
+        if !self.slots.contains(slots::slot(key)) {
+            return Found::Elsewhere(key, region.into());
+        }
+        let index = match self.head.find(key) {
+            Some(index) => index,
+            None => self.head.create(key, tenant, region::canonical_labels(region)),
+        };
+        Found::Here(index)
+    }
+
+    /// Keeps the books of a tenant after a batch.
+    fn account(&mut self, tenant: TenantIndex, span: (i64, i64), stored: u64) {
+        if stored == 0 {
+            return;
+        }
+        let owner = &mut self.head.tenants[tenant as usize];
+        owner.oldest_ms = owner.oldest_ms.min(span.0);
+        owner.newest_ms = owner.newest_ms.max(span.1);
+        owner.samples += stored;
+        let newest = self.newest.entry(tenant).or_insert(span.1);
+        *newest = span.1.max(*newest);
+    }
+}
+
+#[cold]
+fn refuse(reason: Refusal, region: &[u8], sample: Sample, bounds: Bounds, written: &mut Written) {
+    written.refused[reason as usize] += 1;
+    written.first_refused.get_or_insert_with(|| RefusedSample {
+        reason,
+        region: region.to_vec(),
+        sample,
+        bounds: (bounds.min_t, bounds.max_t),
+    });
+}

@@ -1,0 +1,262 @@
+//! Group commit: one write in flight, the next group is whatever arrived meanwhile.
+//!
+//! ## Order
+//! apply -> open group -> sealed block -> written -> flushed -> answers. An answer waits for the
+//! block that was open when its batch was applied, and if nothing was new in the batch, for what
+//! was in flight: a duplicate may be the echo of a sample whose flush is still to come.
+//!
+//! ## Crash
+//! What was answered is in a flushed block. What was applied and not answered may or may not be
+//! found again; its sender was told nothing and comes again.
+//!
+//! ## When the device refuses
+//! The log has tried a fresh segment and failed. The shard then answers 503 to every write until
+//! the next start. Samples in the head that the log does not have are never answered as duplicates.
+
+use std::collections::VecDeque;
+
+use crate::rt::channel::{mpsc, oneshot};
+use crate::rt::clock::Clock;
+use crate::rt::storage::Storage;
+use crate::shard::Shard;
+use crate::shard::apply::SentOn;
+use crate::shard::wal::record::CutRecord;
+use crate::shard::wal::series_file::SeriesFile;
+use crate::shard::wal::writer::{Log, LogError, LogStats, Sealed};
+use crate::shard::write::{Batch, Unavailable, Written};
+
+/// Bytes in the open group above which batches are turned away.
+const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Who waits for a block.
+#[derive(Debug)]
+enum Waiter {
+    Answer(mpsc::UnboundedSender<Written>, Written),
+    Notice(oneshot::Sender<Result<(), Unavailable>>),
+}
+
+/// Which blocks are durable, and who waits for which.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    /// Number the open group will get.
+    open_seq: u64,
+    /// Number of the block being written.
+    in_flight: Option<u64>,
+    waiting: VecDeque<(u64, Waiter)>,
+    truncate: bool,
+    failed: Option<Unavailable>,
+    stats: LogStats,
+}
+
+impl Commits {
+    /// Nothing is waiting; the first group gets `next_seq`.
+    pub(crate) fn new(next_seq: u64) -> Self {
+        Self {
+            open_seq: next_seq,
+            in_flight: None,
+            waiting: VecDeque::new(),
+            truncate: false,
+            failed: None,
+            stats: LogStats::default(),
+        }
+    }
+
+    /// Whether writes are turned away, and why.
+    pub(crate) fn failed(&self) -> Option<Unavailable> {
+        self.failed
+    }
+
+    /// Figures of the log, as of the last commit.
+    pub(crate) fn stats(&self) -> LogStats {
+        self.stats
+    }
+
+    /// The block that makes durable all that is applied by now; `None` when all of it is.
+    fn waits_for(&self, group_is_empty: bool) -> Option<u64> {
+        if group_is_empty { self.in_flight } else { Some(self.open_seq) }
+    }
+
+    fn release(&mut self, durable: u64) {
+        while self.waiting.front().is_some_and(|(seq, _)| *seq <= durable) {
+            match self.waiting.pop_front() {
+                Some((_, Waiter::Answer(reply, written))) => drop(reply.send(written)),
+                Some((_, Waiter::Notice(notice))) => drop(notice.send(Ok(()))),
+                None => {}
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: Unavailable) {
+        self.failed = Some(reason);
+        self.in_flight = None;
+        for (_, waiter) in self.waiting.drain(..) {
+            match waiter {
+                Waiter::Answer(reply, written) => {
+                    let unavailable = Some(reason);
+                    drop(reply.send(Written { unavailable, ..written }));
+                }
+                Waiter::Notice(notice) => drop(notice.send(Err(reason))),
+            }
+        }
+    }
+}
+
+impl<S: Storage> Shard<S> {
+    /// Applies a batch; its answer follows when it is durable. Returns what belongs to other
+    /// shards: the caller sends it, and answers [`Unavailable::NoRoom`] for what it cannot send.
+    pub(crate) fn write(&self, batch: Batch) -> Vec<(u16, Batch)> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let turned_away = match state.commits.failed {
+            Some(reason) => Some(reason),
+            None if state.applier.group.len_bytes() > GROUP_BYTES_MAX => Some(Unavailable::NoRoom),
+            None => None,
+        };
+        if let Some(reason) = turned_away {
+            drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+            return Vec::new();
+        }
+        let mut sent_on = SentOn::default();
+        let mut written = state.applier.apply(&batch, &mut sent_on);
+        let onward = if sent_on.is_empty() {
+            Vec::new()
+        } else {
+            sent_on.batches(&batch, &state.applier.home, self.shards)
+        };
+        written.sent_on = onward.len() as u32;
+        let Batch { bytes, reply, .. } = batch;
+        drop(bytes);
+        match state.commits.waits_for(state.applier.group.is_empty()) {
+            None => drop(reply.send(written)),
+            Some(seq) if self.answers_wait => {
+                state.commits.waiting.push_back((seq, Waiter::Answer(reply, written)));
+            }
+            Some(_) => drop(reply.send(written)),
+        }
+        self.work.raise();
+        onward
+    }
+
+    /// Logs a cut; returns when it is durable.
+    pub(crate) async fn log_cut(&self, cut: &CutRecord) -> Result<(), Unavailable> {
+        let done = {
+            let mut state = self.state.borrow_mut();
+            if let Some(reason) = state.commits.failed {
+                return Err(reason);
+            }
+            state.applier.group.add_cut(cut);
+            let (notice, done) = oneshot::channel();
+            let seq = state.commits.open_seq;
+            state.commits.waiting.push_back((seq, Waiter::Notice(notice)));
+            done
+        };
+        self.work.raise();
+        done.await.unwrap_or(Err(Unavailable::Stopping))
+    }
+
+    /// Asks for segments to be let go whose samples are all cut.
+    pub(crate) fn request_truncation(&self) {
+        self.state.borrow_mut().commits.truncate = true;
+        self.work.raise();
+    }
+
+    /// Writes the log for as long as the shard lives, or until the device refuses.
+    pub(crate) async fn commit_loop(
+        &self,
+        mut log: Log<S>,
+        mut series: SeriesFile<S>,
+        clock: &Clock,
+    ) -> LogError {
+        let mut sealed = Sealed::default();
+        loop {
+            self.work.wait().await;
+            if let Err(error) = self.commit_all(&mut log, &mut series, &mut sealed, clock).await {
+                self.state.borrow_mut().commits.fail(Unavailable::LogFailed);
+                return error;
+            }
+        }
+    }
+
+    /// Commits group after group until there is nothing left to do.
+    async fn commit_all(
+        &self,
+        log: &mut Log<S>,
+        series: &mut SeriesFile<S>,
+        sealed: &mut Sealed,
+        clock: &Clock,
+    ) -> Result<(), LogError> {
+        loop {
+            let wall_ms = clock.wall_ms();
+            if self.seal(sealed, series) {
+                let seq = log.commit(sealed, wall_ms).await?;
+                let mut state = self.state.borrow_mut();
+                state.commits.in_flight = None;
+                state.commits.stats = log.stats();
+                state.commits.release(seq);
+            } else if self.take_truncation() {
+                self.truncate_log(log, series, sealed, clock).await?;
+            } else {
+                return Ok(());
+            }
+            if series.wants_flush() {
+                series.flush(wall_ms).await?;
+            }
+        }
+    }
+
+    /// Seals the open group. Series that are new in it go to the series file as well.
+    fn seal(&self, sealed: &mut Sealed, series: &mut SeriesFile<S>) -> bool {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.applier.group.is_empty() {
+            return false;
+        }
+        sealed.fill(&mut state.applier.group, &mut state.applier.newest);
+        for new in state.applier.new_series.drain(..) {
+            let tenant = state.applier.head.tenants[new.tenant as usize].id.as_str();
+            series.add(new.id, tenant, &new.region);
+        }
+        state.commits.in_flight = Some(state.commits.open_seq);
+        state.commits.open_seq += 1;
+        true
+    }
+
+    fn take_truncation(&self) -> bool {
+        std::mem::take(&mut self.state.borrow_mut().commits.truncate)
+    }
+
+    /// Lets segments go. First all that only they hold is made durable elsewhere: the series in
+    /// the series file, the cuts in a block of their own.
+    async fn truncate_log(
+        &self,
+        log: &mut Log<S>,
+        series: &mut SeriesFile<S>,
+        sealed: &mut Sealed,
+        clock: &Clock,
+    ) -> Result<(), LogError> {
+        let wall_ms = clock.wall_ms();
+        series.flush(wall_ms).await?;
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            for cut in state.cuts.records() {
+                state.applier.group.add_cut(&cut);
+            }
+        }
+        if self.seal(sealed, series) {
+            let seq = log.commit(sealed, wall_ms).await?;
+            let mut state = self.state.borrow_mut();
+            state.commits.in_flight = None;
+            state.commits.release(seq);
+        }
+        series.flush(wall_ms).await?;
+        let covered = {
+            let state = self.state.borrow();
+            let tenants = &state.applier.head.tenants;
+            tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect::<Vec<i64>>()
+        };
+        let gone =
+            log.truncate(|tenant, t| covered.get(tenant as usize).is_some_and(|&end| t < end));
+        gone.await.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
+    }
+}

@@ -1,0 +1,201 @@
+//! What becomes of a sample.
+//!
+//! In order and in bounds it is stored. The very same sample again is a counted success, as long
+//! as it can be known: in the open and in the last closed chunk. So a sender may repeat a request
+//! whose answer it did not see. All else is refused by name, and the rest of the request goes on.
+
+use crate::chunk::{Encoding, xor};
+use crate::model::{BLOCK_RANGE_MS, Sample};
+use crate::shard::head::series::{Head, SeriesIndex};
+use crate::shard::head::tail::TailRef;
+
+/// Most samples of a chunk.
+pub(crate) const CHUNK_SAMPLES_MAX: u16 = 120;
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// It is new.
+    Stored,
+    /// It was there before, with the same time and the same bits.
+    Duplicate,
+    /// It is not stored.
+    Refused(Refusal),
+}
+
+/// Why a sample is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Another value is stored for that time.
+    Conflict,
+    /// It is older than the newest of its series.
+    OutOfOrder,
+    /// It lies before the last cut: its range is in finished blocks.
+    TooOld,
+    /// It lies too far ahead of the clock.
+    TooFarInFuture,
+}
+
+impl Refusal {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 4] =
+        [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::TooFarInFuture];
+
+    /// The reason as counters spell it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Conflict => "duplicate_timestamp",
+            Self::OutOfOrder => "out_of_order",
+            Self::TooOld => "out_of_bounds",
+            Self::TooFarInFuture => "too_far_in_future",
+        }
+    }
+}
+
+/// Times a sample may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// First millisecond allowed: the last cut.
+    pub(crate) min_t: i64,
+    /// Last millisecond allowed.
+    pub(crate) max_t: i64,
+}
+
+impl Bounds {
+    /// Whether a time is allowed.
+    pub(crate) fn hold(self, t: i64) -> bool {
+        self.min_t <= t && t <= self.max_t
+    }
+
+    /// Why a time outside is refused.
+    pub(crate) fn refusal(self, t: i64) -> Refusal {
+        if t > self.max_t { Refusal::TooFarInFuture } else { Refusal::TooOld }
+    }
+}
+
+impl Head {
+    /// Appends a sample to a series.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        index: SeriesIndex,
+        sample: Sample,
+        bounds: Bounds,
+    ) -> Appended {
+        let hot = &mut self.hot[index as usize];
+        let open = hot.open;
+        let in_chunk = open.count() > 0
+            && open.count() < CHUNK_SAMPLES_MAX
+            && sample.t > open.last_t()
+            && sample.t <= bounds.max_t
+            && open.last_t() >= bounds.min_t
+            && same_range(open.last_t(), sample.t);
+        if !in_chunk {
+            return self.append_slow(index, sample, bounds);
+        }
+        let mut tail = self.tails.bytes(hot.tail);
+        if open.len_bytes() + xor::MAX_SAMPLE_BYTES > tail.len() {
+            let Some(grown) = self.tails.grow(hot.tail) else {
+                return self.append_slow(index, sample, bounds);
+            };
+            hot.tail = grown;
+            tail = self.tails.bytes(grown);
+        }
+        hot.open.append(tail, sample.t, sample.bits);
+        Appended::Stored
+    }
+
+    /// All that is not the next sample of an open chunk.
+    #[cold]
+    fn append_slow(&mut self, index: SeriesIndex, sample: Sample, bounds: Bounds) -> Appended {
+        if sample.t > bounds.max_t {
+            return Appended::Refused(Refusal::TooFarInFuture);
+        }
+        match self.newest(index) {
+            Some(newest) if sample.t <= newest.t => {
+                return self.append_again(index, sample, newest, bounds);
+            }
+            _ if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
+            _ => {}
+        }
+        self.close_chunk(index);
+        let tail = self.tails.allocate();
+        let hot = &mut self.hot[index as usize];
+        hot.tail = tail;
+        hot.min_t = sample.t;
+        hot.open.append(self.tails.bytes(tail), sample.t, sample.bits);
+        Appended::Stored
+    }
+
+    /// A sample not newer than the newest: the same again, or refused.
+    fn append_again(
+        &mut self,
+        index: SeriesIndex,
+        sample: Sample,
+        newest: Sample,
+        bounds: Bounds,
+    ) -> Appended {
+        let known = if sample.t == newest.t {
+            Some(newest.bits)
+        } else {
+            self.known_value(index, sample.t)
+        };
+        match known {
+            Some(bits) if bits == sample.bits => Appended::Duplicate,
+            Some(_) => Appended::Refused(Refusal::Conflict),
+            None if sample.t < bounds.min_t => Appended::Refused(Refusal::TooOld),
+            None => Appended::Refused(Refusal::OutOfOrder),
+        }
+    }
+
+    /// The newest sample of a series.
+    pub(crate) fn newest(&self, index: SeriesIndex) -> Option<Sample> {
+        let open = self.hot[index as usize].open;
+        if open.count() > 0 {
+            return Some(Sample { t: open.last_t(), bits: open.last_bits() });
+        }
+        self.cold[index as usize].last
+    }
+
+    /// The value at a time, if the open or the last closed chunk holds one.
+    fn known_value(&mut self, index: SeriesIndex, t: i64) -> Option<u64> {
+        let hot = self.hot[index as usize];
+        if hot.open.count() > 0 && t >= hot.min_t {
+            let tail = self.tails.bytes(hot.tail);
+            let len = hot.open.finish(tail);
+            return value_at(&tail[..len], t);
+        }
+        let chunk = self.closed.chunk(self.cold[index as usize].closed)?;
+        if chunk.min_t <= t && t <= chunk.max_t { value_at(chunk.bytes, t) } else { None }
+    }
+
+    /// Closes the open chunk of a series, if there is one.
+    pub(crate) fn close_chunk(&mut self, index: SeriesIndex) {
+        let hot = &mut self.hot[index as usize];
+        let open = std::mem::take(&mut hot.open);
+        if open.count() == 0 {
+            return;
+        }
+        let tail = std::mem::replace(&mut hot.tail, TailRef::NONE);
+        let span = (hot.min_t, open.last_t());
+        let bytes = self.tails.bytes(tail);
+        let len = open.finish(bytes);
+        let cold = &mut self.cold[index as usize];
+        cold.last = Some(Sample { t: open.last_t(), bits: open.last_bits() });
+        cold.closed =
+            self.closed.push(cold.closed, span, open.count(), Encoding::Xor, &bytes[..len]);
+        self.tails.free(tail);
+    }
+}
+
+/// Whether two times lie in one block range; the first is not later than the second.
+#[inline]
+fn same_range(earlier: i64, later: i64) -> bool {
+    earlier.div_euclid(BLOCK_RANGE_MS) == later.div_euclid(BLOCK_RANGE_MS)
+}
+
+fn value_at(chunk: &[u8], t: i64) -> Option<u64> {
+    let samples = xor::Reader::new(chunk).ok()?;
+    let hit = samples.map_while(Result::ok).find(|sample| sample.t >= t)?;
+    (hit.t == t).then_some(hit.bits)
+}

@@ -1,0 +1,173 @@
+//! Series by matchers, chunks by time.
+//!
+//! There is no inverted index in the head: a select walks the series of a tenant and looks each
+//! label up in a memo of what the matchers said of its value. A matcher runs once per distinct
+//! value, and making or dropping a series costs nothing for it.
+//!
+//! A walk may pause between series, but positions and symbols it has seen must not be given to
+//! others meanwhile: [`Head::remove`] is not called while a reader is pinned.
+
+use std::ops::Range;
+
+use crate::chunk::{Chunk, Encoding};
+use crate::model::{Matcher, TimeSpan};
+use crate::shard::head::closed::ClosedRef;
+use crate::shard::head::series::{Head, SeriesIndex};
+use crate::shard::head::symbols::SymbolId;
+
+/// Where a matcher's name stands in a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Unknown,
+    Absent,
+    At(u32),
+}
+
+/// Matchers, and what they have said so far. For one select on one head.
+#[derive(Debug)]
+pub(crate) struct Matching<'m> {
+    matchers: Vec<One<'m>>,
+}
+
+#[derive(Debug)]
+struct One<'m> {
+    matcher: &'m Matcher,
+    without: bool,
+    stands: Vec<Stand>,
+    said: Vec<Option<bool>>,
+}
+
+impl<'m> Matching<'m> {
+    /// Nothing is said yet.
+    pub(crate) fn new(matchers: &'m [Matcher]) -> Self {
+        let one = |matcher: &'m Matcher| One {
+            matcher,
+            without: matcher.matches_empty(),
+            stands: Vec::new(),
+            said: Vec::new(),
+        };
+        Self { matchers: matchers.iter().map(one).collect() }
+    }
+
+    /// Whether every matcher holds for a series.
+    pub(crate) fn holds(&mut self, head: &Head, index: SeriesIndex) -> bool {
+        let (shape, names, values) = head.label_ids(index);
+        self.matchers.iter_mut().all(|one| match one.stand(head, shape, names) {
+            Stand::At(at) => one.says(head, values[at as usize]),
+            _ => one.without,
+        })
+    }
+}
+
+impl One<'_> {
+    fn stand(&mut self, head: &Head, shape: u32, names: &[SymbolId]) -> Stand {
+        let shape = shape as usize;
+        if self.stands.len() <= shape {
+            self.stands.resize(shape + 1, Stand::Unknown);
+        }
+        if self.stands[shape] == Stand::Unknown {
+            let name = self.matcher.name();
+            let at = names.iter().position(|&n| head.symbols.text(n) == name);
+            self.stands[shape] = at.map_or(Stand::Absent, |at| Stand::At(at as u32));
+        }
+        self.stands[shape]
+    }
+
+    fn says(&mut self, head: &Head, value: SymbolId) -> bool {
+        let at = value as usize;
+        if self.said.len() <= at {
+            self.said.resize((at + 1).max(head.symbols.bound()), None);
+        }
+        let matcher = self.matcher;
+        *self.said[at].get_or_insert_with(|| matcher.matches(head.symbols.text(value)))
+    }
+}
+
+/// Copies of the chunks of one series, in order of time. Used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    bytes: Vec<u8>,
+    chunks: Vec<(Encoding, TimeSpan, Range<usize>)>,
+    links: Vec<ClosedRef>,
+}
+
+impl Copied {
+    /// The chunks.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Chunk<'_>> + Clone {
+        self.chunks.iter().map(|(encoding, span, range)| Chunk {
+            encoding: *encoding,
+            min_t: span.min,
+            max_t: span.max,
+            bytes: &self.bytes[range.clone()],
+        })
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Forgets the chunks.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.chunks.clear();
+    }
+
+    fn push(&mut self, encoding: Encoding, span: TimeSpan, bytes: &[u8]) {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.chunks.push((encoding, span, from..self.bytes.len()));
+    }
+}
+
+impl Head {
+    /// Whether a series has a chunk that meets the span.
+    pub(crate) fn has_samples(&self, index: SeriesIndex, span: TimeSpan) -> bool {
+        let hot = &self.hot[index as usize];
+        let open = TimeSpan { min: hot.min_t, max: hot.open.last_t() };
+        if hot.open.count() > 0 && open.overlaps(span) {
+            return true;
+        }
+        let mut link = self.cold[index as usize].closed;
+        while let Some(chunk) = self.closed.chunk(link) {
+            if chunk.max_t < span.min {
+                return false;
+            }
+            if chunk.min_t <= span.max {
+                return true;
+            }
+            link = chunk.before;
+        }
+        false
+    }
+
+    /// Copies the chunks of a series that meet the span, oldest first. The open chunk is copied as
+    /// far as it has come.
+    pub(crate) fn copy_chunks(&mut self, index: SeriesIndex, span: TimeSpan, out: &mut Copied) {
+        out.clear();
+        let mut links = std::mem::take(&mut out.links);
+        links.clear();
+        let mut link = self.cold[index as usize].closed;
+        while let Some(chunk) = self.closed.chunk(link) {
+            if chunk.max_t < span.min {
+                break;
+            }
+            if chunk.min_t <= span.max {
+                links.push(link);
+            }
+            link = chunk.before;
+        }
+        for chunk in links.iter().rev().filter_map(|&link| self.closed.chunk(link)) {
+            let chunk_span = TimeSpan { min: chunk.min_t, max: chunk.max_t };
+            out.push(chunk.encoding, chunk_span, chunk.bytes);
+        }
+        out.links = links;
+        let hot = self.hot[index as usize];
+        let open = TimeSpan { min: hot.min_t, max: hot.open.last_t() };
+        if hot.open.count() > 0 && open.overlaps(span) {
+            let tail = self.tails.bytes(hot.tail);
+            let len = hot.open.finish(tail);
+            out.push(Encoding::Xor, open, &tail[..len]);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The head against a naive map.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::chunk::xor;
+use crate::model::{Sample, TenantId, TimeSpan};
+use crate::shard::head::append::Bounds;
+use crate::shard::head::read::Copied;
+use crate::shard::head::{Appended, Head, Refusal};
+
+const HOUR: i64 = 3_600_000;
+const OPEN: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
+
+fn labels(n: usize) -> Vec<(String, String)> {
+    vec![("__name__".into(), "m".into()), ("n".into(), n.to_string())]
+}
+
+fn pairs(labels: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+}
+
+fn stored(head: &mut Head, index: u32) -> Vec<Sample> {
+    let mut copied = Copied::default();
+    head.copy_chunks(index, TimeSpan::ALL, &mut copied);
+    let mut all = Vec::new();
+    for chunk in copied.iter() {
+        let samples: Result<Vec<Sample>, _> =
+            xor::Reader::new(chunk.bytes).expect("a chunk").collect();
+        let samples = samples.expect("whole samples");
+        assert!(samples.len() <= 120);
+        assert_eq!((samples[0].t, samples[samples.len() - 1].t), (chunk.min_t, chunk.max_t));
+        let ranges = samples.iter().map(|s| s.t.div_euclid(2 * HOUR));
+        assert_eq!(ranges.clone().min(), ranges.max(), "a chunk lies in one range");
+        all.extend(samples);
+    }
+    all
+}
+
+/// What the head must do, said plainly.
+#[derive(Default)]
+struct Oracle {
+    samples: BTreeMap<i64, u64>,
+}
+
+impl Oracle {
+    fn append(&mut self, sample: Sample, bounds: Bounds) -> Appended {
+        let newest = self.samples.keys().next_back().copied();
+        if sample.t > bounds.max_t {
+            return Appended::Refused(Refusal::TooFarInFuture);
+        }
+        match self.samples.get(&sample.t) {
+            Some(&bits) if bits == sample.bits => return Appended::Duplicate,
+            Some(_) => return Appended::Refused(Refusal::Conflict),
+            None if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
+            None if newest.is_some_and(|n| sample.t < n) => {
+                return Appended::Refused(Refusal::OutOfOrder);
+            }
+            None => {}
+        }
+        self.samples.insert(sample.t, sample.bits);
+        Appended::Stored
+    }
+}
+
+proptest! {
+    #[test]
+    fn appends_do_what_the_map_does(
+        steps in proptest::collection::vec((0..3_usize, -2..20_i64, 0..3_u64), 1..400),
+        spread in prop_oneof![Just(1_000_i64), Just(60_000), Just(HOUR)],
+    ) {
+        let mut head = Head::default();
+        let tenant = head.tenant(&TenantId::new("t").expect("a tenant"));
+        let mut oracles: Vec<Oracle> = (0..3).map(|_| Oracle::default()).collect();
+        let series: Vec<u32> =
+            (0..3).map(|n| head.create(n as u128 + 1, tenant, pairs(&labels(n)))).collect();
+        let mut now = [0_i64; 3];
+        for (n, step, value) in steps {
+            let t = now[n] + step * spread;
+            now[n] = now[n].max(t);
+            let sample = Sample { t, bits: (value as f64).to_bits() };
+            let bounds = Bounds { min_t: i64::MIN, max_t: 3 * 200 * HOUR };
+            let got = head.append(series[n], sample, bounds);
+            let want = oracles[n].append(sample, bounds);
+            // What lies further back than the last closed chunk cannot be known.
+            let forgotten = got == Appended::Refused(Refusal::OutOfOrder)
+                && matches!(want, Appended::Duplicate | Appended::Refused(Refusal::Conflict));
+            prop_assert!(got == want || forgotten, "{sample:?}: {got:?}, want {want:?}");
+        }
+        for n in 0..3 {
+            let want: Vec<Sample> =
+                oracles[n].samples.iter().map(|(&t, &bits)| Sample { t, bits }).collect();
+            prop_assert_eq!(stored(&mut head, series[n]), want);
+        }
+    }
+}
+
+#[test]
+fn a_known_key_is_found_in_any_order() {
+    let mut head = Head::default();
+    let tenant = head.tenant(&TenantId::new("t").expect("a tenant"));
+    let key = |n: usize| (n as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    let made: Vec<u32> =
+        (1..5000).map(|n| head.create(key(n), tenant, pairs(&labels(n)))).collect();
+    for round in 0..3 {
+        for (n, &index) in (1..5000).zip(&made) {
+            assert_eq!(head.find(key(n)), Some(index), "round {round}");
+        }
+    }
+    for (n, &index) in (1..5000).zip(&made).rev().step_by(7) {
+        assert_eq!(head.find(key(n)), Some(index));
+    }
+    assert_eq!(head.find(key(5000)), None);
+}
+
+#[test]
+fn a_truncation_leaves_what_is_newer_and_nothing_of_the_rest() {
+    let mut head = Head::default();
+    let tenant = head.tenant(&TenantId::new("t").expect("a tenant"));
+    for round in 0..20_i64 {
+        let start = round * 2 * HOUR;
+        for n in 0..100_usize {
+            let name = labels(n + 100 * (round as usize % 3));
+            let key = (n + 100 * round as usize) as u128 + 1;
+            let index = head.create(key, tenant, pairs(&name));
+            for i in 0..10 {
+                let sample = Sample::new(start + i * 15_000, 1.0);
+                assert_eq!(head.append(index, sample, OPEN), Appended::Stored);
+            }
+        }
+        let members = head.tenants[tenant as usize].members.clone();
+        let mut kept = Vec::new();
+        for &index in &members {
+            if head.truncate_series(index, start).is_some() {
+                kept.push(index);
+            }
+        }
+        head.end_truncation(tenant, members.len(), kept, start);
+        assert_eq!(head.len(), 100, "only the series of this round");
+        assert_eq!(head.tenants[tenant as usize].members.len(), 100);
+    }
+    assert!(head.symbols.bound() < 450, "{} symbols", head.symbols.bound());
+    assert!(head.keys.len() <= 200, "{} positions", head.keys.len());
+}

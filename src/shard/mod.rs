@@ -1,0 +1,100 @@
+//! What one core owns: a shard of the series, its log and its head.
+//!
+//! ```text
+//!            write::Batch                          message::Ask
+//!                 |                                     |
+//!   apply   head <+> open group      select, labels   head (pinned)
+//!                 |                                     |
+//!   commit   sealed block -> log -> flushed -> answers  |
+//!                 |                                     |
+//!   flush    closed chunks of a cut range -> block -> cut record -> truncate
+//! ```
+//!
+//! A shard is touched by its own core only: there is no lock here and nothing is shared but the
+//! buffers lent by [`crate::rt::mesh`]. Everything runs as tasks of one core; between two awaits a
+//! task has the shard to itself.
+//!
+//! - [`write`], [`message`]: what a shard can be asked. - [`apply`], [`alias`]: a batch meets the
+//!   head. - [`commit`]: group commit. - [`recover`]: from the logs to a head. - [`cuts`],
+//!   [`slots`]: what is in blocks, who owns what. - [`head`], [`wal`]: they do not know each other.
+//!
+//! ## Promises
+//! An answer leaves only after a flush that covers every sample it speaks of. A sample that was
+//! answered for is found after any crash, once.
+//!
+//! ## Crash
+//! A broken invariant in apply, commit, cut or truncate aborts the process: restart and replay are
+//! the tested path.
+
+use std::cell::RefCell;
+
+use crate::decode::region::LabelLimits;
+use crate::model::KeySecret;
+use crate::rt::storage::Storage;
+use crate::shard::apply::Applier;
+use crate::shard::commit::Commits;
+use crate::shard::cuts::Cuts;
+use crate::stdx::signal::Signal;
+
+pub(crate) mod alias;
+pub(crate) mod apply;
+pub(crate) mod commit;
+pub(crate) mod cuts;
+pub(crate) mod head;
+pub(crate) mod recover;
+pub mod message;
+pub mod slots;
+pub(crate) mod wal;
+pub mod write;
+
+#[cfg(test)]
+mod tests;
+
+/// Who a shard is and how it behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its number.
+    pub shard: u16,
+    /// The ways the slots were dealt so far, oldest first; the last one holds now.
+    pub generations: Vec<Generation>,
+    /// The data directory's number.
+    pub node: [u8; 16],
+    /// What keys are derived from.
+    pub secret: KeySecret,
+    /// Limits of label sets.
+    pub limits: LabelLimits,
+    /// Whether answers wait for the flush.
+    pub answers_wait: bool,
+    /// Size of a log segment in bytes.
+    pub segment_bytes: u64,
+    /// Spare segments kept ready.
+    pub spare_segments: usize,
+    /// Source of epochs: random numbers nobody can guess.
+    pub epochs: fn() -> u64,
+}
+
+/// A way of dealing the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number; later ones are higher.
+    pub number: u64,
+    /// Among how many shards.
+    pub shards: u16,
+}
+
+/// One shard. Lives on one core.
+#[derive(Debug)]
+pub(crate) struct Shard<S: Storage> {
+    storage: S,
+    shards: u16,
+    answers_wait: bool,
+    state: RefCell<State>,
+    work: Signal,
+}
+
+#[derive(Debug)]
+struct State {
+    applier: Applier,
+    commits: Commits,
+    cuts: Cuts,
+}

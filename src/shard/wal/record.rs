@@ -1,0 +1,341 @@
+//! What a commit block holds: series, samples and cuts, coded against the block alone.
+//!
+//! Losing a block must cost that block and no other. So nothing in a payload refers to an earlier
+//! one but the number of a series, and the labels behind a number are also in the series file.
+//!
+//! ## Format
+//! A payload is a run of sections: `u8 kind · u32le length · bytes`.
+//!
+//! ```text
+//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them
+//! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
+//! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
+//!
+//! control     bits 0-3  n: bytes of the value that follow, big-endian from the top; the rest is 0
+//!             bits 4-5  id    0 one more than the last   1 the last   2 a step follows
+//!             bits 6-7  time  0 the last   1 a step follows   2 the step before, once more
+//! ```
+//!
+//! The first sample of a block steps from id 0 and time 0. A counter or a small whole number has
+//! few bytes that are not zero: a scrape in order costs two to five bytes a sample. Samples of
+//! other kinds get sections of their own; a kind the reader does not know stops it, because
+//! skipping it would lose data silently.
+
+use ulid::Ulid;
+
+use crate::model::Sample;
+use crate::stdx::varint;
+
+const SERIES: u8 = 1;
+const SAMPLES: u8 = 2;
+const CUTS: u8 = 3;
+
+const ID_NEXT: u8 = 0;
+const ID_SAME: u8 = 1 << 4;
+const ID_STEP: u8 = 2 << 4;
+const TIME_SAME: u8 = 0;
+const TIME_STEP: u8 = 1 << 6;
+const TIME_REPEAT: u8 = 2 << 6;
+
+/// A cut: every sample of the tenant before `end_ms` in these slots lies in finished blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CutRecord {
+    /// Whose data.
+    pub(crate) tenant: String,
+    /// First millisecond that is not covered.
+    pub(crate) end_ms: i64,
+    /// The block, or nil when the cut is only told again or the range was empty.
+    pub(crate) block: Ulid,
+    /// The slots it speaks of.
+    pub(crate) slots: [u8; 32],
+}
+
+/// The open group: records on their way into one commit block.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    series: Vec<u8>,
+    samples: Vec<u8>,
+    cuts: Vec<u8>,
+    last_id: u64,
+    last_t: i64,
+    last_step: i64,
+    sample_count: u64,
+}
+
+impl Group {
+    /// Adds a series. It must come before its first sample is committed; within a block the order
+    /// does not matter, for readers take the series first.
+    pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
+        put_series(&mut self.series, id, tenant, region);
+    }
+
+    /// Adds a sample of a series.
+    pub(crate) fn add_sample(&mut self, id: u64, sample: Sample) {
+        let value = sample.bits.to_be_bytes();
+        let kept = 8 - (sample.bits.trailing_zeros() / 8).min(8) as usize;
+        let mut control = kept as u8;
+        let id_step = id.wrapping_sub(self.last_id);
+        control |= match id_step {
+            1 => ID_NEXT,
+            0 => ID_SAME,
+            _ => ID_STEP,
+        };
+        let step = sample.t.wrapping_sub(self.last_t);
+        control |= match step {
+            0 => TIME_SAME,
+            s if s == self.last_step => TIME_REPEAT,
+            _ => TIME_STEP,
+        };
+        self.samples.push(control);
+        if control & 0x30 == ID_STEP {
+            varint::put_i64(&mut self.samples, id_step as i64);
+        }
+        if control & 0xc0 == TIME_STEP {
+            varint::put_i64(&mut self.samples, step);
+        }
+        self.samples.extend_from_slice(&value[..kept]);
+        self.last_id = id;
+        self.last_t = sample.t;
+        if step != 0 {
+            self.last_step = step;
+        }
+        self.sample_count += 1;
+    }
+
+    /// Adds a cut.
+    pub(crate) fn add_cut(&mut self, cut: &CutRecord) {
+        varint::put_bytes(&mut self.cuts, cut.tenant.as_bytes());
+        varint::put_i64(&mut self.cuts, cut.end_ms);
+        self.cuts.extend_from_slice(&cut.block.to_bytes());
+        self.cuts.extend_from_slice(&cut.slots);
+    }
+
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len_bytes() == 0
+    }
+
+    /// Whether a cut is among the records.
+    pub(crate) fn has_cut(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    /// Bytes gathered.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.series.len() + self.samples.len() + self.cuts.len()
+    }
+
+    /// Samples gathered.
+    pub(crate) fn sample_count(&self) -> u64 {
+        self.sample_count
+    }
+
+    /// Appends the payload to `out` and starts anew. Buffers are kept.
+    pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
+        for (kind, section) in
+            [(SERIES, &mut self.series), (CUTS, &mut self.cuts), (SAMPLES, &mut self.samples)]
+        {
+            if !section.is_empty() {
+                put_section(out, kind, section);
+                section.clear();
+            }
+        }
+        (self.last_id, self.last_t, self.last_step, self.sample_count) = (0, 0, 0, 0);
+    }
+}
+
+fn put_section(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn put_series(out: &mut Vec<u8>, id: u64, tenant: &str, region: &[u8]) {
+    varint::put_u64(out, id);
+    varint::put_bytes(out, tenant.as_bytes());
+    varint::put_bytes(out, region);
+}
+
+/// A payload that says what it says of series only; the series file is made of these.
+pub(crate) fn series_payload<'a>(
+    all: impl Iterator<Item = (u64, &'a str, &'a [u8])>,
+    out: &mut Vec<u8>,
+) {
+    let mut section = Vec::new();
+    for (id, tenant, region) in all {
+        put_series(&mut section, id, tenant, region);
+    }
+    put_section(out, SERIES, &section);
+}
+
+/// Receives the records of a payload.
+pub(crate) trait Receive {
+    /// A series got a number.
+    fn series(&mut self, id: u64, tenant: &str, region: &[u8]);
+    /// A sample of a series.
+    fn sample(&mut self, id: u64, sample: Sample);
+    /// A range was cut.
+    fn cut(&mut self, cut: CutRecord);
+}
+
+/// Why a payload with a good checksum cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PayloadError {
+    /// A section of a kind this version does not know.
+    #[error("record kind {0} is not known: the log was written by a newer tidegate; use that one")]
+    UnknownKind(u8),
+    /// The bytes end early or say the impossible.
+    #[error("the payload does not follow the format")]
+    Malformed,
+}
+
+/// Reads a payload. Its checksum was good, so an error is a defect or another version.
+pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
+    while let Some((&kind, rest)) = payload.split_first() {
+        let (len, rest) = rest.split_first_chunk::<4>().ok_or(PayloadError::Malformed)?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let (section, rest) = rest.split_at_checked(len).ok_or(PayloadError::Malformed)?;
+        payload = rest;
+        let done = match kind {
+            SERIES => read_series(section, out),
+            SAMPLES => read_samples(section, out),
+            CUTS => read_cuts(section, out),
+            _ => return Err(PayloadError::UnknownKind(kind)),
+        };
+        done.ok_or(PayloadError::Malformed)?;
+    }
+    Ok(())
+}
+
+fn read_series(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
+    while !bytes.is_empty() {
+        let id = varint::take_u64(&mut bytes)?;
+        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
+        out.series(id, tenant, varint::take_bytes(&mut bytes)?);
+    }
+    Some(())
+}
+
+fn read_samples(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
+    let (mut id, mut t, mut step) = (0_u64, 0_i64, 0_i64);
+    while let Some((&control, rest)) = bytes.split_first() {
+        bytes = rest;
+        match control & 0x30 {
+            ID_NEXT => id = id.wrapping_add(1),
+            ID_SAME => {}
+            ID_STEP => id = id.wrapping_add(varint::take_i64(&mut bytes)? as u64),
+            _ => return None,
+        }
+        match control & 0xc0 {
+            TIME_SAME => {}
+            TIME_STEP => {
+                step = varint::take_i64(&mut bytes)?;
+                t = t.wrapping_add(step);
+            }
+            TIME_REPEAT => t = t.wrapping_add(step),
+            _ => return None,
+        }
+        let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
+        bytes = rest;
+        let mut value = [0; 8];
+        value.get_mut(..kept.len())?.copy_from_slice(kept);
+        out.sample(id, Sample { t, bits: u64::from_be_bytes(value) });
+    }
+    Some(())
+}
+
+fn read_cuts(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
+    while !bytes.is_empty() {
+        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?.to_owned();
+        let end_ms = varint::take_i64(&mut bytes)?;
+        let (ulid, rest) = bytes.split_first_chunk::<16>()?;
+        let (slots, rest) = rest.split_first_chunk::<32>()?;
+        bytes = rest;
+        out.cut(CutRecord { tenant, end_ms, block: Ulid::from_bytes(*ulid), slots: *slots });
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::STALE_NAN_BITS;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Seen {
+        series: Vec<(u64, String, Vec<u8>)>,
+        samples: Vec<(u64, Sample)>,
+        cuts: Vec<CutRecord>,
+    }
+
+    impl Receive for Seen {
+        fn series(&mut self, id: u64, tenant: &str, region: &[u8]) {
+            self.series.push((id, tenant.into(), region.into()));
+        }
+        fn sample(&mut self, id: u64, sample: Sample) {
+            self.samples.push((id, sample));
+        }
+        fn cut(&mut self, cut: CutRecord) {
+            self.cuts.push(cut);
+        }
+    }
+
+    fn value_bits() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            (0..1000_i32).prop_map(|i| f64::from(i).to_bits()),
+            Just(0),
+            Just((-0.0_f64).to_bits()),
+            Just(STALE_NAN_BITS)
+        ]
+    }
+
+    fn a_sample() -> impl Strategy<Value = (u64, Sample)> {
+        let id = prop_oneof![0..5_u64, any::<u64>()];
+        let t = prop_oneof![Just(1000), Just(2000), Just(3000), any::<i64>()];
+        (id, t, value_bits()).prop_map(|(id, t, bits)| (id, Sample { t, bits }))
+    }
+
+    proptest! {
+        #[test]
+        fn a_group_comes_back(
+            samples in proptest::collection::vec(a_sample(), 0..50),
+            series in proptest::collection::vec((any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5),
+            end_ms in any::<i64>(),
+        ) {
+            let cut = CutRecord { tenant: "t".into(), end_ms, block: Ulid::nil(), slots: [3; 32] };
+            let mut group = Group::default();
+            let mut out = Vec::new();
+            for round in 0..2 {
+                for (id, tenant, region) in &series {
+                    group.add_series(*id, tenant, region);
+                }
+                for (id, sample) in &samples {
+                    group.add_sample(*id, *sample);
+                }
+                group.add_cut(&cut);
+                out.clear();
+                group.seal(&mut out);
+                prop_assert!(group.is_empty(), "round {round}");
+            }
+            let mut seen = Seen::default();
+            read_payload(&out, &mut seen).expect("a readable payload");
+            prop_assert_eq!(seen, Seen { series, samples, cuts: vec![cut] });
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_nothing_else(bytes in any::<Vec<u8>>()) {
+            let _ = read_payload(&bytes, &mut Seen::default());
+        }
+    }
+
+    #[test]
+    fn a_scrape_in_order_is_small() {
+        let mut group = Group::default();
+        for id in 0..1000 {
+            group.add_sample(id + 1, Sample::new(1_700_000_000_000, 42.0));
+        }
+        assert!(group.len_bytes() <= 3 * 1000 + 20, "{}", group.len_bytes());
+    }
+}

@@ -1,0 +1,375 @@
+//! Finished blocks on their way to the bucket, and what may be deleted after.
+//!
+//! A block directory that was flushed, synced and verified is offered to the [`Shipper`]. It
+//! uploads the files, looks at each, makes the block visible with `meta.json`, looks at all of it
+//! again, and only then says [`Shipped`]. Intake never waits for any of it.
+//!
+//! | file | is |
+//! |---|---|
+//! | `queue` | which block when: order, pauses (pure) |
+//! | `upload` | which step when: the closed list [`Step`] (pure) |
+//! | `meta` | the block on disk; its `meta.json` in the bucket |
+//! | `state` | `thanos.shipper.json` |
+//! | `job` | does the steps |
+//! | `retain` | what may be deleted |
+//!
+//! ## Promises
+//! A block is visible in the bucket whole or not at all, and once: whatever step a crash cuts off,
+//! the next run finds out what is there and finishes it. A block that cannot be uploaded is tried
+//! for ever. Nothing local is deleted here; [`deletable`] says what may be, and never a block that
+//! was not seen whole in the bucket.
+//!
+//! ## Limits
+//! Up to [`Settings::uploads_at_once`] parts of an upload are in memory (a part is the bucket's
+//! `part_size`).
+//!
+//! ## Metrics
+//! [`Progress`]: `thanos_shipper_uploads_total`, `thanos_shipper_upload_failures_total`,
+//! `thanos_shipper_corrupted_blocks_total`,
+//! `thanos_objstore_bucket_last_successful_upload_time`, and the backlog.
+
+mod job;
+mod meta;
+mod queue;
+mod retain;
+mod state;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, timeout};
+use ulid::Ulid;
+
+use crate::bucket::Bucket;
+use crate::rt::channel::{mpsc, watch};
+use crate::ship::job::Job;
+use crate::ship::state::State;
+
+pub use job::{COPY_AGE_MS_MAX, HashFunc, Terms, Trouble};
+pub use meta::BlockError;
+pub use queue::{Backlog, Next, Outcome, Queue};
+pub use retain::{Kept, Pruned, Pruner, Retention, deletable};
+pub use state::STATE_FILE;
+pub use upload::{Step, Unfaithful};
+
+/// Longest wait at a stop for uploads to reach the end of their step. A step that is cut off
+/// instead is what a crash does.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How to ship.
+#[derive(Clone)]
+pub struct Settings {
+    /// Uploads at once, each of another tenant.
+    pub uploads_at_once: usize,
+    /// What holds for each of them.
+    pub terms: Terms,
+    /// Feeds the jitter of pauses.
+    pub seed: u64,
+}
+
+/// What the shipper is asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// A finished block directory. At start all that exist are offered; those in the bucket are
+    /// answered with [`Shipped`] at once.
+    Offer(PathBuf),
+    /// A block directory that was deleted.
+    Forget(PathBuf),
+}
+
+/// A block that is verified to be in the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shipped {
+    /// Its local directory.
+    pub dir: PathBuf,
+    /// Its ULID in the bucket; none if it has no samples and stays out.
+    pub copy: Option<Ulid>,
+}
+
+/// What was shipped and what waits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Blocks shipped by this process.
+    pub uploads_total: u64,
+    /// Attempts that failed.
+    pub failures_total: u64,
+    /// Those that failed because the local block is damaged, and uploads that panicked.
+    pub damaged_total: u64,
+    /// When the last block was shipped.
+    pub last_shipped_ms: Option<i64>,
+    /// What the last failure said, until the next success.
+    pub last_trouble: Option<String>,
+    /// What waits.
+    pub backlog: Backlog,
+}
+
+/// The uploads of one process.
+pub struct Shipper {
+    bucket: Bucket,
+    settings: Settings,
+    queue: Queue,
+    /// By directory of a tenant.
+    states: BTreeMap<PathBuf, Arc<Mutex<State>>>,
+    /// Those tried before, and what their upload remembers.
+    jobs: BTreeMap<PathBuf, Job>,
+    running: JoinSet<Attempt>,
+    running_dirs: BTreeMap<task::Id, PathBuf>,
+    shipped: mpsc::Sender<Shipped>,
+    progress: watch::Sender<Progress>,
+    begun: Instant,
+}
+
+/// An attempt that ended.
+struct Attempt {
+    dir: PathBuf,
+    job: Option<Job>,
+    result: Result<Option<Ulid>, Trouble>,
+}
+
+impl Shipper {
+    /// A shipper to a bucket. To be made inside the tokio runtime that will run it.
+    pub fn new(bucket: Bucket, settings: Settings, shipped: mpsc::Sender<Shipped>) -> Self {
+        Self {
+            queue: Queue::new(settings.uploads_at_once, settings.seed),
+            bucket,
+            settings,
+            states: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            running: JoinSet::new(),
+            running_dirs: BTreeMap::new(),
+            shipped,
+            progress: watch::Sender::default(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// Where to look at the progress.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Ships until `stop` turns true, or until all is shipped after the last asker has gone.
+    pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
+        let mut open = true;
+        loop {
+            let next = self.start_all(&stop);
+            if !open && self.queue.is_empty() {
+                return;
+            }
+            let wait = match next {
+                Next::WaitUntil(at_ms) => Some((at_ms - self.now_ms()).max(0).unsigned_abs()),
+                Next::Start(_) | Next::Idle => None,
+            };
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                ask = asks.recv(), if open => match ask {
+                    None => open = false,
+                    Some(Ask::Offer(dir)) => self.offer(dir).await,
+                    Some(Ask::Forget(dir)) => self.forget(&dir).await,
+                },
+                Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => {
+                    self.ended(ended).await;
+                }
+                () = sleep(Duration::from_millis(wait.unwrap_or(0))), if wait.is_some() => {}
+            }
+            let backlog = self.queue.backlog(self.now_ms());
+            self.progress.send_modify(|p| p.backlog = backlog);
+        }
+        let drained = async { while self.running.join_next().await.is_some() {} };
+        if timeout(STOP_TIMEOUT, drained).await.is_err() {
+            self.running.shutdown().await;
+        }
+    }
+
+    /// Milliseconds of a clock that does not step.
+    fn now_ms(&self) -> i64 {
+        self.begun.elapsed().as_millis() as i64
+    }
+
+    fn start_all(&mut self, stop: &watch::Receiver<bool>) -> Next {
+        loop {
+            match self.queue.next(self.now_ms()) {
+                Next::Start(dir) => self.start(dir, stop.clone()),
+                other => return other,
+            }
+        }
+    }
+
+    fn start(&mut self, dir: PathBuf, stop: watch::Receiver<bool>) {
+        let (bucket, terms) = (self.bucket.clone(), self.settings.terms.clone());
+        let state = self.states.get(lane_of(&dir)).map(Arc::clone);
+        let mut job = self.jobs.remove(&dir);
+        let owned = dir.clone();
+        let task = self.running.spawn(async move {
+            let watch =
+                |_| if *stop.borrow() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let result = attempt(&owned, &mut job, &bucket, state, &terms, watch).await;
+            Attempt { dir: owned, job, result }
+        });
+        self.running_dirs.insert(task.id(), dir);
+    }
+
+    async fn offer(&mut self, dir: PathBuf) {
+        let state = match self.state(lane_of(&dir)).await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(?dir, %error, "the reader of the state of uploads panicked");
+                return;
+            }
+        };
+        let named =
+            dir.file_name().and_then(|n| n.to_str()).and_then(|n| Ulid::from_string(n).ok());
+        let Some(ulid) = named else {
+            tracing::error!(?dir, "was offered but is not a block directory");
+            return;
+        };
+        let known = {
+            let state = state.lock().await;
+            state.is_uploaded(ulid).then(|| state.copy_of(ulid))
+        };
+        if known.is_some() {
+            self.tell(Shipped { dir, copy: known }).await;
+            return;
+        }
+        // A damaged block is queued too: its attempt will say so, now and again.
+        let (min_time_ms, size_bytes) = match Job::open(&dir).await {
+            Ok(job) => (job.min_time_ms(), job.size_bytes()),
+            Err(_) => (ulid.timestamp_ms() as i64, 0),
+        };
+        self.queue.offer(&dir, ulid, min_time_ms, size_bytes);
+    }
+
+    async fn forget(&mut self, dir: &Path) {
+        self.queue.forget(dir);
+        self.jobs.remove(dir);
+        let named =
+            dir.file_name().and_then(|n| n.to_str()).and_then(|n| Ulid::from_string(n).ok());
+        let Some((ulid, state)) = named.zip(self.states.get(lane_of(dir))) else { return };
+        let mut state = Arc::clone(state).lock_owned().await;
+        match spawn_blocking(move || state.forget(ulid)).await.map_err(io::Error::other).flatten() {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(?dir, %error, "cannot write the state of uploads"),
+        }
+    }
+
+    /// The state of a tenant's blocks, read on the first use.
+    async fn state(&mut self, lane: &Path) -> Result<Arc<Mutex<State>>, JoinError> {
+        if let Some(state) = self.states.get(lane) {
+            return Ok(Arc::clone(state));
+        }
+        let owned = lane.to_owned();
+        let state = spawn_blocking(move || State::load(&owned)).await?;
+        let state = Arc::new(Mutex::new(state));
+        self.states.insert(lane.to_owned(), Arc::clone(&state));
+        Ok(state)
+    }
+
+    async fn ended(&mut self, ended: Result<(task::Id, Attempt), JoinError>) {
+        let now_ms = self.now_ms();
+        match ended {
+            Ok((id, Attempt { dir, job, result })) => {
+                self.running_dirs.remove(&id);
+                match result {
+                    Ok(copy) => {
+                        self.queue.finished(&dir, Outcome::Shipped, now_ms);
+                        tracing::info!(?dir, ?copy, "block shipped");
+                        let wall_ms = self.settings.terms.clock.wall_ms();
+                        self.progress.send_modify(|p| {
+                            p.uploads_total += u64::from(copy.is_some());
+                            p.last_shipped_ms = copy.map(|_| wall_ms).or(p.last_shipped_ms);
+                            p.last_trouble = None;
+                        });
+                        self.tell(Shipped { dir, copy }).await;
+                    }
+                    Err(trouble) => {
+                        let outcome = trouble.outcome();
+                        self.queue.finished(&dir, outcome, now_ms);
+                        self.count_trouble(&trouble.to_string(), outcome == Outcome::BlockDamaged);
+                        tracing::warn!(?dir, ?outcome, %trouble, "block not shipped, will try again");
+                        // A damaged block is read anew: somebody may have mended it.
+                        if let Some(job) = job.filter(|_| outcome != Outcome::BlockDamaged) {
+                            self.jobs.insert(dir, job);
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let Some(dir) = self.running_dirs.remove(&error.id()) else { return };
+                self.queue.finished(&dir, Outcome::BlockDamaged, now_ms);
+                self.count_trouble(&error.to_string(), true);
+                tracing::error!(?dir, %error, "the upload of a block panicked");
+            }
+        }
+    }
+
+    fn count_trouble(&self, text: &str, damaged: bool) {
+        self.progress.send_modify(|p| {
+            p.failures_total += 1;
+            p.damaged_total += u64::from(damaged);
+            p.last_trouble = Some(text.into());
+        });
+    }
+
+    /// Tells who keeps the list of blocks; if nobody does any more, nobody needs to know.
+    async fn tell(&self, shipped: Shipped) {
+        match self.shipped.send(shipped).await {
+            Ok(()) => {}
+            Err(unheard) => tracing::debug!(dir = ?unheard.0.dir, "nobody listens"),
+        }
+    }
+}
+
+/// One attempt at one block, without a queue: for tools, and for tests that cut it off.
+/// `watch` sees each step that was done and may stop there.
+pub async fn ship_block(
+    dir: &Path,
+    bucket: &Bucket,
+    terms: &Terms,
+    watch: impl FnMut(Step) -> ControlFlow<()>,
+) -> Result<Option<Ulid>, Trouble> {
+    let lane = lane_of(dir).to_owned();
+    let loaded = spawn_blocking(move || State::load(&lane)).await.map_err(io::Error::other);
+    let state = loaded.map_err(|source| Trouble::State { dir: dir.into(), source })?;
+    let mut job = None;
+    attempt(dir, &mut job, bucket, Some(Arc::new(Mutex::new(state))), terms, watch).await
+}
+
+async fn attempt(
+    dir: &Path,
+    job: &mut Option<Job>,
+    bucket: &Bucket,
+    state: Option<Arc<Mutex<State>>>,
+    terms: &Terms,
+    watch: impl FnMut(Step) -> ControlFlow<()>,
+) -> Result<Option<Ulid>, Trouble> {
+    let Some(state) = state else {
+        let source = io::Error::other("was not read");
+        return Err(Trouble::State { dir: dir.to_owned(), source });
+    };
+    let job = match job {
+        Some(job) => job,
+        None => job.insert(Job::open(dir).await?),
+    };
+    debug_assert!(dir.ends_with(job.ulid().to_string()), "a job is of its directory");
+    job.attempt(bucket, &state, terms, watch).await
+}
+
+/// Tenants' blocks lie in one directory each, their state file beside them.
+fn lane_of(dir: &Path) -> &Path {
+    dir.parent().unwrap_or(dir)
+}
+
+/// Returns when `stop` is true, or when nobody can make it so any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let nobody = stop.wait_for(|stop| *stop).await.is_err();
+    if nobody {
+        std::future::pending::<()>().await;
+    }
+}
