@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer};
+use crate::route::{self, Message, Router};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
-use crate::route::{self, Message, Router};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
 use crate::shard::message::Ask;
@@ -68,8 +68,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let intake = CoreIntake::new(start.in_flight_bytes_max, limits.body_bytes_max as u64);
     let pauses = Pauses::new(start.pause_seed);
     let service = RemoteWrite::new(intake.clone(), tenants, pauses);
-    let listener: CoreListener =
-        Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));
+    let listener: CoreListener = Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));
 
     let taker = (intake.clone(), listener.clone());
     let mesh = start.port.connect(move |message| match message {
@@ -178,4 +177,3 @@ async fn stop(intake: &CoreIntake, listener: &CoreListener, shard: &Rc<Shard<Dis
         rt_core::sleep(DRAIN_STEP).await;
     }
 }
-

@@ -133,13 +133,7 @@ impl Intake for CoreIntake {
         Ok(Permit { in_flight: self.in_flight.clone(), bytes })
     }
 
-    async fn write(
-        &self,
-        tenant: TenantId,
-        _: Version,
-        permit: Permit,
-        body: Body<'_>,
-    ) -> Outcome {
+    async fn write(&self, tenant: TenantId, _: Version, permit: Permit, body: Body<'_>) -> Outcome {
         let Some(router) = self.router() else {
             return Outcome::Refused(Refusal::Draining);
         };
@@ -162,10 +156,9 @@ impl Intake for CoreIntake {
 /// What the sender is told of a body that is not a write request.
 fn bad_body(error: &decode::Error) -> Refusal {
     match error {
-        decode::Error::DecodedTooLarge { declared, limit } => Refusal::DecodedTooLong {
-            declared: *declared as u64,
-            max: *limit as u64,
-        },
+        decode::Error::DecodedTooLarge { declared, limit } => {
+            Refusal::DecodedTooLong { declared: *declared as u64, max: *limit as u64 }
+        }
         decode::Error::EmptyBody
         | decode::Error::ImpossibleLength { .. }
         | decode::Error::CorruptSnappy(_) => Refusal::SnappyInvalid { what: error.to_string() },

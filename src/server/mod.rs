@@ -329,11 +329,10 @@ fn open_doors(
             }
         }));
     }
+    let routes = api::routes(view.clone(), exposition);
     for (_, listener) in http {
         let stop = closed(closing.clone());
-        // Calls are shown at the first address; the cores' numbers at all.
-        let shown = std::mem::replace(&mut exposition, self::exposition(snapshots));
-        let serving = api::serve(view.clone(), shown, listener, stop);
+        let serving = api::serve(routes.clone(), listener, stop);
         doors.push(beside::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the HTTP API ended");
