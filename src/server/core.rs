@@ -74,7 +74,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let mesh = start.port.connect(move |message| match message {
         Message::Batch(batch) => match taker.0.router() {
             Some(router) => router.deliver(*batch),
-            None => route::turn_away(*batch),
+            None => route::turn_away(&batch),
         },
         Message::Connection(accepted) => serve(taker.1.clone(), accepted),
     });

@@ -126,15 +126,15 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let blocks = Blocks::default();
     let limits = query::Limits::default();
     let view = View::new(cores.asks.clone(), blocks, external, ready, stats.clone(), limits);
-    beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
+    let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
     let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
 
     wait_until_ready(&mut cores).await?;
-    set_ready.send_replace(Ok(()));
+    set_ready.send_modify(|ready| *ready = Ok(()));
     tracing::info!("ready: writes and reads are taken");
-    notify(&[sd_notify::NotifyState::Ready]);
-    beside::spawn(feed_watchdog(cores.asks.clone()));
+    notify(sd_notify::NotifyState::Ready);
+    let feeding = beside::spawn(feed_watchdog(cores.asks.clone()));
     let why = tokio::select! {
         signal = stop => Ok(signal),
         core = first_end(&mut cores.running) => Err(core),
@@ -143,8 +143,9 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
         Ok(signal) => tracing::info!(signal, "stopping: requests in progress are finished"),
         Err(error) => tracing::error!(%error, "stopping: a core ended"),
     }
-    notify(&[sd_notify::NotifyState::Stopping]);
-    set_ready.send_replace(Err(NotReady { why: "the process is stopping".into() }));
+    notify(sd_notify::NotifyState::Stopping);
+    let stopping = NotReady { why: "the process is stopping".into() };
+    set_ready.send_modify(|ready| *ready = Err(stopping));
     let begun = Moment::now();
     cores.drain.send_replace(true);
     for core in cores.running {
@@ -157,6 +158,8 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     for door in doors {
         drop(beside::timeout(Duration::from_secs(2), door).await);
     }
+    following.abort();
+    feeding.abort();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
     drop(dir);
     why.map(drop).map_err(Error::Core)
@@ -344,8 +347,9 @@ fn open_doors(
 
 fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
     let mut exposition = Exposition::default();
-    for cores in snapshots.iter().cloned() {
-        exposition.source(move |all| all.merge(&cores.borrow()));
+    for core in snapshots {
+        let core = core.clone();
+        exposition.source(move |all| all.merge(&core.borrow()));
     }
     exposition
 }
@@ -388,8 +392,8 @@ async fn first_end(cores: &mut Vec<Core<Result<(), String>>>) -> String {
     }
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
     }
 }
@@ -399,7 +403,7 @@ async fn feed_watchdog(shards: Vec<mpsc::Sender<Ask>>) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     loop {
         if all_answer(&shards).await {
-            notify(&[sd_notify::NotifyState::Watchdog]);
+            notify(sd_notify::NotifyState::Watchdog);
         } else {
             tracing::error!("a core does not answer; the watchdog is not fed");
         }
