@@ -13,10 +13,11 @@
 //! Sorting symbols and pairs comes first and writes nothing. Then the sections follow in the order
 //! of the file; the ids of series are handed to the postings while the series are written.
 
+use crate::stdx::sort::Sorter;
+
 use super::coding::{Crc, Cursor, crc, put_ustr, put_uvarint, uvarint_len};
 use super::column::Column;
 use super::draft::{Draft, Pair};
-use super::sort::Sorter;
 use super::{DraftError, MAGIC, POSTINGS_ALIGN, SERIES_ALIGN, Toc, VERSION};
 
 /// Comparisons of texts in one step.

@@ -9,8 +9,10 @@ pub mod map;
 pub mod mesh;
 pub mod sink;
 pub mod storage;
+pub mod storage_sink;
 #[cfg(test)]
 pub(crate) mod twin;
 
 pub use map::Map;
 pub use sink::{DirSink, Sink};
+pub use storage_sink::StorageSink;
