@@ -1,8 +1,8 @@
 //! Wall time of pure functions, to look at: no gate hangs on it.
 //!
-//! A bench bears the name of the function it calls, and its elements are series: 2,000 of ten labels
-//! and one sample, about 275 bytes each. `ordered` comes as a sender keeps it, neighbours alike;
-//! `shuffled` is the same request with its series mixed, which is harder on snappy.
+//! A bench bears the name of the function it calls, and its elements are series: 2,000 of ten
+//! labels and one sample, about 275 bytes each. `ordered` comes as a sender keeps it, neighbours
+//! alike; `shuffled` is the same request with its series mixed, which is harder on snappy.
 #![expect(clippy::expect_used, reason = "a bench that cannot run should stop")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,8 +1,12 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod tools;
+pub mod server;
+
 pub mod listener;
 pub mod store_api;
 
+pub mod route;
 pub mod query;
 pub mod ship;
 
@@ -17,8 +21,10 @@ pub mod frame;
 
 pub mod config;
 pub mod chunk;
+pub mod promql;
 pub mod rt;
 
 pub mod model;
+pub mod telemetry;
 
 pub mod stdx;

@@ -1,3 +1,58 @@
 //! The program: parse, start, say how it ended.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use tidegate::config::{self, Command, LogFormat, LogLevel};
+use tidegate::rt::{control, thread};
+use tidegate::telemetry::log;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; there is nobody else to tell.
+            drop(writeln!(std::io::stderr(), "tidegate: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    match config::parse(std::env::args_os(), &control::hostname())? {
+        Command::Print(text) => writeln!(std::io::stdout(), "{}", text.trim_end())?,
+        Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
+        Command::Receive(config) => {
+            let (lines, waiting) = log::lines();
+            let (level, form) = (level(config.log.level), form(config.log.format));
+            let subscriber = log::subscriber(lines.clone(), level, form);
+            tracing::subscriber::set_global_default(subscriber)?;
+            thread::spawn_named("tidegate-log", move || {
+                log::write_lines(&waiting, std::io::stderr()).ok();
+            })?;
+            let ended = tidegate::server::receive(&config);
+            lines.flush();
+            ended?;
+        }
+    }
+    Ok(())
+}
+
+fn level(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Error => tracing::Level::ERROR,
+    }
+}
+
+fn form(format: LogFormat) -> log::Form {
+    match format {
+        LogFormat::Logfmt => log::Form::Logfmt,
+        LogFormat::Json => log::Form::Json,
+    }
+}

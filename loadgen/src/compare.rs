@@ -27,7 +27,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, at};
 use crate::http::Url;
 use crate::ledger::{History, Ledger};
-use crate::oracle::Oracle;
 use crate::progress::Bar;
 use crate::report::{Latency, per};
 use crate::scenario::Scenario;
@@ -35,10 +34,13 @@ use crate::sender::{self, Job, Outcome};
 use crate::stream::Stream;
 use crate::target::{self, Durability, Kind, Program, Server, Usage};
 use crate::throttle::{Clock as _, SystemClock};
-use crate::{prometheus, store_api};
+use crate::verify::{Source, verify};
 
 /// How long a request is tried before a turn fails.
 const GIVE_UP: Duration = Duration::from_mins(2);
+
+/// How long samples may stay invisible after their answer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a comparison is run.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) verify: bool,
     /// Where turns are kept.
     pub(crate) results: &'a Path,
+    /// Where the servers keep their data.
+    pub(crate) work_dir: &'a Path,
     /// Now, in milliseconds since the epoch: the virtual time of the last sample.
     pub(crate) now_ms: i64,
 }
@@ -136,7 +140,7 @@ fn key(scenario: &Scenario, program: &Program, turn: u32) -> Result<Key> {
 fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -> Result<Turn> {
     let scenario = &scenario.clone().anchored(plan.now_ms)?;
     let stream = Stream::new(scenario);
-    let server = program.start()?;
+    let server = program.start(plan.work_dir)?;
     let folder = server.side_folder();
     let wanted = plan.verify && program.kind != Kind::Null;
     let ledger =
@@ -151,7 +155,7 @@ fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -
     };
     let weighed = weigh(&job, &server, plan.settle, &key)?;
     let differences = match ledger {
-        Some(_) => Some(check(&server, History::read(&folder)?)?),
+        Some(_) => Some(check(&server, &History::read(&folder)?)?),
         None => None,
     };
     let disk_size = server.disk_size()?;
@@ -244,19 +248,13 @@ impl Weighed {
 }
 
 /// Reads everything back; a fast receiver that drops is slow.
-fn check(server: &Server, history: History) -> Result<u64> {
+fn check(server: &Server, history: &History) -> Result<u64> {
     let addresses = server.addresses();
-    let findings = if let Some(address) = &addresses.store_api {
-        let mut oracle = Oracle::new(history, store_api::FIDELITY);
-        store_api::read(address, &mut oracle)?;
-        oracle.finish()
-    } else {
-        let url = Url { path: String::new(), ..addresses.http.clone() };
-        let method = prometheus::Method::of(&url)?;
-        let mut oracle = Oracle::new(history, method.fidelity());
-        prometheus::read(&url, method, &mut oracle, |_| {})?;
-        oracle.finish()
+    let source = match &addresses.store_api {
+        Some(address) => Source::StoreApi(address.clone()),
+        None => Source::Prometheus(Url { path: String::new(), ..addresses.http.clone() }, None),
     };
+    let findings = verify(history, &source, PATIENCE, |_| {})?;
     Ok(findings.counts.values().sum())
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Ledger {
 }
 
 /// A ledger as read back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct History {
     pub(crate) scenario: Scenario,
     /// Every request that was sent.

@@ -10,7 +10,7 @@
 //!  send         sample,     bytes             the clock           throttle,
 //!               a function                    starts              ledger
 //!               of the seed                                          │
-//!                   └────────────────> oracle <── store_api, prometheus
+//!                   └────────────────> oracle <── verify <── store_api, prometheus
 //!                                        acked ⊆ stored ⊆ sent
 //! ```
 //!
@@ -39,6 +39,7 @@ mod oracle;
 mod xor;
 mod store_api;
 mod prometheus;
+mod verify;
 mod target;
 mod compare;
 mod report;
@@ -58,13 +59,13 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::http::Url;
 use crate::ledger::{History, Ledger};
-use crate::oracle::Oracle;
 use crate::progress::Bar;
 use crate::report::{RunReport, per};
 use crate::scenario::{BUILT_IN, Overrides, Scenario};
 use crate::sender::Job;
 use crate::stream::Stream;
 use crate::target::{Kind, Program};
+use crate::verify::Source;
 
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, about = "The independent judge of remote-write receivers.")]
@@ -137,6 +138,9 @@ struct VerifyFlags {
     /// How to read there; by default remote read if the server has it.
     #[arg(long, value_enum)]
     method: Option<prometheus::Method>,
+    /// Seconds during which missing samples may still show up.
+    #[arg(long, default_value_t = 0)]
+    patience_s: u64,
     /// Write the findings as JSON.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -167,6 +171,10 @@ struct CompareFlags {
     /// Seconds of quiet after the load that still count.
     #[arg(long, default_value_t = 5)]
     settle_s: u64,
+    /// Where the servers keep their data. A real disk, or durability costs nothing and means
+    /// nothing.
+    #[arg(long, default_value = "/var/tmp")]
+    work_dir: PathBuf,
     /// Read everything back after each turn and check it.
     #[arg(long)]
     verify: bool,
@@ -278,23 +286,16 @@ fn verify(flags: &VerifyFlags) -> Result<bool> {
     for (status, count) in &history.refused {
         println!("{count} requests were refused with {status}: stored or not, both is right");
     }
-    let findings = match (&flags.store_api, &flags.prometheus) {
-        (Some(address), _) => {
-            let mut oracle = Oracle::new(history, store_api::FIDELITY);
-            store_api::read(address, &mut oracle)?;
-            oracle.finish()
-        }
-        (None, Some(url)) => {
-            let url = Url::parse(url)?;
-            let method = flags.method.map_or_else(|| prometheus::Method::of(&url), Ok)?;
-            let mut oracle = Oracle::new(history, method.fidelity());
-            let bar = Bar::new("reading back", 1000);
-            let tick = |share: f64| bar.set((share * 1000.0) as u64);
-            prometheus::read(&url, method, &mut oracle, tick)?;
-            oracle.finish()
-        }
+    let source = match (&flags.store_api, &flags.prometheus) {
+        (Some(address), _) => Source::StoreApi(address.clone()),
+        (None, Some(url)) => Source::Prometheus(Url::parse(url)?, flags.method),
         (None, None) => return Err(Error::Usage("give --store-api or --prometheus".to_owned())),
     };
+    let bar = Bar::new("reading back", 1000);
+    let tick = |share: f64| bar.set((share * 1000.0) as u64);
+    let patience = Duration::from_secs(flags.patience_s);
+    let findings = verify::verify(&history, &source, patience, tick)?;
+    drop(bar);
     report::print_findings(&findings);
     write_report(flags.report.as_deref(), &findings)?;
     Ok(findings.is_clean())
@@ -317,6 +318,7 @@ fn compare(flags: &CompareFlags) -> Result<bool> {
         settle: Duration::from_secs(flags.settle_s),
         verify: flags.verify,
         results: &flags.results,
+        work_dir: &flags.work_dir,
         now_ms: now_ms(),
     };
     let turns = compare::run(&plan, |turn| {

@@ -1,6 +1,7 @@
 //! Reads a load back over HTTP, from whatever speaks Prometheus.
 //!
-//! Two ways. *Remote read* carries samples as stored, bit for bit; Prometheus has it. Where it is
+//! Two ways. *Remote read* carries samples as stored, bit for bit but
+//! for the sign of a zero; Prometheus has it. Where it is
 //! missing (VictoriaMetrics), a *range selector* as an instant query, `{cluster="..."}[15000ms]`,
 //! returns the raw samples too; it loses the bits of a NaN, and stale markers altogether.
 //! A range query would not do: it repeats the last sample for five minutes and so hides losses.
@@ -19,11 +20,13 @@ use crate::scenario::Scenario;
 /// Samples in one answer, about.
 const SAMPLES_PER_READ: i64 = 2_000_000;
 
-/// What remote read keeps.
-const EXACT: Fidelity = Fidelity { keeps_nan_bits: true, keeps_stale: true };
+/// What remote read keeps. Go's encoder leaves a `-0.0` out as if it were the default.
+const REMOTE_READ: Fidelity =
+    Fidelity { keeps_nan_bits: true, keeps_stale: true, keeps_zero_sign: false };
 
 /// What a query keeps.
-const QUERY: Fidelity = Fidelity { keeps_nan_bits: false, keeps_stale: false };
+const QUERY: Fidelity =
+    Fidelity { keeps_nan_bits: false, keeps_stale: false, keeps_zero_sign: true };
 
 /// How to read from a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +39,7 @@ impl Method {
     /// What survives this way.
     pub(crate) fn fidelity(self) -> Fidelity {
         match self {
-            Self::RemoteRead => EXACT,
+            Self::RemoteRead => REMOTE_READ,
             Self::Query => QUERY,
         }
     }

@@ -19,6 +19,7 @@ pub(crate) const BUILT_IN: &[(&str, &str)] = &[
     ("w3-100k", include_str!("../scenarios/w3-100k.toml")),
     ("w4-churn", include_str!("../scenarios/w4-churn.toml")),
     ("w4-storm", include_str!("../scenarios/w4-storm.toml")),
+    ("w5-block", include_str!("../scenarios/w5-block.toml")),
     ("w6-node", include_str!("../scenarios/w6-node.toml")),
     ("w6-backlog", include_str!("../scenarios/w6-backlog.toml")),
     ("w6-late", include_str!("../scenarios/w6-late.toml")),

@@ -153,7 +153,7 @@ mod tests {
         for shape in [Shape::K10, Shape::N6] {
             let mut seen = HashSet::new();
             let mut buffer = Labels::default();
-            for generation in 0..20 {
+            for generation in 0..5 {
                 for series in (0..100_000).step_by(7) {
                     labels(shape, 1, series, generation, &mut buffer);
                     let names: Vec<_> = buffer.iter().map(|(name, _)| name).collect();

@@ -134,12 +134,12 @@ impl Program {
         Ok(format!("{} {} {seconds} {arguments}", self.binary.display(), meta.len()))
     }
 
-    /// Starts it on an empty folder and waits until it is ready.
-    pub(crate) fn start(&self) -> Result<Server> {
+    /// Starts it on an empty folder within `work_dir` and waits until it is ready.
+    pub(crate) fn start(&self, work_dir: &Path) -> Result<Server> {
         let folder = tempfile::Builder::new()
             .prefix("loadgen-")
-            .tempdir()
-            .map_err(at(&std::env::temp_dir()))?;
+            .tempdir_in(work_dir)
+            .map_err(at(work_dir))?;
         let [write, http, grpc] = [free_port()?, free_port()?, free_port()?];
         let url = |port: u16, path: &str| Url {
             host: format!("127.0.0.1:{port}"),
@@ -381,7 +381,7 @@ mod tests {
             binary: PathBuf::from("/bin/ls"),
             arguments: vec!["/nowhere-at-all".to_owned()],
         };
-        let error = program.start().unwrap_err().to_string();
+        let error = program.start(&std::env::temp_dir()).unwrap_err().to_string();
         assert!(error.contains("null") && error.contains("exit status"), "{error}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! They are generated at build from the `.proto` files beside, which keep upstream's package names,
 //! message names and numbers, because those are what a peer sees. One module per package; modules
-//! nest as packages do. Field `bytes` are [`prost::bytes::Bytes`], so handing one on copies nothing.
+//! nest as packages do. Field `bytes` are [`prost::bytes::Bytes`], so handing one on copies
+//! nothing.
 //!
 //! These types are for cold paths and for tests. Remote write on the hot path is scanned by
 //! `tidegate::decode`, for which these are the oracle, and the frames of `thanos.Store/Series` pass

@@ -19,8 +19,8 @@
 //! ## Promises
 //!
 //! - Bytes written here equal those of Prometheus for the same samples.
-//! - Reading foreign, cut or damaged bytes gives samples or an [`Error`], never a panic, and never
-//!   takes memory.
+//! - Reading foreign, cut or damaged bytes gives samples or an [`enum@Error`], never a panic, and
+//!   never takes memory.
 //! - The bits of a value survive: payloads of NaN, the sign of zero, the stale marker.
 
 mod bits;

@@ -73,10 +73,10 @@ pub enum Error {
         /// Field number.
         field: u32,
     },
-    /// More series or more samples than one request may have.
-    #[error("more than {max} series or samples in one request")]
+    /// More series, samples or pieces of labels than one request may have.
+    #[error("more than {max} series, samples or pieces of labels in one request")]
     TooManyRecords {
-        /// Most of either kind.
+        /// Most of each kind.
         max: usize,
     },
     /// A label region holds something else than label records: it does not come from a scan.

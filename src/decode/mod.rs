@@ -10,8 +10,8 @@
 //!
 //! A request is not built into structs, it is *scanned*: the scan notes for each series where its
 //! labels lie, and copies its samples out as numbers. A series that was seen before needs no more:
-//! its **label region**, the bytes of all its label records, is hashed as it is, and the hash is the
-//! key to the series. Only a region with a new hash is ever looked into ([`region`]): checked,
+//! its **label region**, the bytes of all its label records, is hashed as it is, and the hash is
+//! the key to the series. Only a region with a new hash is ever looked into ([`region`]): checked,
 //! sorted and brought to its **canonical** spelling, of which each label set has exactly one.
 //!
 //! ## Promises
@@ -20,13 +20,13 @@
 //!   ([`RECORDS_MAX`]), and nothing recurses.
 //! - In the steady state nothing is allocated: buffers and arenas belong to the caller and are
 //!   reused.
-//! - A label region is all of a series' labels and nothing else, in the order of the message, and lies
-//!   in one piece.
+//! - A label region is all of a series' labels and nothing else, in the order of the message, and
+//!   lies in one piece.
 //! - Every error is the sender's fault and final ([`Error::verdict`]).
 //!
-//! The oracle is prost: what it decodes of a message, the scan finds, bit for bit; what it refuses, the
-//! scan refuses or leaves in a region, which is then refused when it is looked into. The tests beside
-//! hold both to it, on random, mutated and real messages.
+//! The oracle is prost: what it decodes of a message, the scan finds, bit for bit; what it refuses,
+//! the scan refuses too, or it lies inside a record that the scan steps over and whoever looks into
+//! it refuses. The tests beside hold it to that, on random, mutated and real messages.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, reason = "these bytes are strangers'"))]
 
 mod error;

@@ -70,10 +70,10 @@ impl<'a> Cursor<'a> {
         self.at >= self.bytes.len()
     }
 
-    /// What is left of the message.
+    /// How many bytes are left of the message.
     #[inline]
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
     }
 
     /// Reads a key: its number is at least 1, its wire type may still be none.
@@ -90,40 +90,27 @@ impl<'a> Cursor<'a> {
     /// Reads a varint.
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Error> {
-        match *self.rest() {
-            [a, ..] if a < 0x80 => {
+        match self.bytes.get(self.at..) {
+            Some(&[a, ..]) if a < 0x80 => {
                 self.at += 1;
                 Ok(u64::from(a))
             }
-            [a, b, ..] if b < 0x80 => {
+            Some(&[a, b, ..]) if b < 0x80 => {
                 self.at += 2;
                 Ok(u64::from(a & 0x7f) | u64::from(b) << 7)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    /// Reads a varint of any length, plainly.
-    fn long_varint(&mut self) -> Result<u64, Error> {
-        let mut value = 0;
-        for (i, &byte) in self.rest().iter().take(10).enumerate() {
-            // The tenth byte has the number's last bit, and no more.
-            if i == 9 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte < 0x80 {
-                self.at += i + 1;
-                return Ok(value);
+            _ => {
+                let (value, after) = long_varint(self.bytes, self.at)?;
+                self.at = after;
+                Ok(value)
             }
         }
-        Err(Error::BadVarint { at: self.at })
     }
 
     /// Reads eight bytes.
     #[inline]
     pub(crate) fn fixed64(&mut self) -> Result<u64, Error> {
-        let Some(bytes) = self.rest().first_chunk() else {
+        let Some(bytes) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) else {
             return Err(self.truncated(8));
         };
         self.at += 8;
@@ -140,7 +127,7 @@ impl<'a> Cursor<'a> {
     /// Steps over bytes if the message has as many.
     #[inline]
     fn step_over(&mut self, length: u64) -> Result<Range<usize>, Error> {
-        if length > self.rest().len() as u64 {
+        if length > self.left() as u64 {
             return Err(self.truncated(length));
         }
         let start = self.at;
@@ -148,28 +135,16 @@ impl<'a> Cursor<'a> {
         Ok(start..self.at)
     }
 
-    #[cold]
     fn truncated(&self, length: u64) -> Error {
-        Error::Truncated { at: self.at, length, left: self.rest().len() }
+        Error::Truncated { at: self.at, length, left: self.left() }
     }
 
     /// Steps over the content of an unknown field whose key was just read. `known` are the numbers
     /// of the message's definition: those came with a wrong wire type.
-    #[cold]
+    #[inline]
     pub(crate) fn skip(&mut self, key: u32, known: &[u32]) -> Result<(), Error> {
-        let (field, wire_type) = (key >> 3, key & 7);
-        let at = self.at;
-        if known.contains(&field) {
-            return Err(Error::BadWireType { at, field, wire_type: wire_type as u8 });
-        }
-        match wire_type {
-            VARINT => self.varint().map(drop),
-            FIXED64 => self.step_over(8).map(drop),
-            RECORD => self.record().map(drop),
-            FIXED32 => self.step_over(4).map(drop),
-            GROUP_BEGIN | GROUP_END => Err(Error::Group { at, field }),
-            _ => Err(Error::BadWireType { at, field, wire_type: wire_type as u8 }),
-        }
+        self.at = after_unknown(self.clone(), key, known)?;
+        Ok(())
     }
 
     /// Steps over the records of key `key` that begin here and are shorter than 128 bytes. It may
@@ -197,7 +172,7 @@ impl<'a> Cursor<'a> {
     /// form is `None`, and nothing is read.
     #[inline]
     pub(crate) fn usual_sample(&mut self) -> Option<Sample> {
-        let record: &[u8; 18] = self.rest().first_chunk()?;
+        let record: &[u8; 18] = self.bytes.get(self.at..)?.first_chunk()?;
         let &[0x12, 0x10, 0x09, value @ .., 0x10, t0, t1, t2, t3, t4, t5] = record else {
             return None;
         };
@@ -209,6 +184,53 @@ impl<'a> Cursor<'a> {
         self.at += record.len();
         Some(Sample { t: six_sevens(time) as i64, bits: u64::from_le_bytes(*value) })
     }
+}
+
+/// Reads a varint of any length, plainly: its value, and where the next byte is.
+///
+/// This and [`after_unknown`] are apart and take what they need by value, so that the cursor of a
+/// scan stays in registers.
+#[inline(never)]
+fn long_varint(bytes: &[u8], at: usize) -> Result<(u64, usize), Error> {
+    let mut value = 0;
+    for (i, &byte) in bytes.iter().skip(at).take(10).enumerate() {
+        // The tenth byte has the number's last bit, and no more.
+        if i == 9 && byte > 1 {
+            break;
+        }
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            return Ok((value, at + i + 1));
+        }
+    }
+    Err(Error::BadVarint { at })
+}
+
+/// Where an unknown field ends.
+#[cold]
+fn after_unknown(mut content: Cursor<'_>, key: u32, known: &[u32]) -> Result<usize, Error> {
+    let (field, wire_type) = (key >> 3, key & 7);
+    let at = content.at;
+    if known.contains(&field) {
+        return Err(Error::BadWireType { at, field, wire_type: wire_type as u8 });
+    }
+    match wire_type {
+        VARINT => {
+            content.varint()?;
+        }
+        FIXED64 => {
+            content.step_over(8)?;
+        }
+        RECORD => {
+            content.record()?;
+        }
+        FIXED32 => {
+            content.step_over(4)?;
+        }
+        GROUP_BEGIN | GROUP_END => return Err(Error::Group { at, field }),
+        _ => return Err(Error::BadWireType { at, field, wire_type: wire_type as u8 }),
+    }
+    Ok(content.at)
 }
 
 /// Joins the low seven bits of six bytes: pairs of sevens, then three fourteens.
@@ -350,7 +372,11 @@ mod tests {
 
         #[test]
         fn the_usual_sample_is_what_the_plain_way_reads(
-            t in prop_oneof![0i64..1 << 44, (1i64 << 35) - 4..(1 << 35) + 4, (1i64 << 42) - 4..(1 << 42) + 4],
+            t in prop_oneof![
+                0i64..1 << 44,
+                (1i64 << 35) - 4..(1 << 35) + 4,
+                (1i64 << 42) - 4..(1 << 42) + 4,
+            ],
             bits: u64,
             tail: [u8; 2],
         ) {

@@ -1,4 +1,5 @@
-//! Label regions: the labels of one series as they came over the wire, and their one right spelling.
+//! Label regions: the labels of one series as they came over the wire, and their one right
+//! spelling.
 //!
 //! ```text
 //! region      label*
@@ -200,8 +201,8 @@ pub fn is_canonical(region: &[u8]) -> bool {
     rest.is_empty() && !region.is_empty()
 }
 
-/// Appends the canonical region of a region's label set to `out`. Sorts and leaves out empty values;
-/// refuses what is beyond repair or beyond the limits, and then appends nothing.
+/// Appends the canonical region of a region's label set to `out`. Sorts and leaves out empty
+/// values; refuses what is beyond repair or beyond the limits, and then appends nothing.
 ///
 /// Cold: once per spelling of a series.
 pub fn canonical(

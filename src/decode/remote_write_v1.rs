@@ -6,18 +6,19 @@
 //! Sample         09 value: double                  10 timestamp: varint
 //! ```
 //! (prompb `remote.proto`, `types.proto`.) Labels are stepped over by their length: what counts is
-//! the region they lie in. So what is wrong *inside* a label, an exemplar, a histogram or a metadata
-//! record is not found here, but by whoever reads it; all else is accepted and refused as prost does
-//! with these messages, but for groups.
+//! the region they lie in. So what is wrong *inside* a label, an exemplar, a histogram or a
+//! metadata record is not found here, but by whoever reads it; all else is accepted and refused as
+//! prost does with these messages, but for groups.
 //!
 //! ## Limits
-//! At most [`RECORDS_MAX`] series and as many samples, 16 bytes of memory each. A hostile message
-//! can hold one per two bytes; the smallest sample of this century has nine, so that an honest body
-//! of 32 MiB stays below.
+//! At most [`RECORDS_MAX`] series, as many samples and as many pieces of torn label regions, of at
+//! most 16 bytes of memory each. A hostile message can hold one per two bytes; the smallest sample
+//! of this century has nine, so that an honest message of 32 MiB stays below.
 //!
 //! ## Why
-//! Prost's structs cost 40 times as much, and their strings an allocation each. Labels seen as slices
-//! would cost twice the scan, for bytes that nobody needs once the hash of the region is known.
+//! Prost's structs cost tens of times as much, and their strings an allocation each. Labels seen as
+//! slices would cost twice the scan, for bytes that nobody needs once the hash of the region is
+//! known.
 
 use std::ops::Range;
 
@@ -25,7 +26,7 @@ use crate::decode::Error;
 use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
 use crate::model::Sample;
 
-/// Most series, and most samples, of one request.
+/// Most series, most samples and most pieces of labels of one request.
 pub const RECORDS_MAX: usize = 4 << 20;
 /// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
@@ -104,6 +105,14 @@ impl Scan {
         self.samples.push(sample);
         Ok(())
     }
+
+    fn push_piece(&mut self, piece: Piece) -> Result<(), Error> {
+        if self.pieces.len() >= RECORDS_MAX {
+            return Err(Error::TooManyRecords { max: RECORDS_MAX });
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
 }
 
 /// Scans a message of type `prometheus.WriteRequest`. What `scan` held before is forgotten.
@@ -143,14 +152,38 @@ fn scan_request(decoded: &[u8], scan: &mut Scan) -> Result<(), Error> {
     Ok(())
 }
 
+/// Scans a series. Nearly all of them are labels below 128 bytes and one sample: their path is
+/// short, all others go on where it ends.
+#[inline]
 fn scan_series(mut series: Cursor<'_>, scan: &mut Scan) -> Result<(), Error> {
     if scan.series.len() >= RECORDS_MAX {
         return Err(Error::TooManyRecords { max: RECORDS_MAX });
     }
     let samples_start = scan.samples.len() as u32;
-    let mut labels = series.at() as u32..series.at() as u32;
+    let labels_start = series.at() as u32;
     series.hop_short_records(LABELS as u8);
-    labels.end = series.at() as u32;
+    let labels = labels_start..series.at() as u32;
+    if let Some(sample) = series.usual_sample() {
+        scan.push_sample(sample)?;
+        if series.is_at_end() {
+            let samples = samples_start..scan.samples.len() as u32;
+            scan.series.push(SeriesView { labels, samples });
+            return Ok(());
+        }
+    }
+    scan_rest_of_series(series, labels, samples_start, scan)
+}
+
+/// Scans what follows of a series after its first labels, and perhaps its first sample. It is kept
+/// apart, so that the short path has the registers to itself.
+#[inline(never)]
+fn scan_rest_of_series(
+    mut series: Cursor<'_>,
+    mut labels: Range<u32>,
+    samples_start: u32,
+    scan: &mut Scan,
+) -> Result<(), Error> {
+    let series_index = scan.series.len() as u32;
     let mut in_pieces = false;
     while !series.is_at_end() {
         if let Some(sample) = series.usual_sample() {
@@ -160,16 +193,15 @@ fn scan_series(mut series: Cursor<'_>, scan: &mut Scan) -> Result<(), Error> {
         let start = series.at() as u32;
         match series.key()? {
             LABELS => {
-                let record = series.record()?;
+                let end = series.record()?.end as u32;
                 if labels.is_empty() {
                     labels.start = start;
                 } else if labels.end != start {
-                    let series = scan.series.len() as u32;
-                    scan.pieces.push(Piece { series, labels });
+                    scan.push_piece(Piece { series: series_index, labels })?;
                     labels = start..start;
                     in_pieces = true;
                 }
-                labels.end = record.end as u32;
+                labels.end = end;
             }
             SAMPLES => {
                 let record = series.record()?;
@@ -187,8 +219,7 @@ fn scan_series(mut series: Cursor<'_>, scan: &mut Scan) -> Result<(), Error> {
         }
     }
     if in_pieces {
-        let series = scan.series.len() as u32;
-        scan.pieces.push(Piece { series, labels: labels.clone() });
+        scan.push_piece(Piece { series: series_index, labels: labels.clone() })?;
     }
     scan.series.push(SeriesView { labels, samples: samples_start..scan.samples.len() as u32 });
     Ok(())

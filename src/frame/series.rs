@@ -18,6 +18,13 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+impl Frame {
+    /// Bytes of key and body.
+    pub fn len_bytes(&self) -> usize {
+        self.key.len() + self.body.len()
+    }
+}
+
 /// Tags of the fields, `number << 3 | wire type`.
 const SERIES_LABELS: u8 = 0x0a;
 const SERIES_CHUNKS: u8 = 0x12;

@@ -58,6 +58,22 @@ impl<T: Copy> Column<T> {
     }
 }
 
+/// Pages that are freed at once: giving hundreds of megabytes back is work, too.
+const FREE_PAGES: usize = 8;
+
+/// Frees some pages from the end. True when none is left.
+fn free_some<T>(pages: &mut Vec<Vec<T>>) -> bool {
+    pages.truncate(pages.len().saturating_sub(FREE_PAGES));
+    pages.is_empty()
+}
+
+impl<T> Column<T> {
+    /// Frees some memory; nothing may be asked of the column any more. True when all is free.
+    pub(super) fn free_some(&mut self) -> bool {
+        free_some(&mut self.pages)
+    }
+}
+
 /// Bytes of a page of [`Records`].
 const PAGE_BYTES: usize = 1 << 16;
 
@@ -99,6 +115,11 @@ impl Records {
         &self.pages[(place.0 >> 16) as usize][place.0 as usize & 0xffff..]
     }
 
+    /// Frees some memory; nothing may be asked of the records any more. True when all is free.
+    pub(super) fn free_some(&mut self) -> bool {
+        free_some(&mut self.pages)
+    }
+
     /// A page: whole records in the order of pushing. `None` behind the last.
     pub(super) fn page(&self, number: usize) -> Option<&[u8]> {
         self.pages.get(number).map(Vec::as_slice)
@@ -124,6 +145,7 @@ mod tests {
         assert_eq!(grown, [false, false, true, true]);
         assert_eq!(column.len(), 2 * PAGE_ITEMS + 1);
         assert_eq!(column.at(2 * PAGE_ITEMS as u32), 7);
+        assert!(column.free_some());
     }
 
     #[test]

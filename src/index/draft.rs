@@ -306,6 +306,19 @@ impl Draft {
         place.map(|_| ()).ok_or(DraftError::Full { what: "series" })
     }
 
+    /// Frees some of what only adding needs. True when all of it is free.
+    pub(super) fn free_numbers(&mut self) -> bool {
+        self.text_numbers.free_some() && self.pair_numbers.free_some()
+    }
+
+    /// Frees some of the rest; nothing may be asked of the draft any more. True when all is free.
+    pub(super) fn free_some(&mut self) -> bool {
+        self.series.free_some()
+            && self.texts.records.free_some()
+            && self.texts.places.free_some()
+            && self.pairs.free_some()
+    }
+
     fn pair_texts(&self, pair: u32) -> (&[u8], &[u8]) {
         let Pair { name, value, .. } = self.pairs.at(pair);
         (self.texts.text(name), self.texts.text(value))
@@ -373,6 +386,12 @@ struct Numbers(Vec<HashTable<(u32, u32)>>);
 impl Numbers {
     fn new() -> Self {
         Self((0..PARTS).map(|_| HashTable::new()).collect())
+    }
+
+    /// Frees a few of the tables. True when all are free.
+    fn free_some(&mut self) -> bool {
+        self.0.truncate(self.0.len().saturating_sub(4));
+        self.0.is_empty()
     }
 
     /// The low half of the hash is kept with the number, so that growing reads nothing else.

@@ -10,8 +10,9 @@
 //!
 //! ## Order
 //!
-//! Sorting symbols and pairs comes first and writes nothing. Then the sections follow in the order
-//! of the file; the ids of series are handed to the postings while the series are written.
+//! What only adding needs is freed first. Then symbols and pairs are sorted, which writes nothing.
+//! The sections follow in the order of the file; the ids of series are handed to the postings
+//! while the series are written. At last the memory is given back, in steps as well.
 
 use crate::stdx::sort::Sorter;
 
@@ -21,17 +22,17 @@ use super::draft::{Draft, Pair};
 use super::{DraftError, MAGIC, POSTINGS_ALIGN, SERIES_ALIGN, Toc, VERSION};
 
 /// Comparisons of texts in one step.
-const STEP_COMPARISONS: usize = 512;
+const STEP_COMPARISONS: usize = 256;
 /// Small items in one step: ranks and pairs.
 const STEP_ITEMS: u32 = 1024;
 /// Texts in one step, each a miss of the cache or two: symbols and entries of the table.
-const STEP_TEXTS: u32 = 256;
+const STEP_TEXTS: u32 = 128;
 /// Label pairs of series in one step.
-const STEP_LABELS: usize = 1024;
+const STEP_LABELS: usize = 512;
 /// Postings in one step, where a list counts as some more.
 const STEP_POSTINGS: usize = 4096;
 /// What beginning and ending a list costs, in postings.
-const LIST_COST: usize = 32;
+const LIST_COST: usize = 64;
 
 /// Whether there is more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub struct Summary {
 /// What the next step does.
 #[derive(Debug)]
 enum Phase {
+    FreeNumbers,
     SortTexts(Sorter),
     RankTexts { next: u32 },
     RankPairs { next: u32 },
@@ -65,6 +67,7 @@ enum Phase {
     Lists(List),
     Table { next: u32, offset: u64, begin: u32, crc: Crc },
     Toc,
+    Free(Summary),
     Done(Summary),
     Failed,
 }
@@ -108,10 +111,9 @@ pub struct Writer {
 impl Writer {
     /// A writer of these series.
     pub fn new(draft: Draft) -> Self {
-        let phase = Phase::SortTexts(Sorter::new(draft.texts.count()));
         Self {
             draft,
-            phase,
+            phase: Phase::FreeNumbers,
             texts: Vec::new(),
             ranks: Column::new(),
             pairs: Vec::new(),
@@ -137,6 +139,7 @@ impl Writer {
     pub fn step(&mut self, out: &mut Vec<u8>) -> Result<Step, DraftError> {
         out.clear();
         self.phase = match std::mem::replace(&mut self.phase, Phase::Failed) {
+            Phase::FreeNumbers => self.free_numbers(),
             Phase::SortTexts(sorter) => self.sort_texts(sorter),
             Phase::RankTexts { next } => self.rank_texts(next),
             Phase::RankPairs { next } => self.rank_pairs(next),
@@ -149,6 +152,7 @@ impl Writer {
                 self.write_table(next, offset, begin, crc, out)
             }
             Phase::Toc => self.write_toc(out),
+            Phase::Free(summary) => self.free(summary),
             Phase::Done(summary) => Phase::Done(summary),
             Phase::Failed => {
                 return Err(DraftError::Full { what: "bytes: an earlier step failed" });
@@ -169,6 +173,14 @@ impl Writer {
     fn pad(&self, out: &mut Vec<u8>, align: u64) {
         let padding = self.position(out).next_multiple_of(align) - self.position(out);
         out.resize(out.len() + padding as usize, 0);
+    }
+
+    fn free_numbers(&mut self) -> Phase {
+        if self.draft.free_numbers() {
+            Phase::SortTexts(Sorter::new(self.draft.texts.count()))
+        } else {
+            Phase::FreeNumbers
+        }
     }
 
     fn sort_texts(&mut self, mut sorter: Sorter) -> Phase {
@@ -427,9 +439,18 @@ impl Writer {
 
     fn write_toc(&mut self, out: &mut Vec<u8>) -> Phase {
         self.toc.encode(out);
-        Phase::Done(Summary {
+        Phase::Free(Summary {
             size_bytes: self.position(out),
             series_size_bytes_max: self.series_size_bytes_max,
         })
+    }
+
+    /// The bytes are all out. What is left is to give the memory back, page by page as well.
+    fn free(&mut self, summary: Summary) -> Phase {
+        let free = self.ids.free_some()
+            && self.all.free_some()
+            && self.ranks.free_some()
+            && self.draft.free_some();
+        if free { Phase::Done(summary) } else { Phase::Free(summary) }
     }
 }

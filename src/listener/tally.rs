@@ -105,6 +105,18 @@ pub enum Fact {
         /// What is wrong with it.
         what: String,
     },
+    /// A native histogram, which this version does not store.
+    #[error(
+        "native histograms are not stored by this version; set send_native_histograms: false, \
+         the request's floats are stored"
+    )]
+    HistogramNotStored,
+    /// An exemplar, which this version does not store.
+    #[error(
+        "exemplars are not stored by this version; set send_exemplars: false, the request's \
+         floats are stored"
+    )]
+    ExemplarNotStored,
     /// The tenant may not have another series. Known series go on.
     #[error(
         "a new series is beyond the tenant's limit of {max}; head_series_limit in \
@@ -145,6 +157,10 @@ pub enum Reason {
     SymbolMissing,
     /// [`Fact::HistogramInvalid`]
     HistogramInvalid,
+    /// [`Fact::HistogramNotStored`]
+    HistogramNotStored,
+    /// [`Fact::ExemplarNotStored`]
+    ExemplarNotStored,
     /// [`Fact::SeriesLimit`]
     SeriesLimit,
 }
@@ -162,7 +178,7 @@ pub(crate) enum Class {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::SampleOutOfOrder,
         Self::SampleTooOld,
         Self::SampleOutOfBounds,
@@ -176,6 +192,8 @@ impl Reason {
         Self::LabelTooLong,
         Self::SymbolMissing,
         Self::HistogramInvalid,
+        Self::HistogramNotStored,
+        Self::ExemplarNotStored,
         Self::SeriesLimit,
     ];
 
@@ -195,6 +213,8 @@ impl Reason {
             Self::LabelTooLong => "label-too-long",
             Self::SymbolMissing => "symbol-missing",
             Self::HistogramInvalid => "histogram-invalid",
+            Self::HistogramNotStored => "histogram-not-stored",
+            Self::ExemplarNotStored => "exemplar-not-stored",
             Self::SeriesLimit => "series-limit",
         }
     }
@@ -215,7 +235,9 @@ impl Reason {
             | Self::LabelsTooMany
             | Self::LabelTooLong
             | Self::SymbolMissing
-            | Self::HistogramInvalid => Class::Malformed,
+            | Self::HistogramInvalid
+            | Self::HistogramNotStored
+            | Self::ExemplarNotStored => Class::Malformed,
             Self::SeriesLimit => Class::Limit,
         }
     }
@@ -238,6 +260,8 @@ impl Fact {
             Self::LabelTooLong { .. } => Reason::LabelTooLong,
             Self::SymbolMissing { .. } => Reason::SymbolMissing,
             Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
+            Self::HistogramNotStored => Reason::HistogramNotStored,
+            Self::ExemplarNotStored => Reason::ExemplarNotStored,
             Self::SeriesLimit { .. } => Reason::SeriesLimit,
         }
     }

@@ -123,10 +123,68 @@ impl fmt::Display for Matcher {
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
         if plain {
-            f.write_str(name)?
+            f.write_str(name)?;
         } else {
-            Quoted(name).fmt(f)?
+            Quoted(name).fmt(f)?;
         }
         write!(f, "{}{}", self.op, Quoted(&self.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(op: MatchOp, value: &str) -> Matcher {
+        Matcher::new(op, "job", value).expect("a matcher")
+    }
+
+    #[test]
+    fn a_missing_label_is_an_empty_value() {
+        use MatchOp::{Equal, NotEqual, NotRegex, Regex};
+        for (op, value, a, b, empty) in [
+            (Equal, "a", true, false, false),
+            (Equal, "", false, false, true),
+            (NotEqual, "a", false, true, true),
+            (NotEqual, "", true, true, false),
+            (Regex, "a|c", true, false, false),
+            (Regex, "a?", true, false, true),
+            (Regex, ".*", true, true, true),
+            (Regex, "[^b]+", true, false, false),
+            (NotRegex, "a|c", false, true, true),
+            (NotRegex, ".+", false, false, true),
+            (NotRegex, "", true, true, false),
+        ] {
+            let matcher = matcher(op, value);
+            assert_eq!(matcher.matches("a"), a, "{matcher} on a");
+            assert_eq!(matcher.matches("b"), b, "{matcher} on b");
+            assert_eq!(matcher.matches_empty(), empty, "{matcher} on nothing");
+        }
+    }
+
+    #[test]
+    fn only_a_choice_of_texts_is_a_set() {
+        let set = |op, value| matcher(op, value).set_matches().map(<[String]>::to_vec);
+        assert_eq!(set(MatchOp::Regex, "b|a"), Some(vec!["a".into(), "b".into()]));
+        assert_eq!(set(MatchOp::NotRegex, "b"), Some(vec!["b".into()]));
+        assert_eq!(set(MatchOp::Regex, "a.*"), None);
+        assert_eq!(set(MatchOp::Equal, "a"), None);
+    }
+
+    #[test]
+    fn shows_as_promql() {
+        for (name, op, value, want) in [
+            ("job", MatchOp::Equal, "a\"\n", r#"job="a\"\n""#),
+            ("_x1", MatchOp::NotEqual, "é", r#"_x1!="é""#),
+            ("my.label", MatchOp::Regex, r"a\.b", r#""my.label"=~"a\\.b""#),
+            ("1a", MatchOp::NotRegex, "", r#""1a"!~"""#),
+            ("a:b", MatchOp::Equal, "", r#""a:b"="""#),
+            ("", MatchOp::Equal, "", r#"""="""#),
+        ] {
+            let matcher = Matcher::new(op, name, value).expect("a matcher");
+            assert_eq!(matcher.to_string(), want);
+        }
+        let refused = Matcher::new(MatchOp::Regex, "a", "(b").expect_err("no pattern");
+        assert_eq!(refused.to_string(), "error parsing regexp: missing closing ): `(b`");
     }
 }

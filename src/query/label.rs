@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::query::block_labels::Question;
+use crate::query::blocks::Served;
 use crate::query::{Error, LabelsRequest, Origin, View};
+use crate::rt::beside;
 use crate::rt::channel::oneshot;
 use crate::shard::message::{Ask, LabelsAsk};
 
@@ -21,7 +24,7 @@ pub struct LabelList {
 impl View {
     /// Names of the labels of matching series, external ones among them if a series matches.
     pub async fn label_names(&self, request: LabelsRequest) -> Result<LabelList, Error> {
-        self.list(request, None).await
+        self.counted(self.list(request, None).await)
     }
 
     /// Values of one label in matching series. An external label has its values only if a series
@@ -31,7 +34,15 @@ impl View {
         label: &str,
         request: LabelsRequest,
     ) -> Result<LabelList, Error> {
-        self.list(request, Some(label)).await
+        self.counted(self.list(request, Some(label)).await)
+    }
+
+    fn counted(&self, list: Result<LabelList, Error>) -> Result<LabelList, Error> {
+        match &list {
+            Ok(list) => list.failed.iter().for_each(|error| self.probe.failed(error)),
+            Err(error) => self.probe.failed(error),
+        }
+        list
     }
 
     async fn list(&self, request: LabelsRequest, of: Option<&str>) -> Result<LabelList, Error> {
@@ -55,8 +66,7 @@ impl View {
             drop(asks.send(Ask::Labels(ask)).await);
             answers.push(answer);
         }
-        let mut union = BTreeSet::new();
-        let mut failed = Vec::new();
+        let (mut union, mut failed) = self.list_blocks(&request, of).await;
         for (shard, answer) in (0u16..).zip(answers) {
             let origin = Origin::Head(shard);
             match answer.await {
@@ -68,5 +78,30 @@ impl View {
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let truncated = union.len() > limit;
         Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
+    }
+
+    /// What the blocks have, while the shards look. A block that a head serves as well adds nothing.
+    async fn list_blocks(
+        &self,
+        request: &LabelsRequest,
+        of: Option<&str>,
+    ) -> (BTreeSet<String>, Vec<Error>) {
+        let blocks = Served::default().beside(&self.blocks.now(), request.span);
+        if blocks.is_empty() {
+            return (BTreeSet::new(), Vec::new());
+        }
+        let question = Question {
+            blocks,
+            external: Arc::clone(&self.external),
+            matchers: Arc::clone(&request.matchers),
+            without: Arc::clone(&request.without),
+            of: of.map(Into::into),
+        };
+        let (found, why) = match beside::blocking(move || question.answer()).await {
+            Ok((found, damage)) => (found, damage),
+            Err(broken) => (BTreeSet::new(), Some(broken.to_string())),
+        };
+        let failed = why.map(|why| Error::Failed { origin: Origin::Blocks, why });
+        (found, failed.into_iter().collect())
     }
 }

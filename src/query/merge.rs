@@ -8,12 +8,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::frame::Frame;
+use crate::query::probe::Probe;
 use crate::query::{Error, Origin};
 use crate::rt::channel::mpsc;
 use crate::shard::message::Part;
@@ -54,6 +56,7 @@ pub struct SeriesStream {
     truncated: bool,
     in_hand_bytes: usize,
     in_hand_bytes_max: usize,
+    probe: Arc<Probe>,
     _running: OwnedSemaphorePermit,
 }
 
@@ -94,6 +97,7 @@ impl SeriesStream {
         limit: usize,
         in_hand_bytes_max: usize,
         running: OwnedSemaphorePermit,
+        probe: Arc<Probe>,
     ) -> Self {
         let unknown = (0..sources.len()).rev().collect();
         Self {
@@ -107,6 +111,7 @@ impl SeriesStream {
             truncated: false,
             in_hand_bytes: 0,
             in_hand_bytes_max,
+            probe,
             _running: running,
         }
     }
@@ -114,6 +119,14 @@ impl SeriesStream {
     /// The next frame; `None` at the end. After an error the rest still comes, unless
     /// [`Error::is_final`]. May be dropped and called again without losing a frame.
     pub async fn next(&mut self) -> Option<Result<Frame, Error>> {
+        let next = self.merged().await;
+        if let Some(Err(error)) = &next {
+            self.probe.failed(error);
+        }
+        next
+    }
+
+    async fn merged(&mut self) -> Option<Result<Frame, Error>> {
         if let Some(error) = self.failed.pop_front() {
             return Some(Err(error));
         }
@@ -178,7 +191,7 @@ impl SeriesStream {
             let origin = source.origin;
             match source.parts.recv().await {
                 Some(Part::Series(frames)) => {
-                    let bytes: usize = frames.iter().map(|f| f.key.len() + f.body.len()).sum();
+                    let bytes: usize = frames.iter().map(Frame::len_bytes).sum();
                     source.in_hand = frames.into_iter();
                     let Some(first) = source.in_hand.next() else { continue };
                     source.in_hand_bytes = bytes;

@@ -27,9 +27,13 @@
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
 //!   overload sheds first.
 
+mod block_labels;
+mod block_select;
+mod blocks;
 mod error;
 mod label;
 mod merge;
+mod probe;
 mod select;
 mod stats;
 #[cfg(test)]
@@ -43,9 +47,11 @@ use tokio::sync::Semaphore;
 
 use crate::frame::Sharding;
 use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::Ask;
 
+pub use blocks::{Blocks, LocalBlock};
 pub use error::{Error, NotReady, Origin};
 pub use label::LabelList;
 pub use merge::SeriesStream;
@@ -117,10 +123,12 @@ pub struct TenantInfo {
 #[derive(Debug, Clone)]
 pub struct View {
     shards: Arc<[mpsc::Sender<Ask>]>,
+    blocks: Blocks,
     external: Arc<External>,
     ready: watch::Receiver<Result<(), NotReady>>,
     stats: watch::Receiver<KnownStats>,
     gate: Arc<Gate>,
+    probe: Arc<Probe>,
     limits: Limits,
 }
 
@@ -135,6 +143,7 @@ impl View {
     /// A view. `ready` is set by who starts and stops things; `stats` is kept fresh by [`follow`].
     pub fn new(
         shards: Shards,
+        blocks: Blocks,
         external: Arc<External>,
         ready: watch::Receiver<Result<(), NotReady>>,
         stats: watch::Receiver<KnownStats>,
@@ -144,7 +153,16 @@ impl View {
             running: Arc::new(Semaphore::new(limits.selects_max)),
             waiting: Semaphore::new(limits.waiting_max),
         });
-        Self { shards: shards.into(), external, ready, stats, gate, limits }
+        Self {
+            shards: shards.into(),
+            blocks,
+            external,
+            ready,
+            stats,
+            gate,
+            probe: Arc::default(),
+            limits,
+        }
     }
 
     /// Whether data can be read, or why not.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::query::block_select;
+use crate::query::blocks::Served;
 use crate::query::merge::Source;
 use crate::query::{Error, Gate, Origin, SelectRequest, SeriesStream, View};
 use crate::rt::channel::mpsc;
@@ -30,16 +32,32 @@ impl View {
 
     /// Starts a select. Sources that fail show up in the stream, see [`SeriesStream::next`].
     pub async fn select(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
+        self.open(request).await.inspect_err(|error| self.probe.failed(error))
+    }
+
+    async fn open(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
         self.ready()?;
         let running = self.pass().await?;
         let mut failed = VecDeque::new();
         let mut sources = Vec::with_capacity(self.shards.len());
+        let mut served = Served::default();
         for (shard, mut parts) in self.ask_heads(&request, &mut failed).await {
             let origin = Origin::Head(shard);
             match begin(origin, &mut parts).await {
-                Ok(_) => sources.push(Source::new(origin, parts)),
+                Ok(from) => {
+                    served.note(shard, from);
+                    sources.push(Source::new(origin, parts));
+                }
                 Err(error) => failed.push_back(error),
             }
+        }
+        // Not before all heads are pinned: what they let go until then is in this list.
+        let blocks = served.beside(&self.blocks.now(), request.span);
+        if !blocks.is_empty() {
+            let (reply, parts) = mpsc::channel(PARTS_AHEAD);
+            let select = self.message(&request, reply);
+            block_select::start(blocks, select, self.limits.buffered_bytes_max);
+            sources.insert(0, Source::new(Origin::Blocks, parts));
         }
         Ok(SeriesStream::new(
             sources,
@@ -47,6 +65,7 @@ impl View {
             request.limit,
             self.limits.buffered_bytes_max,
             running,
+            Arc::clone(&self.probe),
         ))
     }
 
@@ -59,22 +78,26 @@ impl View {
         let mut heads = Vec::with_capacity(self.shards.len());
         for (shard, asks) in (0u16..).zip(self.shards.iter()) {
             let (reply, parts) = mpsc::channel(PARTS_AHEAD);
-            let select = Select {
-                span: request.span,
-                matchers: Arc::clone(&request.matchers),
-                external: Arc::clone(&self.external),
-                without: Arc::clone(&request.without),
-                skip_chunks: request.skip_chunks,
-                limit: request.limit,
-                sharding: request.sharding.clone(),
-                reply,
-            };
+            let select = self.message(request, reply);
             match asks.send(Ask::Select(select)).await {
                 Ok(()) => heads.push((shard, parts)),
                 Err(_) => failed.push_back(Error::Gone { origin: Origin::Head(shard) }),
             }
         }
         heads
+    }
+
+    fn message(&self, request: &SelectRequest, reply: mpsc::Sender<Part>) -> Select {
+        Select {
+            span: request.span,
+            matchers: Arc::clone(&request.matchers),
+            external: Arc::clone(&self.external),
+            without: Arc::clone(&request.without),
+            skip_chunks: request.skip_chunks,
+            limit: request.limit,
+            sharding: request.sharding.clone(),
+            reply,
+        }
     }
 }
 

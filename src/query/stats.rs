@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Labels;
+use crate::model::{Labels, TenantId};
 use crate::query::{Shards, TenantInfo, View};
 use crate::rt::beside;
 use crate::rt::channel::{oneshot, watch};
 use crate::shard::message::{Ask, Stats};
+use crate::telemetry::{Metric, Snapshot};
 
 /// The last word of each shard, by shard number; `None` until its first.
 pub type KnownStats = Arc<[Option<Stats>]>;
@@ -66,20 +67,46 @@ impl View {
                 );
             }
         }
+        for block in self.blocks.now().iter() {
+            let labels = self.external.of(&block.tenant, block.shard);
+            widen(&mut known, labels, block.range.start, block.range.end - 1);
+        }
         known
             .into_iter()
             .map(|(labels, (min_t, max_t))| TenantInfo { labels, min_t, max_t })
             .collect()
     }
 
-    /// The last stats of each shard.
-    pub fn stats(&self) -> KnownStats {
-        Arc::clone(&self.stats.borrow())
+    /// Adds to a scrape what the heads hold of each tenant, and whether all of it can be read.
+    pub fn sample(&self, out: &mut Snapshot) {
+        self.probe.sample(out);
+        let labels = |check: &str| vec![("component", "receive".into()), ("check", check.into())];
+        let ready = if self.ready().is_ok() { 1.0 } else { 0.0 };
+        out.gauge(Metric::Status, labels("ready"), ready);
+        out.gauge(Metric::Status, labels("healthy"), 1.0);
+        let mut spans: BTreeMap<&TenantId, (i64, i64)> = BTreeMap::new();
+        let stats = Arc::clone(&self.stats.borrow());
+        for tenant in stats.iter().flatten().flat_map(|s| &s.tenants) {
+            let label = || vec![("tenant", tenant.tenant.to_string())];
+            out.gauge(Metric::HeadSeries, label(), tenant.series as f64);
+            out.gauge(Metric::HeadChunks, label(), tenant.chunks as f64);
+            let appended = [label(), vec![("type", "float".into())]].concat();
+            out.count(Metric::HeadSamplesAppended, appended, tenant.samples_appended);
+            widen(&mut spans, &tenant.tenant, tenant.min_t, tenant.max_t);
+        }
+        for (tenant, (min_t, max_t)) in spans {
+            let label = || vec![("tenant", tenant.to_string())];
+            out.gauge(Metric::HeadMinTime, label(), min_t as f64);
+            out.gauge(Metric::HeadMaxTime, label(), max_t as f64);
+        }
+        for block in self.blocks.now().iter() {
+            out.gauge(Metric::BlocksLoaded, vec![("tenant", block.tenant.to_string())], 1.0);
+        }
     }
 }
 
-/// Makes the span of a label set hold another.
-fn widen(known: &mut BTreeMap<Labels, (i64, i64)>, labels: Labels, min_t: i64, max_t: i64) {
-    let span = known.entry(labels).or_insert((i64::MAX, i64::MIN));
+/// Makes the span of a key hold another.
+fn widen<K: Ord>(known: &mut BTreeMap<K, (i64, i64)>, key: K, min_t: i64, max_t: i64) {
+    let span = known.entry(key).or_insert((i64::MAX, i64::MIN));
     *span = (span.0.min(min_t), span.1.max(max_t));
 }

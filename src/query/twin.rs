@@ -13,7 +13,7 @@ use crate::chunk::xor::Appender;
 use crate::chunk::{Chunk, Encoding};
 use crate::frame::{self, Frame, in_shard};
 use crate::model::{External, Labels, Matcher, Sample, TenantId, TimeSpan, sort_key};
-use crate::query::{KnownStats, Limits, NotReady, SelectRequest, View, follow};
+use crate::query::{Blocks, KnownStats, Limits, NotReady, SelectRequest, View, follow};
 use crate::rt::beside;
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::{Ask, HeadFrom, LabelsAsk, Part, Select, Stats, TenantStats};
@@ -230,6 +230,7 @@ impl Head {
 /// What a test holds of a view over twins.
 pub(crate) struct Twins {
     pub(crate) view: View,
+    pub(crate) blocks: Blocks,
     pub(crate) ready: watch::Sender<Result<(), NotReady>>,
     pub(crate) sent: Sent,
 }
@@ -267,6 +268,7 @@ pub(crate) async fn view(heads: Vec<Head>, external: External, limits: Limits) -
     beside::spawn(follow(shards.clone(), Arc::new(known)));
     let all_known = |all: &KnownStats| all.len() == shards.len() && all.iter().all(Option::is_some);
     stats.wait_for(all_known).await.expect("stats are followed");
-    let view = View::new(shards, Arc::new(external), ready_now, stats, limits);
-    Twins { view, ready, sent }
+    let blocks = Blocks::default();
+    let view = View::new(shards, blocks.clone(), Arc::new(external), ready_now, stats, limits);
+    Twins { view, blocks, ready, sent }
 }

@@ -5,11 +5,16 @@
 pub mod beside;
 pub mod channel;
 pub mod clock;
+pub mod control;
+pub mod core;
+pub mod files;
 pub mod map;
 pub mod mesh;
 pub mod sink;
 pub mod storage;
 pub mod storage_sink;
+pub mod thread;
+
 #[cfg(test)]
 pub(crate) mod twin;
 

@@ -3,7 +3,7 @@
 //! All of it happens without waiting: a batch is applied whole, then the shard turns to the next.
 //! Nothing is answered here; the answer follows the log.
 
-use crate::decode::region::{self, LabelLimits};
+use crate::decode::region::{self, LabelError, LabelLimits};
 use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
 use crate::rt::mesh::{Home, Loan};
 use crate::shard::alias::{Alias, Aliases};
@@ -101,7 +101,7 @@ enum Found {
     Here(SeriesIndex),
     Elsewhere(u128, Box<[u8]>),
     OutOfBounds,
-    Bad(BadSeries),
+    Bad(LabelError),
 }
 
 impl Applier {
@@ -128,14 +128,13 @@ impl Applier {
                 Found::OutOfBounds => {
                     for &sample in samples {
                         let reason = bounds.refusal(sample.t);
-                        refuse(reason, region, sample, bounds, &mut written);
+                        refuse(reason, region, sample, (bounds, None), &mut written);
                     }
                 }
                 Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
-                Found::Bad(bad) => {
-                    written.bad_series += 1;
-                    written.bad_series_samples += samples.len() as u64;
-                    written.first_bad.get_or_insert(bad);
+                Found::Bad(error) => {
+                    let samples = samples.len() as u64;
+                    written.add_bad(BadSeries { error, series: 1, samples });
                 }
             }
         }
@@ -191,7 +190,8 @@ impl Applier {
                 }
                 Appended::Duplicate => written.duplicates += 1,
                 Appended::Refused(reason) => {
-                    refuse(reason, region, sample, bounds, written);
+                    let newest = self.head.newest(index);
+                    refuse(reason, region, sample, (bounds, newest), written);
                 }
             }
         }
@@ -228,7 +228,7 @@ impl Applier {
         }
         let mut canonical = Vec::with_capacity(region.len());
         match region::canonical(region, &self.limits, &mut canonical) {
-            Err(error) => return Found::Bad(BadSeries::Labels(error)),
+            Err(error) => return Found::Bad(error),
             Ok(repairs) if repairs.sorted || repairs.emptied > 0 => written.repaired += 1,
             Ok(_) => {}
         }
@@ -267,12 +267,20 @@ impl Applier {
 }
 
 #[cold]
-fn refuse(reason: Refusal, region: &[u8], sample: Sample, bounds: Bounds, written: &mut Written) {
+fn refuse(
+    reason: Refusal,
+    region: &[u8],
+    sample: Sample,
+    (bounds, newest): (Bounds, Option<Sample>),
+    written: &mut Written,
+) {
     written.refused[reason as usize] += 1;
-    written.first_refused.get_or_insert_with(|| RefusedSample {
-        reason,
-        region: region.to_vec(),
-        sample,
-        bounds: (bounds.min_t, bounds.max_t),
+    written.first_refused[reason as usize].get_or_insert_with(|| {
+        Box::new(RefusedSample {
+            region: region.to_vec(),
+            sample,
+            newest: newest.map_or(i64::MIN, |s| s.t),
+            bounds: (bounds.min_t, bounds.max_t),
+        })
     });
 }

@@ -137,6 +137,13 @@ impl<S: Storage> Shard<S> {
         onward
     }
 
+    /// Whether everything applied is durable, or will never be.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.state.borrow();
+        let waits = state.commits.waits_for(state.applier.group.is_empty());
+        waits.is_none() || state.commits.failed.is_some()
+    }
+
     /// Logs a cut; returns when it is durable.
     pub(crate) async fn log_cut(&self, cut: &CutRecord) -> Result<(), Unavailable> {
         let done = {

@@ -34,6 +34,7 @@ use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
+use crate::shard::pins::Pins;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
@@ -43,12 +44,16 @@ pub(crate) mod cuts;
 pub(crate) mod head;
 pub(crate) mod recover;
 pub mod message;
+pub(crate) mod pins;
 pub mod slots;
 pub(crate) mod wal;
 pub mod write;
 
 #[cfg(test)]
 mod tests;
+
+pub(crate) use wal::series_file::SeriesFile;
+pub(crate) use wal::writer::{Log, SEGMENT_BYTES};
 
 /// Who a shard is and how it behaves.
 #[derive(Debug, Clone)]
@@ -86,10 +91,14 @@ pub struct Generation {
 #[derive(Debug)]
 pub(crate) struct Shard<S: Storage> {
     storage: S,
+    /// Its number.
+    shard: u16,
+    /// Among how many.
     shards: u16,
     answers_wait: bool,
     state: RefCell<State>,
     work: Signal,
+    pins: Pins,
 }
 
 #[derive(Debug)]

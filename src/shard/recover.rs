@@ -27,6 +27,7 @@ use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, SeriesIndex, TenantIndex};
+use crate::shard::pins::Pins;
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::format::{FLAG_CUT, SegmentHeader};
 use crate::shard::wal::reader::{Damage, Position, SegmentEnd, read_segment};
@@ -130,10 +131,12 @@ pub(crate) async fn recover<S: Storage>(
     let commits = Commits::new(log.next_seq());
     let shard = Shard {
         storage,
+        shard: settings.shard,
         shards: current.shards,
         answers_wait: settings.answers_wait,
         state: State { applier, commits, cuts }.into(),
         work: Signal::default(),
+        pins: Pins::default(),
     };
     Ok(Recovered { shard, log, series, spares, report, old })
 }

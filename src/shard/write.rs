@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::decode::region::LabelError;
 use crate::model::{Sample, TenantId};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
@@ -55,22 +56,26 @@ impl Batch {
     }
 }
 
-/// Why a series is not stored.
+/// Series whose labels are no label set, for one kind of reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadSeries {
-    /// Its labels are no label set.
-    Labels(crate::decode::region::LabelError),
+pub struct BadSeries {
+    /// Why, in the words of the first of them.
+    pub error: LabelError,
+    /// How many series.
+    pub series: u64,
+    /// Their samples.
+    pub samples: u64,
 }
 
 /// A sample that was refused, to be shown to the sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedSample {
-    /// Why.
-    pub reason: Refusal,
     /// The label region of its series.
     pub region: Vec<u8>,
     /// The sample.
     pub sample: Sample,
+    /// Newest time of its series; `i64::MIN` when it has no sample.
+    pub newest: i64,
     /// First and last time that would have been accepted by the bounds.
     pub bounds: (i64, i64),
 }
@@ -84,14 +89,10 @@ pub struct Written {
     pub duplicates: u64,
     /// Samples refused, by [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
-    /// The first of them.
-    pub first_refused: Option<RefusedSample>,
-    /// Series whose labels are no label set, and their samples.
-    pub bad_series: u64,
-    /// Samples of these series.
-    pub bad_series_samples: u64,
-    /// The first of them.
-    pub first_bad: Option<BadSeries>,
+    /// The first of each.
+    pub first_refused: [Option<Box<RefusedSample>>; Refusal::ALL.len()],
+    /// Series whose labels are no label set, by kind of reason.
+    pub bad: Vec<BadSeries>,
     /// Series whose labels had to be sorted or had empty values dropped.
     pub repaired: u64,
     /// Batches sent on to other shards: each of them answers for itself.
@@ -119,19 +120,33 @@ impl Written {
         for (sum, more) in self.refused.iter_mut().zip(other.refused) {
             *sum += more;
         }
-        self.first_refused = self.first_refused.take().or(other.first_refused);
-        self.bad_series += other.bad_series;
-        self.bad_series_samples += other.bad_series_samples;
-        self.first_bad = self.first_bad.take().or(other.first_bad);
+        for (first, theirs) in self.first_refused.iter_mut().zip(other.first_refused) {
+            *first = first.take().or(theirs);
+        }
+        for bad in other.bad {
+            self.add_bad(bad);
+        }
         self.repaired += other.repaired;
         self.sent_on += other.sent_on;
         self.unavailable = self.unavailable.or(other.unavailable);
     }
 
+    /// Counts series with bad labels to those of the same kind.
+    pub(crate) fn add_bad(&mut self, bad: BadSeries) {
+        let kind = std::mem::discriminant(&bad.error);
+        match self.bad.iter_mut().find(|b| std::mem::discriminant(&b.error) == kind) {
+            Some(known) => {
+                known.series += bad.series;
+                known.samples += bad.samples;
+            }
+            None => self.bad.push(bad),
+        }
+    }
+
     /// Whether everything was written.
     pub fn is_clean(&self) -> bool {
         self.refused == [0; Refusal::ALL.len()]
-            && self.bad_series == 0
+            && self.bad.is_empty()
             && self.unavailable.is_none()
     }
 }

@@ -25,6 +25,7 @@
 //! The frames of `Series` come encoded from the cores and are copied once into the stream. The
 //! generated server would need them as messages, so `thanos.Store` is served by hand, and only it.
 
+mod calls;
 mod codec;
 mod info;
 mod request;
@@ -37,7 +38,7 @@ mod tests;
 use std::future::Future;
 use std::time::Duration;
 
-use axum::middleware::map_request;
+use axum::middleware::{from_fn_with_state, map_request};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -50,6 +51,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use crate::query::View;
 use tidegate_proto::DESCRIPTORS;
 use tidegate_proto::thanos_info::info_server::InfoServer;
+
+pub use calls::Calls;
 
 /// Largest request message, before and after decompression. `StoreAPI` requests are matchers; a
 /// list of many thousand values in one regex still fits.
@@ -96,10 +99,11 @@ pub async fn serve(
     view: View,
     listener: TcpListener,
     connections: Connections,
+    calls: Calls,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let health = HealthReporter::new();
-    let routes = routes(view.clone(), &health)?;
+    let routes = routes(view.clone(), &health, calls)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .http2_keepalive_interval(Some(connections.ping_after))
@@ -113,7 +117,7 @@ pub async fn serve(
     }
 }
 
-fn routes(view: View, health: &HealthReporter) -> Result<Routes, ServeError> {
+fn routes(view: View, health: &HealthReporter, calls: Calls) -> Result<Routes, ServeError> {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let reflection = || {
         let all = tonic_reflection::server::Builder::configure()
@@ -126,7 +130,8 @@ fn routes(view: View, health: &HealthReporter) -> Result<Routes, ServeError> {
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(routes.into_axum_router().layer(map_request(snappy::unpack)).into())
+    let counted = from_fn_with_state(calls, calls::count);
+    Ok(routes.into_axum_router().layer(map_request(snappy::unpack)).layer(counted).into())
 }
 
 /// Tells health checks what [`View::ready`] says, for ever.

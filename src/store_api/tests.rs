@@ -24,7 +24,8 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
-use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
+use crate::store_api::{Calls, Connections, REQUEST_BYTES_MAX, serve};
+use crate::telemetry::{Exposition, Format};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -38,12 +39,17 @@ async fn open(heads: Vec<Head>, external: External) -> (Twins, Channel) {
 }
 
 async fn listen(heads: Vec<Head>, external: External) -> (Twins, Endpoint) {
+    listen_counted(heads, external, Calls::new(&mut Exposition::default())).await
+}
+
+async fn listen_counted(heads: Vec<Head>, external: External, calls: Calls) -> (Twins, Endpoint) {
     let twins = twin::view(heads, external, Limits::default()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
     beside::spawn(async move {
-        let served = serve(view, listener, Connections::default(), std::future::pending()).await;
+        let served =
+            serve(view, listener, Connections::default(), calls, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
@@ -619,6 +625,62 @@ fn services_can_be_listed() {
         let mut names: Vec<String> = service.into_iter().map(|s| s.name).collect();
         names.sort();
         assert_eq!(names, ["grpc.health.v1.Health", "thanos.Store", "thanos.info.Info"]);
+    });
+}
+
+#[test]
+fn calls_are_counted_as_dashboards_read_them() {
+    run(async {
+        let mut exposition = Exposition::default();
+        let calls = Calls::new(&mut exposition);
+        let (twins, endpoint) = listen_counted(mixed_heads(), external(&[]), calls).await;
+        let channel = endpoint.connect().await.expect("a connection");
+        let mut info = InfoClient::new(channel.clone());
+        info.info(InfoRequest {}).await.expect("info");
+        read(&channel, all()).await.expect("an answer");
+        read(&channel, SeriesRequest::default()).await.expect_err("no matchers");
+        by_hand(&channel, "/stranger/calls", None, vec![]).await;
+        drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
+        info.info(InfoRequest {}).await.expect_err("not ready");
+        let text = exposition.render(Format::Text).expect("text");
+        let series =
+            "grpc_type=\"server_stream\",grpc_service=\"thanos.Store\",grpc_method=\"Series\"";
+        let info = "grpc_type=\"unary\",grpc_service=\"thanos.info.Info\",grpc_method=\"Info\"";
+        let unknown = "grpc_type=\"unary\",grpc_service=\"unknown\",grpc_method=\"unknown\"";
+        for line in [
+            format!("grpc_server_started_total{{{series}}} 2"),
+            format!("grpc_server_handled_total{{{series},grpc_code=\"OK\"}} 1"),
+            format!("grpc_server_handled_total{{{series},grpc_code=\"InvalidArgument\"}} 1"),
+            format!("grpc_server_handled_total{{{info},grpc_code=\"OK\"}} 1"),
+            format!("grpc_server_handled_total{{{info},grpc_code=\"Unavailable\"}} 1"),
+            format!("grpc_server_handled_total{{{unknown},grpc_code=\"Unimplemented\"}} 1"),
+            format!("grpc_server_handling_seconds_count{{{series}}} 2"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_is_counted_as_canceled() {
+    run(async {
+        let mut exposition = Exposition::default();
+        let calls = Calls::new(&mut exposition);
+        let all_of = |i: usize| series("t", &[("i", &i.to_string())], 0..300);
+        let heads = vec![head((0..4_000).map(all_of).collect())];
+        let (twins, endpoint) = listen_counted(heads, external(&[]), calls).await;
+        let channel = endpoint.connect().await.expect("a connection");
+        let mut stream = store(&channel).series(all()).await.expect("a stream").into_inner();
+        stream.message().await.expect("an answer").expect("a frame");
+        drop(stream);
+        beside::sleep(Duration::from_millis(100)).await;
+        let sent = twins.sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(sent < 4_000, "the shard sent all {sent}");
+        let text = exposition.render(Format::Text).expect("text");
+        let labels = "grpc_type=\"server_stream\",grpc_service=\"thanos.Store\",\
+                      grpc_method=\"Series\",grpc_code=\"Canceled\"";
+        let line = format!("grpc_server_handled_total{{{labels}}} 1");
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     });
 }
 

@@ -35,6 +35,18 @@ pub(crate) struct Fidelity {
     pub(crate) keeps_nan_bits: bool,
     /// Stale markers are returned at all.
     pub(crate) keeps_stale: bool,
+    /// `-0.0` arrives as such; otherwise it may arrive as `+0.0`.
+    pub(crate) keeps_zero_sign: bool,
+}
+
+impl Fidelity {
+    /// Whether a value that was sent may arrive like this.
+    fn is_equal(self, sent: u64, stored: u64) -> bool {
+        let (sent_value, value) = (f64::from_bits(sent), f64::from_bits(stored));
+        sent == stored
+            || (!self.keeps_nan_bits && sent_value.is_nan() && value.is_nan())
+            || (!self.keeps_zero_sign && sent_value == 0.0 && value == 0.0)
+    }
 }
 
 /// One difference between what was promised and what was found.
@@ -110,6 +122,11 @@ impl Findings {
     /// Whether the target kept its word.
     pub(crate) fn is_clean(&self) -> bool {
         self.counts.is_empty()
+    }
+
+    /// Whether nothing is wrong but that samples are not there (yet).
+    pub(crate) fn is_only_missing(&self) -> bool {
+        self.counts.len() == 1 && self.counts.contains_key("lost")
     }
 
     fn note(&mut self, difference: Difference) {
@@ -264,8 +281,7 @@ impl Oracle {
                 let was_seen = *word >> (bit % 64) & 1 == 1;
                 *word |= 1 << (bit % 64);
                 let sent = self.stream.value(self.stream.kind(series), series, step);
-                let both_nan = f64::from_bits(sent).is_nan() && f64::from_bits(bits).is_nan();
-                let equal = sent == bits || (both_nan && !self.fidelity.keeps_nan_bits);
+                let equal = self.fidelity.is_equal(sent, bits);
                 if !was_seen && standing == Standing::Sent {
                     self.findings.stored_unacked_samples += 1;
                 }

@@ -9,7 +9,7 @@ type Pairs = Vec<(String, String)>;
 type Samples = Vec<(i64, u64)>;
 type Labelled = (Pairs, Samples);
 
-const EXACT: Fidelity = Fidelity { keeps_nan_bits: true, keeps_stale: true };
+const EXACT: Fidelity = Fidelity { keeps_nan_bits: true, keeps_stale: true, keeps_zero_sign: true };
 
 pub(crate) fn scenario() -> Scenario {
     Scenario {
@@ -172,13 +172,16 @@ fn what_was_sent_and_not_acked_may_be_there_or_not() {
 }
 
 #[test]
-fn fidelity_excuses_nan_bits_and_stale_markers_and_nothing_else() {
-    let lossy = Fidelity { keeps_nan_bits: false, keeps_stale: false };
+fn fidelity_excuses_what_it_says_and_nothing_else() {
+    let lossy = Fidelity { keeps_nan_bits: false, keeps_stale: false, keeps_zero_sign: false };
     let spoil = |stored: &mut Vec<Labelled>| {
         for (_, samples) in stored.iter_mut() {
             samples.retain(|(_, bits)| *bits != STALE_NAN_BITS);
             for (_, bits) in samples.iter_mut().filter(|(_, bits)| f64::from_bits(*bits).is_nan()) {
                 *bits = f64::NAN.to_bits();
+            }
+            for (_, bits) in samples.iter_mut().filter(|(_, bits)| *bits == 1 << 63) {
+                *bits = 0;
             }
         }
     };

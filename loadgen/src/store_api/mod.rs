@@ -10,7 +10,8 @@ use crate::oracle::{Fidelity, Oracle};
 use crate::xor;
 
 /// The StoreAPI carries chunk bytes: everything survives.
-pub(crate) const FIDELITY: Fidelity = Fidelity { keeps_nan_bits: true, keeps_stale: true };
+pub(crate) const FIDELITY: Fidelity =
+    Fidelity { keeps_nan_bits: true, keeps_stale: true, keeps_zero_sign: true };
 
 /// Series per frame that we offer to take; what the querier offers.
 const BATCH_SIZE: i64 = 64;

@@ -1,10 +1,10 @@
 //! The scan against prost.
 //!
-//! Two oracles. The *opaque* one reads the message as the scan does, with labels, exemplars, histograms
-//! and metadata as mere bytes: it must agree with the scan on every input, whatever it is. The *full*
-//! one reads everything: what it accepts, the scan must have found, and what only it refuses must
-//! lie inside one of those records. One thing is excepted: the scan refuses groups, prost skips
-//! them.
+//! Two oracles. The *opaque* one reads the message as the scan does, with labels, exemplars,
+//! histograms and metadata as mere bytes: it must agree with the scan on every input, whatever it
+//! is. The *full* one reads everything: what it accepts, the scan must have found, and what only it
+//! refuses must lie inside one of those records. One thing is excepted: the scan refuses groups,
+//! prost skips them.
 
 mod spelling;
 
@@ -18,9 +18,10 @@ use tidegate_proto::prometheus::{
     WriteRequest, histogram,
 };
 
+use crate::decode::protobuf::push_varint;
 use crate::decode::tests::spelling::{Random, mutate, spell};
 use crate::decode::{
-    Error, LabelError, LabelLimits, Scan, SeriesView, region, snappy, write_request_v1,
+    Error, LabelError, LabelLimits, RECORDS_MAX, Scan, SeriesView, region, snappy, write_request_v1,
 };
 use crate::model::{STALE_NAN_BITS, Sample};
 
@@ -189,7 +190,8 @@ prop_compose! {
 
 prop_compose! {
     fn a_histogram()(
-        count: u64, sum: f64, schema in -4i32..9, offset: i32, deltas: Vec<i64>, timestamp in a_time(),
+        count: u64, sum: f64, schema in -4i32..9, offset: i32, deltas: Vec<i64>,
+        timestamp in a_time(),
     ) -> Histogram {
         Histogram {
             count: Some(histogram::Count::CountInt(count)),
@@ -389,15 +391,22 @@ fn errors_say_where() {
 /// so is what a scan keeps afterwards.
 #[test]
 fn hostile_counts_are_bounded() {
-    let max = crate::decode::RECORDS_MAX;
-    let samples = [0x12, 0].repeat(max + 1);
-    let mut message = vec![0x0a];
-    crate::decode::protobuf::push_varint(samples.len() as u64, &mut message);
-    message.extend_from_slice(&samples);
-    let mut scan = Scan::default();
+    let max = RECORDS_MAX;
     let too_many = Err(Error::TooManyRecords { max });
-    assert_eq!(write_request_v1(&mut message, &mut scan), too_many);
+    let mut scan = Scan::default();
+    let in_one_series = |record: &[u8]| {
+        let records = record.repeat(max + 1);
+        let mut message = vec![0x0a];
+        push_varint(records.len() as u64, &mut message);
+        message.extend_from_slice(&records);
+        message
+    };
+    let mut samples = in_one_series(&[0x12, 0]);
+    assert_eq!(write_request_v1(&mut samples, &mut scan), too_many);
     assert!(scan.samples.capacity() < max / 8, "{}", scan.samples.capacity());
+    // Labels and unknown fields in turn.
+    let mut pieces = in_one_series(&[0x0a, 0, 0x28, 0]);
+    assert_eq!(write_request_v1(&mut pieces, &mut scan), too_many);
 
     let mut message = [0x0a, 0].repeat(max + 1);
     assert_eq!(write_request_v1(&mut message, &mut scan), too_many);

@@ -47,8 +47,8 @@ fn spell_series(series: &TimeSeries, random: &mut Random) -> Vec<u8> {
     spell_records(vec![labels, samples, exemplars, histograms], random)
 }
 
-/// Mixes records of several fields, those of one field in their order; sometimes, as senders do, not
-/// at all.
+/// Mixes records of several fields, those of one field in their order; sometimes, as senders do,
+/// not at all.
 fn spell_records(mut fields: Vec<Vec<(u64, Vec<u8>)>>, random: &mut Random) -> Vec<u8> {
     let mut out = Vec::new();
     let is_mixed = !random.one_in(3);

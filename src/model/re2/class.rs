@@ -6,7 +6,7 @@
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
-use crate::model::re2::{Error, Fault, fault};
+use crate::model::re2::{Error, Fault, NODES_MAX, fault};
 
 /// Inclusive ranges of code points, in no order.
 type Ranges = Vec<(u32, u32)>;
@@ -49,6 +49,9 @@ pub(super) fn bracket(
     let mut first = true;
     while first || !rest.starts_with(']') {
         first = false;
+        if ranges.len() > NODES_MAX as usize {
+            return Err(fault(Fault::TooLarge, text));
+        }
         if posix_end != 0
             && posix_end + 2 <= rest.len()
             && let Some((class, after)) = posix_class(rest, fold)?
@@ -78,7 +81,7 @@ pub(super) fn bracket(
     }
     let mut class = set(&ranges);
     if fold {
-        class.case_fold_simple();
+        add_cases(&mut class);
     }
     if negated {
         class.negate();
@@ -123,7 +126,7 @@ fn unicode_class(text: &str, negated: bool, fold: bool) -> Result<(ClassUnicode,
     let (plain, turned) = name.strip_prefix('^').map_or((name, false), |n| (n, true));
     let mut class = named(plain).ok_or_else(|| fault(Fault::ClassRange, until(text, rest)))?;
     if fold {
-        class.case_fold_simple();
+        add_cases(&mut class);
     }
     if negated != turned {
         class.negate();
@@ -142,7 +145,7 @@ fn named(name: &str) -> Option<ClassUnicode> {
         "any" => return Some(set(&[(0, u32::from(char::MAX))])),
         "ascii" => return Some(set(&[(0, 0x7f)])),
         "assigned" => {
-            let mut class = property("gc", "unassigned")?;
+            let mut class = unicode_property("gc=unassigned")?;
             class.negate();
             return Some(class);
         }
@@ -150,21 +153,21 @@ fn named(name: &str) -> Option<ClassUnicode> {
         "cs" | "surrogate" => return Some(ClassUnicode::empty()),
         _ => {}
     }
-    // `regex` knows two more spellings that RE2 does not: `Is` before a name, and the codes of
+    // These tables know two more spellings that RE2 does not: `Is` before a name, and the codes of
     // four letters of ISO 15924. These scripts have four letters by name.
     let four = ["cham", "kawi", "lisu", "miao", "modi", "newa", "thai", "toto"];
     if name.starts_with("is") || name == "unknown" {
         return None;
     }
-    property("gc", &name).or_else(|| {
+    unicode_property(&format!("gc={name}")).or_else(|| {
         let coded = name.len() == 4 && !four.contains(&name.as_str());
-        if coded { None } else { property("sc", &name) }
+        if coded { None } else { unicode_property(&format!("sc={name}")) }
     })
 }
 
-/// A class from the tables of `regex`.
-fn property(kind: &str, name: &str) -> Option<ClassUnicode> {
-    let hir = regex_syntax::parse(&format!("\\p{{{kind}={name}}}")).ok()?;
+/// A class from the tables of `regex-syntax`.
+pub(super) fn unicode_property(name: &str) -> Option<ClassUnicode> {
+    let hir = regex_syntax::parse(&format!("\\p{{{name}}}")).ok()?;
     match hir.into_kind() {
         HirKind::Class(Class::Unicode(class)) => Some(class),
         _ => None,
@@ -245,12 +248,31 @@ fn ascii(ranges: &[(u8, u8)], fold: bool, negated: bool) -> ClassUnicode {
         ranges.iter().map(|(low, high)| (u32::from(*low), u32::from(*high))).collect();
     let mut class = set(&ranges);
     if fold {
-        class.case_fold_simple();
+        add_cases(&mut class);
     }
     if negated {
         class.negate();
     }
     class
+}
+
+/// Adds the other cases of all its characters to a class.
+pub(super) fn add_cases(class: &mut ClassUnicode) {
+    // Folding visits every character of the class, a million in `[^a]`; few of them have cases.
+    if is_wide(class)
+        && let Some(mut cased) = unicode_property("Changes_When_Casemapped")
+    {
+        cased.intersect(class);
+        cased.case_fold_simple();
+        class.union(&cased);
+    } else {
+        class.case_fold_simple();
+    }
+}
+
+/// Whether a class has so many characters that adding their cases is much work.
+pub(super) fn is_wide(class: &ClassUnicode) -> bool {
+    class.ranges().iter().map(ClassUnicodeRange::len).sum::<usize>() > 512
 }
 
 fn add(ranges: &mut Ranges, class: &ClassUnicode) {

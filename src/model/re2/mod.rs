@@ -33,7 +33,7 @@
 
 mod class;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, Look, Repetition};
 use thiserror::Error;
@@ -47,6 +47,9 @@ pub const DEPTH_MAX: u32 = 250;
 
 /// How many nodes and character ranges one pattern may make, about 100 bytes each.
 pub const NODES_MAX: u32 = 50_000;
+
+/// What adding the other cases to a wide class counts for: it takes as long as so many nodes.
+const WIDE_FOLD_NODES: u32 = 64;
 
 /// Greatest repeat count, and greatest product of nested ones, as in RE2.
 const REPEAT_MAX: u32 = 1000;
@@ -423,7 +426,7 @@ impl<'p> Parser<'p> {
             return Ok(());
         }
         let mut class = ClassUnicode::new([ClassUnicodeRange::new(c, c)]);
-        class.case_fold_simple();
+        class::add_cases(&mut class);
         self.push_class(class)
     }
 
@@ -438,10 +441,8 @@ impl<'p> Parser<'p> {
 
     fn push_class(&mut self, class: ClassUnicode) -> Result<(), Error> {
         self.count(class.ranges().len() as u32)?;
-        if self.flags.fold {
-            // Folding walks through all characters of a class: as much work as a few nodes.
-            let size: usize = class.ranges().iter().map(ClassUnicodeRange::len).sum();
-            self.count((size >> 10) as u32)?;
+        if self.flags.fold && class::is_wide(&class) {
+            self.count(WIDE_FOLD_NODES)?;
         }
         self.push(Hir::class(Class::Unicode(class)))
     }

@@ -1,5 +1,7 @@
 //! The view over twins of shards, against what they must give together.
 
+mod block;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +16,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Error, LabelsRequest, Limits, NotReady, Origin, SelectRequest, SeriesStream};
 use crate::rt::beside;
+use crate::telemetry::{Exposition, Format};
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -196,13 +199,19 @@ fn what_fails_is_said_and_the_rest_comes() {
     ] {
         let mut left = many(30, Fault::None);
         left.series.iter_mut().for_each(|s| s.labels = s.labels.overlaid(&labels(&[("h", "0")])));
-        let (found, errors) = run(async {
+        let (found, errors, text) = run(async {
             let heads = vec![left, many(30, fault)];
             let Twins { view, .. } =
                 twin::view(heads, external(&[("r", "1")]), Limits::default()).await;
-            read(&mut view.select(all()).await.expect("a stream")).await
+            let (found, errors) = read(&mut view.select(all()).await.expect("a stream")).await;
+            let mut exposition = Exposition::default();
+            exposition.source(move |out| view.sample(out));
+            (found, errors, exposition.render(Format::Text).expect("text"))
         });
+        let failures = text.lines().filter(|l| l.starts_with("tidegate_query_failures_total{"));
+        let count: u64 = failures.map(|l| l[l.len() - 1..].parse::<u64>().expect("a digit")).sum();
         assert_eq!(errors, [want], "{fault:?}");
+        assert_eq!(count, 1, "{text}");
         assert_eq!(found.len(), 30 + kept, "{fault:?}");
         assert!(found.is_sorted_by(|a, b| a.0 < b.0), "{fault:?}");
     }

@@ -1,0 +1,142 @@
+//! `labels`, `label/<name>/values` and `series`: what there is, without samples.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use bytes::Bytes;
+use prost::Message as _;
+use tidegate_proto::thanos;
+
+use crate::api::answer::{Failure, LabelObject, Success};
+use crate::api::param::{Params, label_name};
+use crate::api::{ANSWER_BYTES_MAX, Shared};
+use crate::model::Matcher;
+use crate::query::{LabelsRequest, SelectRequest};
+
+/// As Prometheus says it.
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// `/api/v1/labels`.
+pub(super) async fn names(
+    State(shared): State<Shared>,
+    params: Params,
+) -> Result<Success<Vec<String>>, Failure> {
+    list(&shared, &params, None).await
+}
+
+/// `/api/v1/label/<name>/values`.
+pub(super) async fn values(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Success<Vec<String>>, Failure> {
+    list(&shared, &params, Some(label_name(&name)?)).await
+}
+
+async fn list(
+    shared: &Shared,
+    params: &Params,
+    of: Option<String>,
+) -> Result<Success<Vec<String>>, Failure> {
+    let (span, limit) = (params.span()?, params.limit()?);
+    let mut sets = params.matchers()?;
+    if sets.is_empty() {
+        sets.push(Arc::new([]));
+    }
+    let (mut union, mut warnings, mut truncated) = (BTreeSet::new(), BTreeSet::new(), false);
+    for matchers in sets {
+        let request = LabelsRequest { span, matchers, without: Arc::new([]), limit };
+        let found = match &of {
+            None => shared.view.label_names(request).await?,
+            Some(label) => shared.view.label_values(label, request).await?,
+        };
+        truncated |= found.truncated;
+        warnings.extend(found.failed.iter().map(ToString::to_string));
+        union.extend(found.texts);
+    }
+    truncated |= limit != 0 && union.len() > limit;
+    let texts = union.into_iter().take(if limit == 0 { usize::MAX } else { limit }).collect();
+    Ok(Success::new(texts, with_truncated(warnings, truncated)))
+}
+
+/// `/api/v1/series`.
+pub(super) async fn series(
+    State(shared): State<Shared>,
+    params: Params,
+) -> Result<Success<Vec<LabelObject>>, Failure> {
+    let sets = params.matchers()?;
+    if sets.is_empty() {
+        return Err(Failure::BadData("no match[] parameter provided".into()));
+    }
+    let (span, limit) = (params.span()?, params.limit()?);
+    let mut found = Found { limit, ..Found::default() };
+    for matchers in sets {
+        let request = SelectRequest {
+            span,
+            matchers,
+            without: Arc::new([]),
+            skip_chunks: true,
+            limit,
+            sharding: None,
+        };
+        found.select(&shared, request).await?;
+    }
+    let sets = found.frames.into_values().map(label_object).collect();
+    Ok(Success::new(sets, with_truncated(found.warnings, found.truncated)))
+}
+
+/// Label sets of several selects, each once.
+#[derive(Debug, Default)]
+struct Found {
+    limit: usize,
+    /// Sort key of a set, and the set as an encoded `thanos.Series`.
+    frames: BTreeMap<Bytes, Bytes>,
+    bytes: usize,
+    truncated: bool,
+    warnings: BTreeSet<String>,
+}
+
+impl Found {
+    async fn select(&mut self, shared: &Shared, request: SelectRequest) -> Result<(), Failure> {
+        let mut stream = shared.view.select(request).await?;
+        while let Some(next) = stream.next().await {
+            match next {
+                Ok(frame) => {
+                    let bytes = frame.len_bytes();
+                    if self.frames.insert(frame.key, frame.body).is_none() {
+                        self.bytes += bytes;
+                    }
+                }
+                Err(error) if error.is_final() => return Err(error.into()),
+                Err(error) => {
+                    self.warnings.insert(error.to_string());
+                }
+            }
+            if self.limit != 0 && self.frames.len() > self.limit {
+                self.truncated = true;
+                if let Some((key, body)) = self.frames.pop_last() {
+                    self.bytes -= key.len() + body.len();
+                }
+            }
+            if self.bytes > ANSWER_BYTES_MAX {
+                let text = format!(
+                    "the answer would be over {ANSWER_BYTES_MAX} bytes; narrow match[] or set limit"
+                );
+                return Err(Failure::Execution(text));
+            }
+        }
+        self.truncated |= stream.truncated();
+        Ok(())
+    }
+}
+
+fn with_truncated(warnings: BTreeSet<String>, truncated: bool) -> Vec<String> {
+    warnings.into_iter().chain(truncated.then(|| TRUNCATED.to_string())).collect()
+}
+
+/// The labels of an encoded series. We encoded it ourselves, so it can be read.
+fn label_object(body: Bytes) -> LabelObject {
+    let series = thanos::Series::decode(body).unwrap_or_default();
+    series.labels.into_iter().map(|label| (label.name, label.value)).collect()
+}

@@ -1,0 +1,82 @@
+//! The HTTP door for people and tools: health, metrics, and Prometheus' API for labels and series.
+//!
+//! | route | methods | answers |
+//! |---|---|---|
+//! | `/-/healthy` | GET, HEAD | 200 while the process runs |
+//! | `/-/ready` | GET, HEAD | 200, or 503 and what is waited for |
+//! | `/metrics` | GET | `OpenMetrics` or text 0.0.4, as `Accept` says |
+//! | `/api/v1/labels` | GET, POST | label names |
+//! | `/api/v1/label/<name>/values` | GET | values of a label |
+//! | `/api/v1/series` | GET, POST | label sets |
+//!
+//! ## Whose data
+//! A request sees the data of *all* tenants, as through a Thanos Querier: each series carries the
+//! external labels, the tenant's among them, and `match[]={tenant_id="a"}` asks for one. There is
+//! no access control here; who must not see other tenants must not reach this port.
+//!
+//! ## Promises
+//! - Parameters, answers, error types and their texts are Prometheus' (3.x): `{"status":"success",
+//!   "data":...}`, or `{"status":"error","errorType":...,"error":...}`.
+//! - What a shard or block could not answer shows in `warnings`; a list cut by `limit` says so.
+//! - An answer is bounded: [`ANSWER_BYTES_MAX`], else error `execution`. A request body as well.
+//!
+//! ## Limits
+//! Too many queries give 503 with `Retry-After`; before all is replayed the API gives 503 too.
+
+mod answer;
+mod door;
+mod list;
+mod param;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::query::View;
+use crate::telemetry::Exposition;
+
+/// Most bytes of label sets in one answer.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes of a form in a request: many long selectors.
+const FORM_BYTES_MAX: usize = 4 << 20;
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+struct Shared {
+    view: View,
+    exposition: Arc<Exposition>,
+}
+
+/// Serves the API on `listener` until `stop` is ready; requests that run then may end.
+pub async fn serve(
+    view: View,
+    exposition: Exposition,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, routes(view, exposition)).with_graceful_shutdown(stop).await
+}
+
+fn routes(view: View, mut exposition: Exposition) -> Router {
+    let requests = door::Requests::new(&mut exposition);
+    let shared = Shared { view, exposition: Arc::new(exposition) };
+    Router::new()
+        .route("/-/healthy", get(door::healthy))
+        .route("/-/ready", get(door::ready))
+        .route("/metrics", get(door::metrics))
+        .route("/api/v1/labels", get(list::names).post(list::names))
+        .route("/api/v1/label/{name}/values", get(list::values))
+        .route("/api/v1/series", get(list::series).post(list::series))
+        .fallback(door::not_found)
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(requests, door::count))
+        .with_state(shared)
+}

@@ -1,0 +1,301 @@
+//! Blocks beside heads: written by the block writer, read through the view, and no sample is
+//! missing or there twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::block::{MetaDraft, Reader, Ulid, Writer};
+use crate::chunk::{Chunk, Encoding, xor};
+use crate::model::{External, Labels, Sample, TenantId, TimeRange, TimeSpan};
+use crate::query::tests::{all, any_labels, any_matcher, external, read, run, series};
+use crate::query::twin::{self, Fault, Head, PlainChunk, Series};
+use crate::query::{Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
+use crate::rt::DirSink;
+
+/// Length of a test's block range.
+const RANGE_MS: i64 = 20;
+
+/// Writes the samples of `all` inside `range` to a block and opens it; `None` if there are none.
+async fn block(
+    dir: &Path,
+    shard: u16,
+    tenant: &TenantId,
+    range: TimeRange,
+    all: &[Series],
+) -> Option<LocalBlock> {
+    let mut sorted: Vec<&Series> = all.iter().filter(|s| s.tenant == *tenant).collect();
+    sorted.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let ulid = Ulid::from_parts(dir.read_dir().expect("a directory").count() as u64, 7);
+    let target = dir.join(ulid.to_string());
+    let sink = DirSink::create(&target).expect("a sink");
+    let mut writer = Writer::new(sink, MetaDraft::fresh(ulid, range, Labels::default()));
+    let mut series = 0;
+    for one in sorted {
+        let inside: Vec<Sample> =
+            one.samples.iter().copied().filter(|s| range.contains(s.t)).collect();
+        if inside.is_empty() {
+            continue;
+        }
+        let pairs: Vec<_> = one.labels.iter().collect();
+        let plain = twin::chunks(&inside, TimeSpan::ALL);
+        let chunks: Vec<Chunk<'_>> = plain
+            .iter()
+            .map(|(min_t, max_t, bytes)| Chunk {
+                encoding: Encoding::Xor,
+                min_t: *min_t,
+                max_t: *max_t,
+                bytes,
+            })
+            .collect();
+        writer.add(&pairs, &chunks).await.expect("the writer takes it");
+        series += 1;
+    }
+    if series == 0 {
+        return None;
+    }
+    writer.finish().await.expect("a block");
+    let reader = Reader::open(&target).expect("it opens");
+    let tenant = tenant.clone();
+    Some(LocalBlock { tenant, range, shard, born_in_this_process: true, reader })
+}
+
+/// Label sets with their samples inside `span`; sets without one are left out. A sample that came
+/// twice fails the test.
+fn samples(
+    found: &[(Labels, Vec<PlainChunk>)],
+    span: TimeSpan,
+) -> BTreeMap<Labels, BTreeSet<(i64, u64)>> {
+    let mut all: BTreeMap<Labels, BTreeSet<(i64, u64)>> = BTreeMap::new();
+    for (labels, chunks) in found {
+        for (_, _, bytes) in chunks {
+            for sample in xor::Reader::new(bytes).expect("a chunk") {
+                let sample = sample.expect("a sample");
+                if span.contains(sample.t) {
+                    let set = all.entry(labels.clone()).or_default();
+                    assert!(set.insert((sample.t, sample.bits)), "{labels}: {sample:?} twice");
+                }
+            }
+        }
+    }
+    all
+}
+
+/// A head at `from` with blocks for what is before, and blocks that the head still serves as well.
+struct World {
+    /// All data in heads: what the oracle looks at.
+    whole: Vec<Head>,
+    /// What heads really hold.
+    heads: Vec<Head>,
+    blocks: Vec<LocalBlock>,
+}
+
+async fn world(dir: &Path, all: &[Series], shards: u16, from: i64, at_start: bool) -> World {
+    let mut world = World { whole: Vec::new(), heads: Vec::new(), blocks: Vec::new() };
+    for shard in 0..shards {
+        let own: Vec<Series> = all
+            .iter()
+            .filter(|s| s.labels.to_string().len() as u16 % shards == shard)
+            .cloned()
+            .collect();
+        let tenants: BTreeSet<TenantId> = own.iter().map(|s| s.tenant.clone()).collect();
+        for tenant in tenants {
+            for start in (0..3 * RANGE_MS).step_by(RANGE_MS as usize) {
+                let range = TimeRange { start, end: start + RANGE_MS };
+                if let Some(mut block) = block(dir, shard, &tenant, range, &own).await {
+                    block.born_in_this_process = !(at_start && range.end <= from);
+                    world.blocks.push(block);
+                }
+            }
+        }
+        let mut rest = own.clone();
+        rest.iter_mut().for_each(|s| s.samples.retain(|s| s.t >= from));
+        rest.retain(|s| !s.samples.is_empty());
+        let head = |series| Head { series, part_frames: 2, from_ms: from, ..Head::default() };
+        world.whole.push(head(own));
+        world.heads.push(head(rest));
+    }
+    world
+}
+
+/// Values tell series apart, so that sets that become equal can still be checked sample by sample.
+fn any_series() -> impl Strategy<Value = Vec<Series>> {
+    let times = proptest::collection::btree_set(0i64..3 * RANGE_MS, 1..20);
+    let one = (any_labels(), "[pq]", times).prop_map(|(set, tenant, times)| {
+        let pairs: Vec<_> = set.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let samples = times.into_iter().map(|t| Sample { t, bits: t as u64 }).collect();
+        Series { samples, ..series(&tenant, &pairs, 0..0) }
+    });
+    proptest::collection::vec(one, 1..14).prop_map(|mut all| {
+        all.retain(|s| !s.labels.is_empty());
+        all.sort_by(|a, b| (&a.tenant, &a.labels).cmp(&(&b.tenant, &b.labels)));
+        all.dedup_by(|a, b| (&a.tenant, &a.labels) == (&b.tenant, &b.labels));
+        for (series, number) in all.iter_mut().zip(1..) {
+            series.samples.iter_mut().for_each(|s| s.bits += number << 32);
+        }
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn heads_and_blocks_give_every_sample_once(
+        all in any_series(),
+        shards in 1u16..3,
+        cut in 0i64..4,
+        at_start in any::<bool>(),
+        flags in proptest::collection::btree_map("A|aa|b|bb|zz", "[xy]", 0..4),
+        without in proptest::collection::vec("[abcd]|A|aa|zz|tenant_id", 0..3),
+        matchers in proptest::collection::vec(any_matcher(), 0..2),
+        limit in 0usize..6,
+        span in prop_oneof![Just((0, 60)), (0i64..60, 0i64..40)],
+    ) {
+        let flags = Labels::new(flags).expect("a label set");
+        let external = External::new(flags, "tenant_id", Some("shard".into())).expect("labels");
+        let span = TimeSpan { min: span.0, max: span.0 + span.1 };
+        let limit = if span.max - span.min < 60 { 0 } else { limit };
+        let request =
+            SelectRequest { span, matchers: matchers.into(), without: without.into(), limit, ..super::all() };
+        let dir = tempfile::tempdir().expect("a directory");
+        let (whole, (found, errors)) = run(async {
+            let world = world(dir.path(), &all, shards, cut * RANGE_MS, at_start).await;
+            let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
+            world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+            let mut stream = twins.view.select(request.clone()).await.expect("a stream");
+            (world.whole, read(&mut stream).await)
+        });
+        prop_assert_eq!(errors, []);
+        prop_assert!(found.is_sorted_by(|a, b| a.0 < b.0), "{:?}", found);
+        let want = twin::select(&whole, &external, &request);
+        prop_assert_eq!(samples(&found, span), samples(&want, span));
+    }
+
+    #[test]
+    fn lists_know_blocks(
+        all in any_series(),
+        cut in 0i64..4,
+        without in proptest::collection::vec("[abcd]|tenant_id|aa", 0..3),
+        matchers in proptest::collection::vec(any_matcher(), 0..3),
+        of in proptest::option::of(prop_oneof![Just("a"), Just("b"), Just("aa"), Just("tenant_id")]),
+    ) {
+        let external = external(&[("aa", "y"), ("b", "over")]);
+        let dir = tempfile::tempdir().expect("a directory");
+        let request = LabelsRequest {
+            span: TimeSpan::ALL,
+            matchers: matchers.into(),
+            without: without.into(),
+            limit: 0,
+        };
+        let (whole, got) = run(async {
+            let world = world(dir.path(), &all, 2, cut * RANGE_MS, true).await;
+            let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
+            world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+            let got = match of {
+                None => twins.view.label_names(request.clone()).await,
+                Some(label) => twins.view.label_values(label, request.clone()).await,
+            };
+            (world.whole, got.expect("a list"))
+        });
+        let want = twin::labels(&whole, &external, &request.matchers, &request.without, of);
+        prop_assert_eq!(got.texts, want.into_iter().collect::<Vec<_>>());
+        prop_assert_eq!(got.failed, []);
+    }
+}
+
+/// `{a}`, `{a, b}`, ... turn around when `aa` comes between: every second series is a stray.
+#[test]
+fn strays_are_sorted_within_a_budget() {
+    let sets: Vec<Series> = (0..200)
+        .flat_map(|i| {
+            let i = format!("{i:03}");
+            [
+                series("p", &[("a", &i)], 0..4),
+                series("p", &[("a", &i), ("aaa", "1"), ("b", "1")], 0..4),
+            ]
+            .into_iter()
+            .chain([series("p", &[("a", &i), ("a0", "1")], 0..4)])
+        })
+        .collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    let external = external(&[("aa", "1")]);
+    for (budget, want) in [(64 << 20, 600), (4_000, 0)] {
+        run(async {
+            let range = TimeRange { start: 0, end: 20 };
+            let tenant = TenantId::new("p").expect("a tenant");
+            let block = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+            let limits = Limits { buffered_bytes_max: budget, ..Limits::default() };
+            let twins = twin::view(vec![Head::default()], external.clone(), limits).await;
+            twins.blocks.add(block);
+            let mut stream = twins.view.select(all()).await.expect("a stream");
+            let (found, errors) = read(&mut stream).await;
+            assert_eq!(found.len(), want);
+            assert!(found.is_sorted_by(|a, b| a.0 < b.0));
+            assert_eq!(errors.len(), usize::from(want == 0), "{errors:?}");
+        });
+    }
+}
+
+#[test]
+fn damage_is_said_and_the_rest_is_read() {
+    let sets: Vec<Series> =
+        (0..50).map(|i| series("p", &[("i", &format!("{i:02}"))], 0..4)).collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let range = TimeRange { start: 0, end: 20 };
+        let tenant = TenantId::new("p").expect("a tenant");
+        let whole = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+        let file = dir.path().join(whole.reader.meta().ulid.to_string()).join("chunks/000001");
+        let mut bytes = std::fs::read(&file).expect("chunks");
+        let at = bytes.len() - 6;
+        bytes[at] ^= 1;
+        std::fs::write(&file, bytes).expect("written");
+        let twins = twin::view(vec![Head::default()], external(&[]), Limits::default()).await;
+        let ulid = whole.reader.meta().ulid;
+        twins.blocks.add(whole);
+        let mut stream = twins.view.select(all()).await.expect("a stream");
+        let (found, errors) = read(&mut stream).await;
+        // The last chunk is one of two of its series.
+        assert_eq!(found.len(), 50);
+        assert_eq!(found.iter().map(|(_, chunks)| chunks.len()).sum::<usize>(), 99);
+        let [Error::Failed { origin: Origin::Blocks, why }] = &errors[..] else {
+            panic!("{errors:?}")
+        };
+        assert!(why.contains(&ulid.to_string()) && why.starts_with("1 series or chunks"), "{why}");
+
+        twins.blocks.remove(ulid);
+        let mut stream = twins.view.select(all()).await.expect("a stream");
+        assert_eq!(read(&mut stream).await, (vec![], vec![]));
+    });
+}
+
+#[test]
+fn a_failed_head_does_not_hide_its_blocks() {
+    let all_series = vec![series("p", &[("a", "1")], 0..30)];
+    let dir = tempfile::tempdir().expect("a directory");
+    let (found, errors) = run(async {
+        let mut world = world(dir.path(), &all_series, 1, 0, false).await;
+        world.heads[0].fault = Fault::NoBegin;
+        let twins = twin::view(world.heads, external(&[]), Limits::default()).await;
+        world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+        read(&mut twins.view.select(all()).await.expect("a stream")).await
+    });
+    assert_eq!(errors.len(), 1);
+    assert_eq!(samples(&found, TimeSpan::ALL).into_values().map(|s| s.len()).sum::<usize>(), 30);
+}
+
+#[test]
+fn info_spans_blocks_and_heads() {
+    let all_series = vec![series("p", &[("a", "1")], 5..50)];
+    let dir = tempfile::tempdir().expect("a directory");
+    let info = run(async {
+        let world = world(dir.path(), &all_series, 1, 40, true).await;
+        let twins = twin::view(world.heads, external(&[]), Limits::default()).await;
+        world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+        twins.view.info()
+    });
+    assert_eq!(info.len(), 1);
+    assert_eq!((info[0].min_t, info[0].max_t), (0, 59));
+}

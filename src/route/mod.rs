@@ -1,0 +1,287 @@
+//! Who owns what: a request becomes one batch per shard, and their answers one answer.
+//!
+//! The receiving core decodes, hashes and deals out; it knows no series. Every batch has room at
+//! its owner before any is sent, so nobody waits for a queue: a request finds room everywhere, or
+//! it is turned away whole.
+//!
+//! ## Promises
+//! - The answer joins all shards' answers; it is there only when all have spoken.
+//! - The body's buffer is given back after decoding, the decoded one after the last shard has
+//!   applied its part: both before the wait for the log.
+//!
+//! ## Crash
+//! Nothing is kept here. A request that was not answered comes again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use crate::decode::{self, Scan};
+use crate::model::{KeySecret, TenantId, TenantKeys};
+use crate::rt::channel::mpsc;
+use crate::rt::clock::Clock;
+use crate::rt::core::{Accepted, Mesh};
+use crate::rt::mesh::Home;
+use crate::rt::storage::Storage;
+use crate::shard::Shard;
+use crate::shard::slots;
+use crate::shard::write::{Batch, Item, Unavailable, Written};
+
+/// Batches on their way to one other core.
+pub const MESH_CAPACITY: usize = 1024;
+/// Decoded buffers and scans a core keeps for the next request.
+const KEPT: usize = 64;
+/// Tenants whose keys a core keeps.
+const TENANTS_KEPT: usize = 10_000;
+
+/// What cores send each other.
+#[derive(Debug)]
+pub enum Message {
+    /// Part of a request, for the shard that is home to it.
+    Batch(Box<Batch>),
+    /// A connection that another core accepted.
+    Connection(Accepted),
+}
+
+/// Why a request was not written at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The body is not what it says it is.
+    #[error(transparent)]
+    Body(#[from] decode::Error),
+    /// A shard has too many batches under way.
+    #[error("the queue to shard {shard} is full")]
+    NoRoom {
+        /// Its number.
+        shard: u16,
+    },
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// All shards' answers in one.
+    pub written: Written,
+    /// Native histograms in the request.
+    pub histograms: u64,
+    /// Exemplars in the request.
+    pub exemplars: u64,
+    /// Metadata entries in the request.
+    pub metadata: u64,
+    /// Series in the request.
+    pub series: u64,
+}
+
+/// What a core needs to deal requests out.
+#[derive(Debug)]
+pub struct Settings {
+    /// Number of shards.
+    pub shards: u16,
+    /// Own shard.
+    pub own: u16,
+    /// What keys are derived from.
+    pub secret: KeySecret,
+    /// Most bytes of a decoded request.
+    pub decoded_bytes_max: usize,
+    /// How far ahead of the clock a sample may lie, in milliseconds; none for any distance.
+    pub future_ms: Option<i64>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+/// The router of one core.
+#[derive(Debug)]
+pub struct Router<S: Storage> {
+    settings: Settings,
+    shard: Rc<Shard<S>>,
+    mesh: Rc<Mesh<Message>>,
+    /// Batches sent to each core and not answered.
+    under_way: Rc<[Cell<usize>]>,
+    home: Home,
+    scans: RefCell<Vec<Scan>>,
+    keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
+}
+
+impl<S: Storage> Router<S> {
+    /// A router over the core's own shard, with the way to the others.
+    pub(crate) fn new(settings: Settings, shard: Rc<Shard<S>>, mesh: Rc<Mesh<Message>>) -> Self {
+        let under_way = (0..settings.shards).map(|_| Cell::new(0)).collect();
+        Self {
+            settings,
+            shard,
+            mesh,
+            under_way,
+            home: Home::new(KEPT),
+            scans: RefCell::new(Vec::new()),
+            keys: RefCell::new(HashMap::new()),
+        }
+    }
+
+    /// Writes a request: decodes it, deals it out, waits until all of it is durable.
+    pub async fn write(
+        &self,
+        tenant: TenantId,
+        body: impl Deref<Target = [u8]>,
+    ) -> Result<Routed, Error> {
+        let mut decoded = self.home.take();
+        let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
+        scan.clear();
+        let split = decode::snappy::decode(&body, self.settings.decoded_bytes_max, &mut decoded)
+            .and_then(|()| decode::write_request_v1(&mut decoded, &mut scan));
+        drop(body);
+        if let Err(error) = split {
+            self.home.give_back(decoded);
+            self.keep(scan);
+            return Err(error.into());
+        }
+        let mut routed = Routed {
+            written: Written::default(),
+            histograms: scan.histograms,
+            exemplars: scan.exemplars,
+            metadata: scan.metadata,
+            series: scan.series.len() as u64,
+        };
+        let (reply, mut answers) = mpsc::unbounded_channel();
+        let batches = self.deal(tenant, decoded, &scan, reply);
+        self.keep(scan);
+        let _places = self.send(batches)?;
+        // The channel ends when every batch, those sent on too, has been answered.
+        while let Some(written) = answers.recv().await {
+            routed.written.merge(written);
+        }
+        Ok(routed)
+    }
+
+    fn keep(&self, scan: Scan) {
+        let mut scans = self.scans.borrow_mut();
+        if scans.len() < KEPT {
+            scans.push(scan);
+        }
+    }
+
+    /// One batch per shard that is home to part of the request.
+    fn deal(
+        &self,
+        tenant: TenantId,
+        decoded: Vec<u8>,
+        scan: &Scan,
+        reply: mpsc::UnboundedSender<Written>,
+    ) -> Vec<(u16, Batch)> {
+        let shards = self.settings.shards;
+        let keys = self.keys_of(&tenant);
+        let bytes = self.home.lend(decoded);
+        let now_ms = self.settings.clock.wall_ms();
+        let future_ms = self.settings.future_ms;
+        let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
+        let share = scan.series.len() / usize::from(shards) + 16;
+        let mut batches: Vec<(u16, Batch)> = (0..shards)
+            .map(|shard| {
+                let batch = Batch {
+                    tenant: tenant.clone(),
+                    items: Vec::with_capacity(share),
+                    samples: Vec::with_capacity(share),
+                    bytes: bytes.clone(),
+                    max_t,
+                    forwarded: false,
+                    reply: reply.clone(),
+                };
+                (shard, batch)
+            })
+            .collect();
+        for view in &scan.series {
+            let region = &bytes[view.labels.start as usize..view.labels.end as usize];
+            let samples = &scan.samples[view.samples.start as usize..view.samples.end as usize];
+            if samples.is_empty() {
+                continue;
+            }
+            let key = keys.key(region);
+            let (_, batch) = &mut batches[usize::from(slots::owner(slots::slot(key), shards))];
+            let from = batch.samples.len() as u32;
+            batch.samples.extend_from_slice(samples);
+            let samples = from..batch.samples.len() as u32;
+            batch.items.push(Item { key, region: view.labels.clone(), samples });
+        }
+        batches.retain(|(_, batch)| !batch.items.is_empty());
+        batches
+    }
+
+    fn keys_of(&self, tenant: &TenantId) -> Rc<TenantKeys> {
+        let mut all = self.keys.borrow_mut();
+        if let Some(keys) = all.get(tenant) {
+            return keys.clone();
+        }
+        if all.len() >= TENANTS_KEPT {
+            all.clear();
+        }
+        let keys = Rc::new(self.settings.secret.of(tenant));
+        all.insert(tenant.clone(), keys.clone());
+        keys
+    }
+
+    /// Sends all batches, or none.
+    fn send(&self, batches: Vec<(u16, Batch)>) -> Result<Vec<Place>, Error> {
+        let others = batches.iter().map(|(shard, _)| *shard).filter(|&s| s != self.settings.own);
+        let mut places = Vec::new();
+        for shard in others {
+            let full = || Error::NoRoom { shard };
+            places.push(Place::take(&self.under_way, usize::from(shard)).ok_or_else(full)?);
+        }
+        for (shard, batch) in batches {
+            if shard == self.settings.own {
+                self.deliver(batch);
+            } else {
+                self.send_on(shard, batch);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Gives a batch to the core's own shard, from here or from another core.
+    pub(crate) fn deliver(&self, batch: Batch) {
+        for (owner, batch) in self.shard.write(batch) {
+            self.send_on(owner, batch);
+        }
+    }
+
+    fn send_on(&self, shard: u16, batch: Batch) {
+        let message = Message::Batch(Box::new(batch));
+        if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
+            turn_away(*batch);
+        }
+    }
+}
+
+/// Answers a batch that nobody takes: its sender must come again.
+pub fn turn_away(batch: Batch) {
+    let unavailable = Some(Unavailable::NoRoom);
+    // Whoever asked may be gone.
+    drop(batch.reply.send(Written { unavailable, ..Written::default() }));
+}
+
+/// A place for a batch on the way to another core, given back when its request is answered.
+#[derive(Debug)]
+struct Place {
+    under_way: Rc<[Cell<usize>]>,
+    core: usize,
+}
+
+impl Place {
+    fn take(under_way: &Rc<[Cell<usize>]>, core: usize) -> Option<Self> {
+        let count = under_way.get(core)?;
+        // Half of the room is for what shards send on to each other.
+        if count.get() >= MESH_CAPACITY / 2 {
+            return None;
+        }
+        count.set(count.get() + 1);
+        Some(Self { under_way: under_way.clone(), core })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(count) = self.under_way.get(self.core) {
+            count.set(count.get() - 1);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The control thread: a tokio runtime of one thread, with a small pool beside it.
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads of the pool for work that computes or blocks.
+const POOL_THREADS: usize = 4;
+
+/// Runs a future on this thread as the control plane until it ends.
+pub fn run<T>(root: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(POOL_THREADS)
+        .thread_name("tidegate-pool")
+        .build()?;
+    Ok(runtime.block_on(root))
+}
+
+/// Resolves at the first SIGTERM or SIGINT; its name.
+pub fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
+    })
+}
+
+/// This machine's name.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Bytes nobody can guess.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// A number nobody can guess. Without a source of randomness the process cannot go on.
+pub fn random_u64() -> u64 {
+    match random::<8>() {
+        Ok(bytes) => u64::from_ne_bytes(bytes),
+        Err(error) => {
+            tracing::error!(%error, "the kernel gives no random numbers");
+            std::process::abort()
+        }
+    }
+}

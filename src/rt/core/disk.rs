@@ -1,0 +1,278 @@
+//! The kernel's storage through a core's ring.
+//!
+//! Files are written past the page cache (O_DIRECT), so that the device itself answers for each
+//! write. Where the file system cannot, they are written through it, and said so at start.
+//! Names are changed by blocking calls on the core's helper thread: they are rare, and a journal
+//! may take milliseconds.
+
+use std::cell::Cell;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+
+use crate::rt::clock::Moment;
+use crate::rt::core::blocking;
+use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
+
+/// `O_DSYNC`: a write returns when it is durable.
+const O_DSYNC: i32 = 0o10000;
+/// Bytes of one write of the measurement: a full commit group.
+const MEASURED_BYTES: usize = 64 * 1024;
+/// Writes measured per way.
+const MEASURED_WRITES: usize = 32;
+
+/// The disk below a directory. Used on one core only.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    direct: bool,
+    dsync: bool,
+}
+
+/// What a flush costs on a device, and which way is the cheaper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// Whether writes go past the page cache.
+    pub direct: bool,
+    /// Whether one synchronous write is cheaper than a write and a flush.
+    pub dsync: bool,
+    /// Median time of 64 KiB written and flushed, in microseconds.
+    pub p50_us: u64,
+    /// The slowest of the measurement, in microseconds.
+    pub max_us: u64,
+}
+
+impl Disk {
+    /// The way of writing that was measured to be right.
+    pub fn new(measured: Measured) -> Self {
+        Self { direct: measured.direct, dsync: measured.dsync }
+    }
+
+    /// Opens a file that was written, before any other: by the first file a core opens, glommio
+    /// decides whether to poll the device, and an empty one misleads it.
+    pub async fn open_first(&self, written: &Path) -> io::Result<()> {
+        if self.direct {
+            let file = OpenOptions::new().read(true).write(true).dma_open(written).await;
+            file.map_err(io::Error::from)?.close().await.map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    /// Measures both ways of making a write durable on the file `scratch`, which must be written.
+    pub async fn measure(scratch: &Path) -> io::Result<Measured> {
+        let direct = OpenOptions::new().read(true).write(true).dma_open(scratch).await;
+        let Ok(first) = direct else {
+            let (p50_us, max_us) = Self { direct: false, dsync: false }.time(scratch).await?;
+            return Ok(Measured { direct: false, dsync: false, p50_us, max_us });
+        };
+        first.close().await.map_err(io::Error::from)?;
+        let flushed = Self { direct: true, dsync: false }.time(scratch).await?;
+        let synchronous = Self { direct: true, dsync: true }.time(scratch).await?;
+        let dsync = synchronous.0 <= flushed.0;
+        let (p50_us, max_us) = if dsync { synchronous } else { flushed };
+        Ok(Measured { direct: true, dsync, p50_us, max_us })
+    }
+
+    async fn time(self, scratch: &Path) -> io::Result<(u64, u64)> {
+        let file = self.open(scratch).await?;
+        let bytes = vec![0; MEASURED_BYTES];
+        let mut times = Vec::with_capacity(MEASURED_WRITES);
+        for _ in 0..MEASURED_WRITES {
+            let begun = Moment::now();
+            file.write_at(0, &bytes).await?;
+            file.sync().await?;
+            times.push(begun.elapsed().as_micros() as u64);
+        }
+        file.close().await?;
+        times.sort_unstable();
+        let at = |i: usize| times.get(i).copied().unwrap_or_default();
+        Ok((at(MEASURED_WRITES / 2), at(MEASURED_WRITES - 1)))
+    }
+
+    async fn open_with(self, path: &Path, create: bool) -> io::Result<DiskFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if create {
+            options.create(true).truncate(true);
+        }
+        let dsync = self.dsync && !create;
+        if dsync {
+            options.custom_flags(O_DSYNC);
+        }
+        let file = if self.direct {
+            Opened::Direct(options.dma_open(path).await.map_err(io::Error::from)?)
+        } else {
+            Opened::Buffered(options.buffered_open(path).await.map_err(io::Error::from)?)
+        };
+        Ok(DiskFile { file: Rc::new(file), dsync, wrote: Cell::new(false) })
+    }
+}
+
+#[derive(Debug)]
+enum Opened {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
+}
+
+/// An open file of the disk.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: Rc<Opened>,
+    /// Every write is durable when it returns.
+    dsync: bool,
+    wrote: Cell<bool>,
+}
+
+impl Storage for Disk {
+    type File = DiskFile;
+
+    fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || create_dir_durably(&path)).await
+    }
+
+    async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = path.to_owned();
+        blocking(move || {
+            let entries = match fs::read_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                // No name of ours is anything but ASCII; others are none of our business.
+                names.extend(entry?.file_name().into_string().ok());
+            }
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn create(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open_with(path, true).await
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<DiskFile> {
+        self.open_with(path, false).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        blocking(move || fs::rename(from, to)).await
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || not_there_is_fine(fs::remove_file(path))).await
+    }
+
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || not_there_is_fine(fs::remove_dir_all(path))).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        blocking(move || fs::File::open(path)?.sync_all()).await
+    }
+
+    async fn pause(&self) {
+        glommio::yield_if_needed().await;
+    }
+}
+
+impl StorageFile for DiskFile {
+    async fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        debug_assert_eq!((at as usize % BLOCK_BYTES, bytes.len() % BLOCK_BYTES), (0, 0));
+        let written = match &*self.file {
+            Opened::Direct(file) => {
+                let mut buffer = file.alloc_dma_buffer(bytes.len());
+                buffer.as_bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+                file.write_at(buffer, at).await
+            }
+            Opened::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
+        };
+        self.wrote.set(true);
+        let written = written.map_err(io::Error::from)?;
+        if written != bytes.len() {
+            let text = format!("{written} of {} bytes were written", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::WriteZero, text));
+        }
+        Ok(())
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        // What another handle wrote before this one was opened is not covered by its O_DSYNC.
+        if self.dsync && self.wrote.get() {
+            return Ok(());
+        }
+        let synced = match &*self.file {
+            Opened::Direct(file) => file.fdatasync().await,
+            Opened::Buffered(file) => file.fdatasync().await,
+        };
+        synced.map_err(io::Error::from)
+    }
+
+    async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let read = match &*self.file {
+            Opened::Direct(file) => file.read_at(at, len).await,
+            Opened::Buffered(file) => file.read_at(at, len).await,
+        };
+        Ok(read.map_err(io::Error::from)?.to_vec())
+    }
+
+    async fn size(&self) -> io::Result<u64> {
+        let size = match &*self.file {
+            Opened::Direct(file) => file.file_size().await,
+            Opened::Buffered(file) => file.file_size().await,
+        };
+        size.map_err(io::Error::from)
+    }
+
+    async fn set_size(&self, size: u64) -> io::Result<()> {
+        let done = match &*self.file {
+            Opened::Direct(file) => file.truncate(size).await,
+            Opened::Buffered(file) => file.truncate(size).await,
+        };
+        done.map_err(io::Error::from)
+    }
+
+    async fn close(self) -> io::Result<()> {
+        let closed = match Rc::try_unwrap(self.file) {
+            Ok(Opened::Direct(file)) => file.close().await,
+            Ok(Opened::Buffered(file)) => file.close().await,
+            Err(_) => Ok(()),
+        };
+        closed.map_err(io::Error::from)
+    }
+}
+
+fn not_there_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Creates a directory and those above it; each new name is durable in the one above.
+fn create_dir_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(above) = above {
+        create_dir_durably(above)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,155 @@
+//! Doors and connections of the data port.
+//!
+//! Every core listens on the same address (SO_REUSEPORT) and the kernel deals connections out by
+//! their hash. With few senders that is uneven, so a core that has accepted a socket hands it to
+//! the one with the fewest connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A connection on its core.
+pub type Stream = TcpStream;
+
+/// The doors of one core, bound, and who holds how many connections.
+#[derive(Debug)]
+pub struct Doors {
+    sockets: Vec<Socket>,
+    held: Arc<[AtomicUsize]>,
+    core: usize,
+}
+
+impl Doors {
+    /// Binds the addresses for each of `cores` cores. Port 0 becomes the same free port for all;
+    /// the addresses bound are returned.
+    pub fn open(addresses: &[SocketAddr], cores: usize) -> io::Result<(Vec<Self>, Vec<SocketAddr>)> {
+        let held: Arc<[AtomicUsize]> = (0..cores).map(|_| AtomicUsize::new(0)).collect();
+        let mut doors: Vec<Self> = (0..cores)
+            .map(|core| Self { sockets: Vec::new(), held: held.clone(), core })
+            .collect();
+        let mut bound = Vec::new();
+        for &address in addresses {
+            let mut address = address;
+            for door in &mut doors {
+                let socket = bind(address)?;
+                if let Some(real) = socket.local_addr()?.as_socket() {
+                    address = real;
+                }
+                door.sockets.push(socket);
+            }
+            bound.push(address);
+        }
+        Ok((doors, bound))
+    }
+
+    /// Accepts for ever on this core's sockets; gives each connection, with the core that shall
+    /// have it, to `hand_on`.
+    pub fn accept(self, hand_on: impl Fn(usize, Accepted) + Clone + 'static) {
+        for socket in self.sockets {
+            let listener = listener(socket);
+            let (held, own) = (self.held.clone(), self.core);
+            let hand_on = hand_on.clone();
+            super::spawn(async move {
+                loop {
+                    match listener.shared_accept().await {
+                        Ok(stream) => {
+                            let core = fewest(&held, own);
+                            let place = Place::take(held.clone(), core);
+                            hand_on(core, Accepted { stream: Some(stream), place: Some(place) });
+                        }
+                        // Out of descriptors, most likely: the connection waits in the backlog.
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot accept a connection");
+                            super::sleep(std::time::Duration::from_millis(100)).await;
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// The core with the fewest connections; the own one when that is among them.
+fn fewest(held: &[AtomicUsize], own: usize) -> usize {
+    let count = |core: usize| held.get(core).map_or(usize::MAX, |c| c.load(Ordering::Relaxed));
+    (0..held.len()).fold(own, |best, core| if count(core) < count(best) { core } else { best })
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+#[expect(unsafe_code, reason = "glommio takes a bound socket only by its descriptor")]
+fn listener(socket: Socket) -> TcpListener {
+    let fd = socket.into_raw_fd();
+    // SAFETY: the descriptor was just given up by its only owner and is a listening TCP socket.
+    unsafe { TcpListener::from_raw_fd(fd) }
+}
+
+/// A place among the connections of a core; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    held: Arc<[AtomicUsize]>,
+    core: usize,
+}
+
+impl Place {
+    fn take(held: Arc<[AtomicUsize]>, core: usize) -> Self {
+        if let Some(count) = held.get(core) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { held, core }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(count) = self.held.get(self.core) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection that no core has yet. Closes itself when nobody takes it.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: Option<AcceptedTcpStream>,
+    place: Option<Place>,
+}
+
+impl Accepted {
+    /// Takes the connection over on the present core. The place is kept while it lasts.
+    pub fn take(mut self) -> Option<(Stream, Place)> {
+        let stream = self.stream.take()?.bind_to_executor();
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        Some((stream, self.place.take()?))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        // Unbound it would leak its descriptor. Bound to this core, it is closed.
+        if let Some(stream) = self.stream.take() {
+            drop(stream.bind_to_executor());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The life of a core: open the door, replay, serve, drain.
+//!
+//! ## Order
+//! The door opens first and answers 503 while the logs are replayed, so that senders wait instead
+//! of failing. Then the router and the commit loop start, and the core reports itself ready. At
+//! the end the door stops taking requests, those in progress are answered, and the last group is
+//! committed; the head is not flushed, for the log has it.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer};
+use crate::rt::channel::{mpsc, oneshot, watch};
+use crate::rt::clock::Clock;
+use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
+use crate::route::{self, Message, Router};
+use crate::server::intake::{CoreIntake, Stage};
+use crate::shard::message::Ask;
+use crate::shard::recover::{Recovered, Report, recover};
+use crate::shard::{self, Shard};
+
+/// How long requests in progress may take at a stop.
+const DRAIN: Duration = Duration::from_secs(6);
+/// How often the end of a drain is looked for.
+const DRAIN_STEP: Duration = Duration::from_millis(5);
+
+/// All a core is started with.
+pub(super) struct Start {
+    pub(super) shard: shard::Settings,
+    pub(super) route: route::Settings,
+    pub(super) root: PathBuf,
+    pub(super) measured: Measured,
+    /// A written file, opened before any other.
+    pub(super) written: PathBuf,
+    pub(super) doors: Doors,
+    pub(super) limits: Limits,
+    pub(super) tenants: TenantSource,
+    pub(super) pause_seed: u64,
+    pub(super) in_flight_bytes_max: u64,
+    pub(super) port: Port<Message>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) drain: watch::Receiver<bool>,
+    pub(super) clock: Clock,
+    pub(super) ready: oneshot::Sender<Report>,
+}
+
+#[derive(Debug)]
+struct CoreTimer;
+
+impl Timer for CoreTimer {
+    async fn sleep(&self, time: Duration) {
+        rt_core::sleep(time).await;
+    }
+}
+
+type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
+
+/// Runs a core until it is drained. An error is told by who joins it.
+pub(super) async fn run(start: Start) -> Result<(), String> {
+    let Start { doors, limits, tenants, mut drain, mut asks, .. } = start;
+    let disk = Disk::new(start.measured);
+    disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
+    let own = usize::from(start.shard.shard);
+    let intake = CoreIntake::new(start.in_flight_bytes_max, limits.body_bytes_max as u64);
+    let pauses = Pauses::new(start.pause_seed);
+    let service = RemoteWrite::new(intake.clone(), tenants, pauses);
+    let listener: CoreListener =
+        Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));
+
+    let taker = (intake.clone(), listener.clone());
+    let mesh = start.port.connect(move |message| match message {
+        Message::Batch(batch) => match taker.0.router() {
+            Some(router) => router.deliver(*batch),
+            None => route::turn_away(*batch),
+        },
+        Message::Connection(accepted) => serve(taker.1.clone(), accepted),
+    });
+    let mesh = Rc::new(mesh.await);
+    let (door, hand) = (listener.clone(), mesh.clone());
+    doors.accept(move |core, accepted| {
+        if core == own {
+            serve(door.clone(), accepted);
+        } else if let Err(Message::Connection(back)) =
+            hand.send(core, Message::Connection(accepted))
+        {
+            serve(door.clone(), back);
+        }
+    });
+
+    let recovered = recover(disk, &start.root, &start.shard).await;
+    let recovered = recovered.map_err(|e| format!("cannot read the log of shard {own}: {e}"))?;
+    let Recovered { shard, log, series, spares, report, .. } = recovered;
+    let shard = Rc::new(shard);
+    let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
+    commit(shard.clone(), log, series, start.clock);
+    let queues = Queues::new();
+    queues.flush(async move {
+        loop {
+            if let Err(error) = spares.prepare().await {
+                tracing::warn!(%error, "cannot make a spare log segment; will try again");
+            }
+            rt_core::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    intake.enter(Stage::Serving(router));
+    drop(start.ready.send(report));
+
+    let answering = shard.clone();
+    rt_core::spawn(async move {
+        while let Some(ask) = asks.recv().await {
+            let shard = answering.clone();
+            queues.select(async move { shard.answer(ask).await });
+        }
+    });
+    while !*drain.borrow_and_update() {
+        if drain.changed().await.is_err() {
+            break;
+        }
+    }
+    stop(&intake, &listener, &shard).await;
+    Ok(())
+}
+
+fn serve(listener: CoreListener, accepted: Accepted) {
+    rt_core::spawn_caught(async move {
+        if let Some((stream, place)) = accepted.take() {
+            listener.serve(stream).await;
+            drop(place);
+        }
+    });
+}
+
+fn commit(
+    shard: Rc<Shard<Disk>>,
+    log: shard::Log<Disk>,
+    series: shard::SeriesFile<Disk>,
+    clock: Clock,
+) {
+    rt_core::spawn(async move {
+        let error = shard.commit_loop(log, series, &clock).await;
+        tracing::error!(
+            %error,
+            "the log is dead: this shard answers 503 to every write until the next start"
+        );
+    });
+}
+
+async fn stop(intake: &CoreIntake, listener: &CoreListener, shard: &Rc<Shard<Disk>>) {
+    let begun = crate::rt::clock::Moment::now();
+    while listener.connections() > 0 && begun.elapsed() < DRAIN {
+        rt_core::sleep(DRAIN_STEP).await;
+    }
+    intake.enter(Stage::Draining);
+    while !shard.is_settled() && begun.elapsed() < DRAIN {
+        rt_core::sleep(DRAIN_STEP).await;
+    }
+}
+

@@ -1,0 +1,85 @@
+//! Numbers at one moment, as an owned value that travels from a core to the control thread.
+
+use std::collections::BTreeMap;
+
+use crate::telemetry::{Kind, Metric};
+
+/// Label names and values of one number, in the order they are shown.
+pub type LabelPairs = Vec<(&'static str, String)>;
+
+/// A histogram at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Buckets {
+    /// Upper bound of each bucket and how many fell into it and no lower one; the last bound is
+    /// infinity.
+    pub counts: Vec<(f64, u64)>,
+    /// Sum of all values.
+    pub sum: f64,
+}
+
+/// The value of one metric with one label set.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Counter(u64),
+    Gauge(f64),
+    Buckets(Buckets),
+}
+
+/// Numbers by metric and label set.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Snapshot {
+    pub(super) values: BTreeMap<(Metric, LabelPairs), Value>,
+}
+
+impl Snapshot {
+    /// Adds to a counter.
+    pub fn count(&mut self, metric: Metric, labels: LabelPairs, count: u64) {
+        debug_assert_eq!(metric.kind(), Kind::Counter, "{metric:?}");
+        self.add(metric, labels, Value::Counter(count));
+    }
+
+    /// Adds to a gauge: what several cores hold is what the process holds.
+    pub fn gauge(&mut self, metric: Metric, labels: LabelPairs, value: f64) {
+        debug_assert_eq!(metric.kind(), Kind::Gauge, "{metric:?}");
+        self.add(metric, labels, Value::Gauge(value));
+    }
+
+    /// Adds to a histogram. Its bounds must be the same wherever the metric is counted.
+    pub fn buckets(&mut self, metric: Metric, labels: LabelPairs, buckets: Buckets) {
+        debug_assert_eq!(metric.kind(), Kind::Histogram, "{metric:?}");
+        self.add(metric, labels, Value::Buckets(buckets));
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for ((metric, labels), value) in &other.values {
+            self.add(*metric, labels.clone(), value.clone());
+        }
+    }
+
+    fn add(&mut self, metric: Metric, labels: LabelPairs, value: Value) {
+        match self.values.entry((metric, labels)) {
+            std::collections::btree_map::Entry::Vacant(slot) => {
+                slot.insert(value);
+            }
+            std::collections::btree_map::Entry::Occupied(mut slot) => slot.get_mut().add(value),
+        }
+    }
+}
+
+impl Value {
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Counter(a), Self::Counter(b)) => *a = a.saturating_add(b),
+            (Self::Gauge(a), Self::Gauge(b)) => *a += b,
+            (Self::Buckets(a), Self::Buckets(b)) => {
+                a.sum += b.sum;
+                for ((bound, count), (other_bound, other)) in a.counts.iter_mut().zip(b.counts) {
+                    debug_assert!(bound.total_cmp(&other_bound).is_eq(), "bounds differ");
+                    *count = count.saturating_add(other);
+                }
+            }
+            _ => debug_assert!(false, "a metric has one kind"),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The list of metrics, both text formats, and log lines.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use tracing::Level;
+
+use crate::telemetry::log::{Form, lines, subscriber, write_lines};
+use crate::telemetry::{Buckets, Exposition, Format, Kind, LabelPairs, Metric, Snapshot};
+
+/// Renaming or removing one of these breaks somebody's dashboard: do it knowingly.
+#[test]
+fn the_list_of_metrics() {
+    let list: Vec<String> =
+        Metric::ALL.iter().map(|m| format!("{:?} {}", m.kind(), m.name())).collect();
+    assert_eq!(
+        list,
+        [
+            "Gauge tidegate_build_info",
+            "Gauge thanos_status",
+            "Counter tidegate_core_snapshots",
+            "Counter tidegate_log_lines",
+            "Counter tidegate_log_lines_dropped",
+            "Gauge prometheus_tsdb_head_series",
+            "Gauge prometheus_tsdb_head_chunks",
+            "Gauge prometheus_tsdb_head_min_time",
+            "Gauge prometheus_tsdb_head_max_time",
+            "Counter prometheus_tsdb_head_samples_appended",
+            "Gauge prometheus_tsdb_blocks_loaded",
+            "Counter grpc_server_started",
+            "Counter grpc_server_handled",
+            "Histogram grpc_server_handling_seconds",
+            "Counter http_requests",
+            "Histogram http_request_duration_seconds",
+            "Counter tidegate_query_failures",
+        ]
+    );
+}
+
+#[test]
+fn every_metric_is_well_named() {
+    let mut names: Vec<&str> = Metric::ALL.iter().map(|m| m.name()).collect();
+    for metric in Metric::ALL {
+        let name = metric.name();
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        assert!(!name.ends_with("_total"), "{name}: the encoder adds _total");
+        let ours = name.starts_with("tidegate_");
+        assert!(
+            ours || ["thanos_", "prometheus_", "grpc_", "http_"]
+                .iter()
+                .any(|p| name.starts_with(p)),
+            "{name}: whose is it?"
+        );
+        assert!(metric.help().ends_with('.') && !metric.help().contains('\n'), "{name}");
+        assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}: unit");
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Metric::ALL.len(), "each name once");
+}
+
+fn tenant(name: &str) -> LabelPairs {
+    vec![("tenant", name.into())]
+}
+
+/// Two cores, one of them seen twice by different sources, and a family of the control side.
+fn exposition() -> Exposition {
+    let mut core = Snapshot::default();
+    core.gauge(Metric::HeadSeries, tenant("a"), 3.0);
+    core.count(Metric::CoreSnapshots, vec![], 1);
+    core.buckets(
+        Metric::HttpRequestDuration,
+        vec![],
+        Buckets { counts: vec![(0.1, 2), (f64::INFINITY, 1)], sum: 1.5 },
+    );
+    let mut other = core.clone();
+    other.gauge(Metric::HeadSeries, tenant("b\"\n\\"), 1.0);
+    let mut all = Snapshot::default();
+    all.merge(&core);
+    let mut exposition = Exposition::default();
+    exposition.source(move |out| out.merge(&all));
+    exposition.source(move |out| out.merge(&other));
+    let handled = Family::<LabelPairs, Counter>::default();
+    handled.get_or_create(&vec![("grpc_code", "OK".into())]).inc_by(7);
+    exposition.family(Metric::GrpcHandled, handled);
+    exposition
+}
+
+#[test]
+fn both_formats() {
+    let open = "\
+# HELP tidegate_core_snapshots Snapshots of its counters that a core has published; \
+stands still if the core does.
+# TYPE tidegate_core_snapshots counter
+tidegate_core_snapshots_total 2
+# HELP prometheus_tsdb_head_series Series in the heads.
+# TYPE prometheus_tsdb_head_series gauge
+prometheus_tsdb_head_series{tenant=\"a\"} 6.0
+prometheus_tsdb_head_series{tenant=\"b\\\"\\n\\\\\"} 1.0
+# HELP http_request_duration_seconds Time from the start of an HTTP request on the control side \
+to its answer.
+# TYPE http_request_duration_seconds histogram
+http_request_duration_seconds_sum 3.0
+http_request_duration_seconds_count 6
+http_request_duration_seconds_bucket{le=\"0.1\"} 4
+http_request_duration_seconds_bucket{le=\"+Inf\"} 6
+# HELP grpc_server_handled Calls ended, by code.
+# TYPE grpc_server_handled counter
+grpc_server_handled_total{grpc_code=\"OK\"} 7
+# EOF
+";
+    let exposition = exposition();
+    assert_eq!(exposition.render(Format::OpenMetrics).expect("text"), open);
+    let older = open
+        .replace("HELP tidegate_core_snapshots ", "HELP tidegate_core_snapshots_total ")
+        .replace("TYPE tidegate_core_snapshots ", "TYPE tidegate_core_snapshots_total ")
+        .replace("HELP grpc_server_handled ", "HELP grpc_server_handled_total ")
+        .replace("TYPE grpc_server_handled ", "TYPE grpc_server_handled_total ")
+        .replace("# EOF\n", "");
+    assert_eq!(exposition.render(Format::Text).expect("text"), older);
+}
+
+#[test]
+fn the_format_is_what_the_client_takes() {
+    let prometheus =
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+    assert_eq!(Format::of(prometheus), Format::OpenMetrics);
+    for other in ["", "*/*", "text/plain", "text/html,application/xhtml+xml"] {
+        assert_eq!(Format::of(other), Format::Text, "{other}");
+    }
+}
+
+/// What `log` writes, with the time cut out.
+fn logged(form: Form, log: impl FnOnce()) -> String {
+    let (lines, waiting) = lines();
+    tracing::subscriber::with_default(subscriber(lines, Level::INFO, form), log);
+    let mut out = Vec::new();
+    write_lines(&waiting, &mut out).expect("memory takes it");
+    let text = String::from_utf8(out).expect("text");
+    let mut cut = String::new();
+    for line in text.lines() {
+        let (before, after) = line.split_once("20").expect("a year");
+        let (_, after) = after.split_once('Z').expect("UTC");
+        cut.push_str(&format!("{before}T{after}\n"));
+    }
+    cut
+}
+
+#[test]
+fn lines_hold_what_strangers_say() {
+    let log = || {
+        tracing::info!(tenant = "a b", tries = 3, "upload \"x\" failed");
+        tracing::debug!("too fine");
+        tracing::warn!(target: "tidegate::ship::job", error = %"a\nts=forged level=info", "");
+        tracing::error!(target: "h2", value = ?Some(1.5), plain = "x-1_y/z", "e");
+    };
+    assert_eq!(
+        logged(Form::Logfmt, log),
+        "ts=T level=info component=telemetry msg=\"upload \\\"x\\\" failed\" tenant=\"a b\" tries=3\n\
+         ts=T level=warn component=ship msg=\"\" error=\"a\\nts=forged level=info\"\n\
+         ts=T level=error component=h2 msg=e value=Some(1.5) plain=x-1_y/z\n"
+    );
+    let json = logged(Form::Json, log);
+    let rows: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[1]["error"], "a\nts=forged level=info");
+    assert_eq!(rows[0]["msg"], "upload \"x\" failed");
+    assert_eq!((&rows[2]["level"], &rows[2]["component"]), (&"error".into(), &"h2".into()));
+}
+
+#[test]
+fn a_full_channel_drops_counts_and_says_so() {
+    let (lines, waiting) = lines();
+    let counts = lines.counts();
+    let subscriber = subscriber(lines, Level::INFO, Form::Logfmt);
+    tracing::subscriber::with_default(subscriber, || {
+        for i in 0..5_000 {
+            tracing::info!(i, "line");
+        }
+    });
+    let mut out = Vec::new();
+    write_lines(&waiting, &mut out).expect("memory takes it");
+    let text = String::from_utf8(out).expect("text");
+    assert_eq!(text.lines().count(), 4096 + 1);
+    assert!(text.ends_with("msg=\"log lines dropped\" lines=904\n"), "{:?}", text.lines().last());
+    let mut snapshot = Snapshot::default();
+    counts.sample(&mut snapshot);
+    let mut exposition = Exposition::default();
+    exposition.source(move |out| out.merge(&snapshot));
+    let text = exposition.render(Format::Text).expect("text");
+    assert!(text.contains("tidegate_log_lines_total{level=\"info\"} 5000\n"), "{text}");
+    assert!(text.contains("tidegate_log_lines_dropped_total 904\n"), "{text}");
+}
+
+#[test]
+fn a_flush_waits_for_the_writer() {
+    let (lines, waiting) = lines();
+    let last = lines.clone();
+    let (out, written) = std::sync::mpsc::channel();
+    struct Sink(std::sync::mpsc::Sender<Vec<u8>>);
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).expect("the test listens");
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let writer = std::thread::Builder::new().spawn(move || write_lines(&waiting, Sink(out)));
+    tracing::subscriber::with_default(subscriber(lines, Level::INFO, Form::Logfmt), || {
+        tracing::info!("last words");
+    });
+    last.flush();
+    let text = written.try_recv().expect("it is written when flush returns");
+    assert!(text.ends_with(b"msg=\"last words\"\n"));
+    drop(last);
+    writer.expect("a thread").join().expect("no panic").expect("written");
+}

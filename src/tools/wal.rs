@@ -1,0 +1,151 @@
+//! `tidegate inspect wal PATH...`: what a log holds, block by block summed up, and what is damaged.
+//!
+//! A path is a segment, a folder of segments, or a data directory. The exit code is not zero when
+//! something is damaged; a torn tail is no damage.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::model::Sample;
+use crate::rt::files;
+use crate::shard::wal::format::SegmentHeader;
+use crate::shard::wal::reader::{Position, read_segment};
+use crate::shard::wal::record::{CutRecord, Receive, read_payload};
+use crate::shard::wal::writer::segment_number;
+
+/// Why an inspection ended without a good word.
+#[derive(Debug, Error)]
+pub enum InspectError {
+    /// A path cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no segment.
+    #[error("{} holds no log segment (files named like 0000000000000001.log)", .0.display())]
+    NoSegments(PathBuf),
+    /// Something is damaged.
+    #[error("{0} places are damaged, see above")]
+    Damaged(usize),
+    /// The answer cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Print(#[from] io::Error),
+}
+
+/// Sums of one segment.
+#[derive(Debug, Default)]
+struct Sums {
+    series: u64,
+    samples: u64,
+    cuts: u64,
+    min_t: Option<i64>,
+    max_t: Option<i64>,
+}
+
+impl Receive for Sums {
+    fn series(&mut self, _: u64, _: &str, _: &[u8]) {
+        self.series += 1;
+    }
+
+    fn sample(&mut self, _: u64, sample: Sample) {
+        self.samples += 1;
+        self.min_t = Some(self.min_t.map_or(sample.t, |t| t.min(sample.t)));
+        self.max_t = Some(self.max_t.map_or(sample.t, |t| t.max(sample.t)));
+    }
+
+    fn cut(&mut self, _: CutRecord) {
+        self.cuts += 1;
+    }
+}
+
+/// Prints what the logs at `paths` hold to standard output.
+pub fn inspect_wal(paths: &[PathBuf]) -> Result<(), InspectError> {
+    let mut out = io::stdout().lock();
+    let mut damaged = 0;
+    for path in paths {
+        let logs = logs_at(path)?;
+        if logs.is_empty() {
+            return Err(InspectError::NoSegments(path.clone()));
+        }
+        for segments in logs {
+            damaged += print_log(&segments, &mut out)?;
+        }
+    }
+    if damaged > 0 { Err(InspectError::Damaged(damaged)) } else { Ok(()) }
+}
+
+/// The logs a path stands for, each as its segments in order.
+fn logs_at(path: &Path) -> Result<Vec<Vec<PathBuf>>, InspectError> {
+    if is_segment(path) {
+        return Ok(vec![vec![path.to_owned()]]);
+    }
+    let read = |path: &Path| {
+        let error = |source| InspectError::Read { path: path.to_owned(), source };
+        files::list(path).map_err(error)
+    };
+    let mut logs = Vec::new();
+    let here: Vec<PathBuf> =
+        read(path)?.iter().map(|name| path.join(name)).filter(|p| is_segment(p)).collect();
+    if !here.is_empty() {
+        logs.push(here);
+    }
+    for name in read(path)? {
+        if matches!(name.as_str(), "log" | "series") || name.starts_with("shard-") {
+            logs.extend(logs_at(&path.join(name))?);
+        }
+    }
+    Ok(logs)
+}
+
+fn is_segment(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(segment_number).is_some() && path.is_file()
+}
+
+fn print_log(segments: &[PathBuf], out: &mut impl Write) -> Result<usize, InspectError> {
+    let Some(dir) = segments.first().and_then(|s| s.parent()) else { return Ok(0) };
+    writeln!(out, "{}", dir.display())?;
+    writeln!(
+        out,
+        "  {:>16} {:>6} {:>10} {:>8} {:>12} {:>5} {:>14} {:>14}  state",
+        "segment", "gen", "blocks", "series", "samples", "cuts", "first ms", "last ms"
+    )?;
+    let mut at = Position::default();
+    for path in segments {
+        let error = |source| InspectError::Read { path: path.clone(), source };
+        let bytes = files::read(path).map_err(error)?.unwrap_or_default();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let Some(number) = segment_number(name) else { continue };
+        let generation = SegmentHeader::decode(&bytes).map_or(0, |header| header.generation);
+        let mut sums = Sums::default();
+        let end = read_segment(&bytes, number, &mut at, |_, payload| {
+            read_payload(payload, &mut sums)
+        });
+        let state = match (end.damaged, end.torn) {
+            (true, _) => "DAMAGED",
+            (false, true) => "torn tail",
+            (false, false) => "whole",
+        };
+        let time = |t: Option<i64>| t.map_or_else(|| "-".into(), |t| t.to_string());
+        writeln!(
+            out,
+            "  {number:>16} {generation:>6} {:>10} {:>8} {:>12} {:>5} {:>14} {:>14}  {state}",
+            end.blocks,
+            sums.series,
+            sums.samples,
+            sums.cuts,
+            time(sums.min_t),
+            time(sums.max_t),
+        )?;
+    }
+    for damage in &at.damage {
+        writeln!(out, "  DAMAGED: {damage}")?;
+    }
+    writeln!(out, "  last block {}, known durable up to {}", at.seq, at.durable_seq)?;
+    Ok(at.damage.len())
+}
