@@ -14,12 +14,11 @@
 //! The sections follow in the order of the file; the ids of series are handed to the postings
 //! while the series are written. At last the memory is given back, in steps as well.
 
-use crate::stdx::sort::Sorter;
-
 use super::coding::{Crc, Cursor, crc, put_ustr, put_uvarint, uvarint_len};
 use super::column::Column;
 use super::draft::{Draft, Pair};
 use super::{DraftError, MAGIC, POSTINGS_ALIGN, SERIES_ALIGN, Toc, VERSION};
+use crate::stdx::sort::Sorter;
 
 /// Comparisons of texts in one step.
 const STEP_COMPARISONS: usize = 256;
