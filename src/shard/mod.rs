@@ -27,6 +27,7 @@
 //! the tested path.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use crate::decode::region::LabelLimits;
 use crate::model::KeySecret;
@@ -34,16 +35,21 @@ use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
+use crate::shard::flush::Turn;
 use crate::shard::pins::Pins;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
 pub(crate) mod apply;
+pub(crate) mod blocks;
 pub(crate) mod commit;
+pub(crate) mod cut_plan;
 pub(crate) mod cuts;
+pub(crate) mod flush;
 pub(crate) mod head;
 pub(crate) mod recover;
 pub mod message;
+pub(crate) mod old;
 pub(crate) mod pins;
 pub mod slots;
 pub(crate) mod wal;
@@ -95,10 +101,17 @@ pub(crate) struct Shard<S: Storage> {
     shard: u16,
     /// Among how many.
     shards: u16,
+    /// Generation of the slot table.
+    generation: u64,
+    /// The data directory, and its number.
+    root: PathBuf,
+    node: [u8; 16],
     answers_wait: bool,
     state: RefCell<State>,
     work: Signal,
     pins: Pins,
+    /// Whose turn it is to flush or truncate.
+    turn: Turn,
 }
 
 #[derive(Debug)]
