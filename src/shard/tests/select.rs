@@ -172,7 +172,7 @@ fn what_was_there_before_is_found_while_more_comes() {
         }
     };
     let both = future::zip(shard.answer(Ask::Select(select)), hear(parts));
-    let ((((), (_, rows))), ()) = block_on(future::zip(both, writing));
+    let (((), (_, rows)), ()) = block_on(future::zip(both, writing));
     let external = labels(&[("tenant_id", "a")]);
     let mut grown = 0;
     for ((_, own), old) in &before {
@@ -367,7 +367,9 @@ mod view {
                 _ => out.push((labels, chunks)),
             }
         }
-        out.iter_mut().for_each(|row| row.1.sort());
+        for row in &mut out {
+            row.1.sort();
+        }
         out
     }
 
