@@ -64,8 +64,8 @@ impl<'b> Keys<'b> {
         Ok(())
     }
 
-    /// Gives some memory back, as much as a slice may. Whether there is more of it. To drop a million
-    /// keys at once would hold up the core for a millisecond.
+    /// Gives some memory back, as much as a slice may. Whether there is more of it. To drop a
+    /// million keys at once would hold up the core for a millisecond.
     pub(crate) fn shed(&mut self) -> bool {
         self.pages.truncate(self.pages.len().saturating_sub(SLICE_PAGES));
         !self.pages.is_empty()
