@@ -22,7 +22,7 @@ use crate::model::{KeySecret, TenantId, TenantKeys};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::core::{Accepted, Mesh};
-use crate::rt::mesh::Home;
+use crate::rt::mesh::{Home, Loan};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
@@ -143,7 +143,8 @@ impl<S: Storage> Router<S> {
             series: scan.series.len() as u64,
         };
         let (reply, mut answers) = mpsc::unbounded_channel();
-        let batches = self.deal(tenant, decoded, &scan, reply);
+        let batches = self.deal(&tenant, &self.home.lend(decoded), &scan, &reply);
+        drop(reply);
         self.keep(scan);
         let _places = self.send(batches)?;
         // The channel ends when every batch, those sent on too, has been answered.
@@ -163,14 +164,13 @@ impl<S: Storage> Router<S> {
     /// One batch per shard that is home to part of the request.
     fn deal(
         &self,
-        tenant: TenantId,
-        decoded: Vec<u8>,
+        tenant: &TenantId,
+        bytes: &Loan,
         scan: &Scan,
-        reply: mpsc::UnboundedSender<Written>,
+        reply: &mpsc::UnboundedSender<Written>,
     ) -> Vec<(u16, Batch)> {
         let shards = self.settings.shards;
-        let keys = self.keys_of(&tenant);
-        let bytes = self.home.lend(decoded);
+        let keys = self.keys_of(tenant);
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
@@ -247,13 +247,13 @@ impl<S: Storage> Router<S> {
     fn send_on(&self, shard: u16, batch: Batch) {
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
-            turn_away(*batch);
+            turn_away(&batch);
         }
     }
 }
 
 /// Answers a batch that nobody takes: its sender must come again.
-pub fn turn_away(batch: Batch) {
+pub fn turn_away(batch: &Batch) {
     let unavailable = Some(Unavailable::NoRoom);
     // Whoever asked may be gone.
     drop(batch.reply.send(Written { unavailable, ..Written::default() }));

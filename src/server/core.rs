@@ -17,13 +17,16 @@ use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
-use crate::shard::message::Ask;
+use crate::shard::flush::FlushOrder;
+use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
 use crate::shard::recover::{Recovered, Report, recover};
 use crate::shard::{self, Shard};
 use crate::telemetry::Snapshot;
 
 /// How long requests in progress may take at a stop.
 const DRAIN: Duration = Duration::from_secs(6);
+/// How long a truncation waits for readers before they are told to leave.
+const READERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -74,7 +77,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let mesh = start.port.connect(move |message| match message {
         Message::Batch(batch) => match taker.0.router() {
             Some(router) => router.deliver(*batch),
-            None => route::turn_away(*batch),
+            None => route::turn_away(&batch),
         },
         Message::Connection(accepted) => serve(taker.1.clone(), accepted),
     });
@@ -113,7 +116,16 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     rt_core::spawn(async move {
         while let Some(ask) = asks.recv().await {
             let shard = answering.clone();
-            queues.select(async move { shard.answer(ask).await });
+            match ask {
+                Ask::Flush(_) | Ask::Truncate { .. } => {
+                    queues.flush(async move { flush(&shard, ask).await });
+                }
+                Ask::Cut { tenant, end_ms, reply } => {
+                    shard.cut(&tenant, end_ms);
+                    drop(reply.send(()));
+                }
+                question => queues.select(async move { shard.answer(question).await }),
+            }
         }
     });
     while !*drain.borrow_and_update() {
@@ -123,6 +135,23 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     }
     stop(&intake, &listener, &shard).await;
     Ok(())
+}
+
+/// Writes a block, or lets the head go.
+async fn flush(shard: &Shard<Disk>, ask: Ask) {
+    match ask {
+        Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply }) => {
+            let order = FlushOrder { external, ulid };
+            let flushed = shard.flush(&tenant, end_ms, &order).await;
+            let flushed = flushed.map(|block| block.map(FlushedBlock::from));
+            drop(reply.send(flushed.map_err(|error| error.to_string())));
+        }
+        Ask::Truncate { tenant, end_ms, reply } => {
+            let done = shard.truncate(&tenant, end_ms, rt_core::sleep(READERS_PATIENCE)).await;
+            drop(reply.send(done.map_err(|error| error.to_string())));
+        }
+        _ => {}
+    }
 }
 
 fn serve(listener: CoreListener, accepted: Accepted) {

@@ -13,9 +13,12 @@
 //! Stop: not ready; cores drain and commit; then the readers' doors close.
 
 mod core;
+mod cut_plan;
 mod data_dir;
 mod intake;
+mod keeper;
 mod probe;
+mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,10 +35,12 @@ use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
+use crate::server::keeper::Keeper;
+use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
 use crate::telemetry::{Exposition, Snapshot};
-use crate::{api, decode, route, shard, store_api};
+use crate::{api, bucket, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
 const ASKS: usize = 256;
@@ -43,6 +48,9 @@ const ASKS: usize = 256;
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 /// Longest time without an answer from a core before the watchdog is left unfed.
 const PULSE: Duration = Duration::from_secs(5);
+
+/// Longest wait at a stop for uploads to break off.
+const UPLOADS_STOP: Duration = Duration::from_secs(4);
 
 /// Why the start failed, or the run ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +64,9 @@ pub enum Error {
     /// The labels of this node contradict each other.
     #[error("--label, --receive.tenant-label-name, --tsdb.shard-label: {0}")]
     Labels(LabelError),
+    /// The bucket's settings cannot be.
+    #[error("--objstore.config: {0}")]
+    Bucket(bucket::SettingsError),
     /// More shards than there are slots.
     #[error("--shards {0} is too many: at most 256")]
     TooManyShards(u16),
@@ -125,16 +136,33 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let (known, stats) = watch::channel::<KnownStats>(vec![None; usize::from(shards)].into());
     let blocks = Blocks::default();
     let limits = query::Limits::default();
-    let view = View::new(cores.asks.clone(), blocks, external, ready, stats.clone(), limits);
-    beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
+    let shown = (blocks.clone(), Arc::clone(&external));
+    let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats.clone(), limits);
+    let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
     let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
 
     wait_until_ready(&mut cores).await?;
-    set_ready.send_replace(Ok(()));
+    let (stop_uploads, uploads_stop) = watch::channel(false);
+    let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
+    let (to_ship, shipped, uploads_end) = uploads.split();
+    let keeper = Keeper::take_over(keeper::Parts {
+        root: dir.path.clone(),
+        shards: cores.asks.clone(),
+        external,
+        blocks,
+        stats,
+        to_ship,
+        shipped,
+        retention: config.data.retention,
+        pruner: uploads::default_bucket(config),
+        clock: Clock::system(),
+    });
+    let keeping = beside::spawn(keeper.await.run());
+    set_ready.send_modify(|ready| *ready = Ok(()));
     tracing::info!("ready: writes and reads are taken");
-    notify(&[sd_notify::NotifyState::Ready]);
-    beside::spawn(feed_watchdog(cores.asks.clone()));
+    notify(sd_notify::NotifyState::Ready);
+    let feeding = beside::spawn(feed_watchdog(cores.asks.clone()));
     let why = tokio::select! {
         signal = stop => Ok(signal),
         core = first_end(&mut cores.running) => Err(core),
@@ -143,9 +171,12 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
         Ok(signal) => tracing::info!(signal, "stopping: requests in progress are finished"),
         Err(error) => tracing::error!(%error, "stopping: a core ended"),
     }
-    notify(&[sd_notify::NotifyState::Stopping]);
-    set_ready.send_replace(Err(NotReady { why: "the process is stopping".into() }));
+    notify(sd_notify::NotifyState::Stopping);
+    let stopping = NotReady { why: "the process is stopping".into() };
+    set_ready.send_modify(|ready| *ready = Err(stopping));
     let begun = Moment::now();
+    keeping.abort();
+    stop_uploads.send_replace(true);
     cores.drain.send_replace(true);
     for core in cores.running {
         let joined = beside::blocking(move || core.join()).await;
@@ -157,6 +188,9 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     for door in doors {
         drop(beside::timeout(Duration::from_secs(2), door).await);
     }
+    drop(beside::timeout(UPLOADS_STOP, beside::blocking(uploads_end)).await);
+    following.abort();
+    feeding.abort();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
     drop(dir);
     why.map(drop).map_err(Error::Core)
@@ -344,8 +378,9 @@ fn open_doors(
 
 fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
     let mut exposition = Exposition::default();
-    for cores in snapshots.iter().cloned() {
-        exposition.source(move |all| all.merge(&cores.borrow()));
+    for core in snapshots {
+        let core = core.clone();
+        exposition.source(move |all| all.merge(&core.borrow()));
     }
     exposition
 }
@@ -388,8 +423,8 @@ async fn first_end(cores: &mut Vec<Core<Result<(), String>>>) -> String {
     }
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
     }
 }
@@ -399,7 +434,7 @@ async fn feed_watchdog(shards: Vec<mpsc::Sender<Ask>>) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     loop {
         if all_answer(&shards).await {
-            notify(&[sd_notify::NotifyState::Watchdog]);
+            notify(sd_notify::NotifyState::Watchdog);
         } else {
             tracing::error!("a core does not answer; the watchdog is not fed");
         }

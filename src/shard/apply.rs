@@ -78,13 +78,10 @@ impl SentOn {
         let mut out: Vec<(u16, Batch)> = Vec::new();
         for item in self.items {
             let owner = slots::owner(slots::slot(item.key), shards);
-            let at = match out.iter().position(|(o, _)| *o == owner) {
-                Some(at) => at,
-                None => {
-                    out.push((owner, batch.empty_like(bytes.clone())));
-                    out.len() - 1
-                }
-            };
+            let at = out.iter().position(|(o, _)| *o == owner).unwrap_or_else(|| {
+                out.push((owner, batch.empty_like(bytes.clone())));
+                out.len() - 1
+            });
             let target = &mut out[at].1;
             let from = target.samples.len() as u32;
             let source = item.samples.start as usize..item.samples.end as usize;

@@ -126,12 +126,10 @@ impl<S: Storage> Shard<S> {
         written.sent_on = onward.len() as u32;
         let Batch { bytes, reply, .. } = batch;
         drop(bytes);
-        match state.commits.waits_for(state.applier.group.is_empty()) {
+        let waits_for = state.commits.waits_for(state.applier.group.is_empty());
+        match waits_for.filter(|_| self.answers_wait) {
             None => drop(reply.send(written)),
-            Some(seq) if self.answers_wait => {
-                state.commits.waiting.push_back((seq, Waiter::Answer(reply, written)));
-            }
-            Some(_) => drop(reply.send(written)),
+            Some(seq) => state.commits.waiting.push_back((seq, Waiter::Answer(reply, written))),
         }
         self.work.raise();
         onward

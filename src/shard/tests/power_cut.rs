@@ -95,7 +95,7 @@ fn no_answer_leaves_before_the_flush() {
     let twin = Twin::new(1);
     let settings = settings(0, &ONE);
     let slots = SlotSet::of_shard(0, 1);
-    block_on(async {
+    block_on(Box::pin(async {
         let recovered = start(&twin, &settings).await;
         twin.hold_syncs(true);
         let mut said = Said::default();
@@ -111,5 +111,5 @@ fn no_answer_leaves_before_the_flush() {
         futures_lite::future::or(senders, wait).await;
         assert!(!said.sent.is_empty());
         assert!(said.acked.is_empty(), "answered before the flush: {:?}", said.acked);
-    });
+    }));
 }

@@ -22,6 +22,11 @@ pub(super) const ROOT: &str = "/data";
 /// (tenant, series, time) -> value bits.
 pub(super) type Ledger = BTreeMap<(usize, usize, i64), u64>;
 
+/// A tenant's samples, each with its series.
+type Sent = (usize, Vec<(usize, Sample)>);
+/// What was sent and not answered.
+type Open = (usize, Vec<(usize, Sample)>, mpsc::UnboundedReceiver<Written>);
+
 pub(super) const TENANTS: [&str; 2] = ["a", "b"];
 
 pub(super) fn settings(shard: u16, generations: &[Generation]) -> Settings {
@@ -147,7 +152,7 @@ pub(super) async fn run(
     };
     let making = async {
         spares.prepare().await.ok();
-        future::pending::<()>().await
+        future::pending::<()>().await;
     };
     let senders = send(&shard, slots, said, dice, rounds);
     let off = async {
@@ -170,8 +175,8 @@ async fn send(
     dice: &mut Dice,
     rounds: usize,
 ) {
-    let mut last: Vec<(usize, Vec<(usize, Sample)>)> = Vec::new();
-    let mut open: Vec<(usize, Vec<(usize, Sample)>, mpsc::UnboundedReceiver<Written>)> = Vec::new();
+    let mut last: Vec<Sent> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     let first = said.sent.keys().map(|k| k.2).max().unwrap_or(0) + 15_000;
     for round in 0..rounds {
         let t = dice.below(TENANTS.len() as u64) as usize;
@@ -203,11 +208,7 @@ async fn send(
 }
 
 /// Takes the answers that have come.
-fn hear(
-    open: &mut Vec<(usize, Vec<(usize, Sample)>, mpsc::UnboundedReceiver<Written>)>,
-    said: &mut Said,
-    slots: &SlotSet,
-) {
+fn hear(open: &mut Vec<Open>, said: &mut Said, slots: &SlotSet) {
     open.retain_mut(|(t, samples, answer)| {
         let Ok(written) = answer.try_recv() else { return true };
         if written.unavailable.is_some() {
