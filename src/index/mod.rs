@@ -45,7 +45,6 @@ mod column;
 mod draft;
 mod postings;
 mod reader;
-mod sort;
 mod writer;
 
 pub(crate) mod coding;

@@ -17,8 +17,8 @@
 use super::coding::{Crc, Cursor, crc, put_ustr, put_uvarint, uvarint_len};
 use super::column::Column;
 use super::draft::{Draft, Pair};
-use super::sort::Sorter;
 use super::{DraftError, MAGIC, POSTINGS_ALIGN, SERIES_ALIGN, Toc, VERSION};
+use crate::stdx::sort::Sorter;
 
 /// Comparisons of texts in one step.
 const STEP_COMPARISONS: usize = 256;

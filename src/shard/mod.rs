@@ -16,7 +16,9 @@
 //!
 //! - [`write`], [`message`]: what a shard can be asked. - [`apply`], [`alias`]: a batch meets the
 //!   head. - [`commit`]: group commit. - [`recover`]: from the logs to a head. - [`cuts`],
-//!   [`slots`]: what is in blocks, who owns what. - [`head`], [`wal`]: they do not know each other.
+//!   [`slots`]: what is in blocks, who owns what. - [`answer`], [`select`], [`labels`]: reading, in
+//!   slices; [`keys`], [`budget`], [`pins`]: what a read holds meanwhile, and whom it holds up.
+//!   [`head`], [`wal`]: they do not know each other.
 //!
 //! ## Promises
 //! An answer leaves only after a flush that covers every sample it speaks of. A sample that was
@@ -32,21 +34,26 @@ use crate::decode::region::LabelLimits;
 use crate::model::KeySecret;
 use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
+use crate::shard::budget::Budget;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::pins::Pins;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
+pub(crate) mod answer;
 pub(crate) mod apply;
+pub(crate) mod budget;
 pub(crate) mod commit;
 pub(crate) mod cuts;
 pub(crate) mod head;
-pub(crate) mod recover;
+pub(crate) mod keys;
+pub(crate) mod labels;
 pub mod message;
 pub(crate) mod pins;
+pub(crate) mod recover;
+pub(crate) mod select;
 pub mod slots;
-pub(crate) mod tmp_answer;
 pub(crate) mod wal;
 pub mod write;
 
@@ -100,6 +107,8 @@ pub(crate) struct Shard<S: Storage> {
     state: RefCell<State>,
     work: Signal,
     pins: Pins,
+    /// Memory for reads.
+    budget: Budget,
 }
 
 impl<S: Storage> Shard<S> {

@@ -37,7 +37,7 @@ struct Book {
 
 #[derive(Debug)]
 struct Waiting {
-    alone: bool,
+    /// It waits to be alone, and no longer patiently.
     impatient: bool,
     waker: Waker,
 }
@@ -91,7 +91,7 @@ impl Turn<'_> {
             return Poll::Ready(());
         }
         let waker = context.waker();
-        let new = || Waiting { alone: self.alone, impatient: false, waker: waker.clone() };
+        let new = || Waiting { impatient: false, waker: waker.clone() };
         book.queue.entry(ticket).or_insert_with(new).waker.clone_from(waker);
         Poll::Pending
     }
@@ -101,7 +101,7 @@ impl Turn<'_> {
         let mut book = self.pins.0.borrow_mut();
         let book = &mut *book;
         let waiting = self.ticket.and_then(|ticket| book.queue.get_mut(&ticket));
-        if let Some(waiting) = waiting.filter(|waiting| waiting.alone && !waiting.impatient) {
+        if let Some(waiting) = waiting.filter(|waiting| !waiting.impatient) {
             waiting.impatient = true;
             book.impatient += 1;
             book.leaving.drain(..).for_each(Waker::wake);

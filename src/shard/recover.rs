@@ -23,6 +23,7 @@ use crate::decode::region;
 use crate::model::{Sample, TenantId};
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::apply::{Applier, NewSeries};
+use crate::shard::budget::Budget;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
@@ -137,6 +138,7 @@ pub(crate) async fn recover<S: Storage>(
         state: State { applier, commits, cuts }.into(),
         work: Signal::default(),
         pins: Pins::default(),
+        budget: Budget::default(),
     };
     Ok(Recovered { shard, log, series, spares, report, old })
 }

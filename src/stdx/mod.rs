@@ -7,4 +7,5 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 pub mod signal;
+pub(crate) mod sort;
 pub mod varint;

@@ -124,6 +124,8 @@ impl Head {
         hot.tail = tail;
         hot.min_t = sample.t;
         hot.open.append(self.tails.bytes(tail), sample.t, sample.bits);
+        let tenant = self.cold[index as usize].tenant;
+        self.tenants[tenant as usize].chunks += 1;
         Appended::Stored
     }
 

@@ -15,7 +15,7 @@ use crate::shard::head::closed::ClosedRef;
 use crate::shard::head::series::{Head, SeriesIndex};
 use crate::shard::head::symbols::SymbolId;
 
-/// Where a matcher's name stands in a shape.
+/// Where a name stands in a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
     Unknown,
@@ -23,17 +23,53 @@ enum Stand {
     At(u32),
 }
 
+/// One label of many series: where it stands is looked up once per shape.
+#[derive(Debug)]
+pub(crate) struct Column<'n> {
+    name: &'n str,
+    stands: Vec<Stand>,
+}
+
+impl<'n> Column<'n> {
+    /// The label `name`.
+    pub(crate) fn new(name: &'n str) -> Self {
+        Self { name, stands: Vec::new() }
+    }
+
+    /// The value in a series, if it has the label.
+    pub(crate) fn value(&mut self, head: &Head, index: SeriesIndex) -> Option<SymbolId> {
+        let (shape, names, values) = head.label_ids(index);
+        self.stand(head, shape, names).map(|at| values[at])
+    }
+
+    fn stand(&mut self, head: &Head, shape: u32, names: &[SymbolId]) -> Option<usize> {
+        let shape = shape as usize;
+        if self.stands.len() <= shape {
+            self.stands.resize(shape + 1, Stand::Unknown);
+        }
+        if self.stands[shape] == Stand::Unknown {
+            let at = names.iter().position(|&n| head.symbols.text(n) == self.name);
+            self.stands[shape] = at.map_or(Stand::Absent, |at| Stand::At(at as u32));
+        }
+        match self.stands[shape] {
+            Stand::At(at) => Some(at as usize),
+            Stand::Absent | Stand::Unknown => None,
+        }
+    }
+}
+
 /// Matchers, and what they have said so far. For one select on one head.
 #[derive(Debug)]
 pub(crate) struct Matching<'m> {
     matchers: Vec<One<'m>>,
+    asked: usize,
 }
 
 #[derive(Debug)]
 struct One<'m> {
     matcher: &'m Matcher,
     without: bool,
-    stands: Vec<Stand>,
+    column: Column<'m>,
     said: Vec<Option<bool>>,
 }
 
@@ -43,43 +79,39 @@ impl<'m> Matching<'m> {
         let one = |matcher: &'m Matcher| One {
             matcher,
             without: matcher.matches_empty(),
-            stands: Vec::new(),
+            column: Column::new(matcher.name()),
             said: Vec::new(),
         };
-        Self { matchers: matchers.iter().map(one).collect() }
+        Self { matchers: matchers.iter().map(one).collect(), asked: 0 }
     }
 
     /// Whether every matcher holds for a series.
     pub(crate) fn holds(&mut self, head: &Head, index: SeriesIndex) -> bool {
         let (shape, names, values) = head.label_ids(index);
-        self.matchers.iter_mut().all(|one| match one.stand(head, shape, names) {
-            Stand::At(at) => one.says(head, values[at as usize]),
-            _ => one.without,
+        let asked = &mut self.asked;
+        self.matchers.iter_mut().all(|one| match one.column.stand(head, shape, names) {
+            Some(at) => one.says(head, values[at], asked),
+            None => one.without,
         })
+    }
+
+    /// How often a matcher looked at a value since this was called last: the dear part of the work.
+    pub(crate) fn take_asked(&mut self) -> usize {
+        std::mem::take(&mut self.asked)
     }
 }
 
 impl One<'_> {
-    fn stand(&mut self, head: &Head, shape: u32, names: &[SymbolId]) -> Stand {
-        let shape = shape as usize;
-        if self.stands.len() <= shape {
-            self.stands.resize(shape + 1, Stand::Unknown);
-        }
-        if self.stands[shape] == Stand::Unknown {
-            let name = self.matcher.name();
-            let at = names.iter().position(|&n| head.symbols.text(n) == name);
-            self.stands[shape] = at.map_or(Stand::Absent, |at| Stand::At(at as u32));
-        }
-        self.stands[shape]
-    }
-
-    fn says(&mut self, head: &Head, value: SymbolId) -> bool {
+    fn says(&mut self, head: &Head, value: SymbolId, asked: &mut usize) -> bool {
         let at = value as usize;
         if self.said.len() <= at {
             self.said.resize((at + 1).max(head.symbols.bound()), None);
         }
         let matcher = self.matcher;
-        *self.said[at].get_or_insert_with(|| matcher.matches(head.symbols.text(value)))
+        *self.said[at].get_or_insert_with(|| {
+            *asked += 1;
+            matcher.matches(head.symbols.text(value))
+        })
     }
 }
 

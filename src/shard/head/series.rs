@@ -79,6 +79,8 @@ pub(crate) struct Tenant {
     pub(crate) oldest_ms: i64,
     /// Samples accepted since the start.
     pub(crate) samples: u64,
+    /// Chunks in the head, open ones too.
+    pub(crate) chunks: u64,
     /// The head serves no sample before this: what is older is in blocks, although it may still
     /// lie here.
     pub(crate) served_from_ms: i64,
@@ -307,6 +309,7 @@ impl Head {
             newest_ms: i64::MIN,
             oldest_ms: i64::MAX,
             samples: 0,
+            chunks: 0,
             served_from_ms: i64::MIN,
         });
         index

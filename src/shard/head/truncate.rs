@@ -17,9 +17,11 @@ impl Head {
     /// Returns the time of its oldest sample if it stays.
     pub(crate) fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
         self.close_before(index, end);
-        let newest = self.cold[index as usize].closed;
-        let kept = self.closed.drop_before(newest, end);
-        self.cold[index as usize].closed = kept;
+        let cold = &mut self.cold[index as usize];
+        let chunks = self.closed.len();
+        let kept = self.closed.drop_before(cold.closed, end);
+        cold.closed = kept;
+        self.tenants[cold.tenant as usize].chunks -= chunks - self.closed.len();
         let hot = &self.hot[index as usize];
         if kept == ClosedRef::NONE && hot.open.count() == 0 {
             self.remove(index);

@@ -1,4 +1,6 @@
-//! One shard on the storage twin: what is acknowledged survives.
+//! One shard on the storage twin: what is acknowledged survives, and what is stored is found.
 
 mod power_cut;
+mod reading;
+mod select;
 mod world;

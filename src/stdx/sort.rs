@@ -13,7 +13,7 @@ const RUN_COST: usize = 5;
 
 /// Sorts the numbers `0..count` by an order the caller gives anew at each step.
 #[derive(Debug)]
-pub(super) struct Sorter {
+pub(crate) struct Sorter {
     count: usize,
     /// Sorted in runs of `width`; while it is shorter than `count`, runs are still being made.
     items: Vec<u32>,
@@ -26,7 +26,8 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    pub(super) fn new(count: u32) -> Self {
+    /// Nothing is sorted yet.
+    pub(crate) fn new(count: u32) -> Self {
         let count = count as usize;
         let width = RUN_ITEMS;
         let (items, merged) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -34,7 +35,7 @@ impl Sorter {
     }
 
     /// Works for about `budget` comparisons. The sorted numbers when it is done.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         budget: usize,
         order: impl Fn(u32, u32) -> Ordering,

@@ -1,0 +1,228 @@
+//! Answers to what the control plane asks.
+//!
+//! Every ask is a task of its own on the shard's core, beside the intake. It reads the head in
+//! slices of about 50 microseconds and lets others run in between; between slices it holds a pin,
+//! never a borrow.
+//!
+//! ## Promises
+//! - What was applied before a read began is in its answer. What comes meanwhile may be.
+//! - A receiver that is gone stops the read at its next slice; one that is slow holds up nobody
+//!   but, for as long as its patience lasts, a truncation.
+//! - What reads hold in memory is bounded, see [`crate::shard::budget`].
+//!
+//! ## Why steps
+//! A slice is measured by counting steps and not by a clock: the twin then runs the same slices on
+//! every machine. A step is about 100 ns: a series that is looked at and not wanted.
+
+use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::rt::storage::Storage;
+use crate::shard::Shard;
+use crate::shard::budget::OverBudget;
+use crate::shard::head::series::Tenant;
+use crate::shard::head::{Head, SeriesIndex, TenantIndex};
+use crate::shard::message::{Ask, HeadFrom, Stats, TenantStats};
+use crate::shard::pins::ReadPin;
+
+/// Steps of one slice.
+pub(crate) const SLICE_STEPS: usize = 500;
+/// Steps of asking a matcher about a value: a regular expression runs.
+pub(crate) const ASKED_STEPS: usize = 5;
+/// Steps of looking at a tenant: its external labels are made.
+const TENANT_STEPS: usize = 20;
+/// Steps of copying a tenant's counters.
+const STATS_STEPS: usize = 2;
+
+/// Why a read ends early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Nobody is there to hear the rest.
+    Unwanted,
+    /// It cannot go on, and this is why.
+    Failed(String),
+}
+
+impl From<OverBudget> for Stop {
+    fn from(error: OverBudget) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A read under way: its pin, and its pace.
+#[derive(Debug)]
+pub(crate) struct Reading<'s, S: Storage> {
+    storage: &'s S,
+    pin: ReadPin<'s>,
+}
+
+impl<S: Storage> Reading<'_, S> {
+    /// Ends a slice: others run, then the next may begin if the answer is still wanted.
+    pub(crate) async fn pause(&self, unwanted: bool) -> Result<(), Stop> {
+        if unwanted {
+            return Err(Stop::Unwanted);
+        }
+        self.storage.pause().await;
+        if self.pin.must_leave() { Err(left_behind()) } else { Ok(()) }
+    }
+
+    /// Waits until the read must end for others' sake.
+    pub(crate) async fn must_end(&self) -> Stop {
+        self.pin.told_to_leave().await;
+        left_behind()
+    }
+}
+
+fn left_behind() -> Stop {
+    let why = "the query took too long: what it reads is moving from memory into a block; \
+               run it again, or narrow it";
+    Stop::Failed(why.into())
+}
+
+/// A tenant that the matchers on external labels have let through.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// Its position.
+    pub(crate) index: TenantIndex,
+    /// The external labels of its series.
+    pub(crate) labels: Labels,
+    /// What of the asked span its head serves; `None` when that is nothing.
+    pub(crate) span: Option<TimeSpan>,
+    /// From when on its head serves it.
+    pub(crate) from: HeadFrom,
+    /// How many members it had when it was chosen.
+    members: usize,
+}
+
+/// A walk over a tenant's series.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    tenant: TenantIndex,
+    at: usize,
+    until: usize,
+}
+
+impl Walk {
+    /// A walk over the series that a tenant had when it was chosen.
+    pub(crate) fn over(tenant: &Chosen) -> Self {
+        Self { tenant: tenant.index, at: 0, until: tenant.members }
+    }
+
+    /// Visits the series of one slice. A visit returns the steps it took beyond its first. Whether
+    /// there are more.
+    pub(crate) fn slice(
+        &mut self,
+        head: &Head,
+        mut visit: impl FnMut(SeriesIndex) -> Result<usize, Stop>,
+    ) -> Result<bool, Stop> {
+        let members = &head.tenants[self.tenant as usize].members;
+        let until = self.until.min(members.len());
+        let mut steps = 0;
+        while steps < SLICE_STEPS && self.at < until {
+            let index = members[self.at];
+            self.at += 1;
+            steps += 1;
+            let cold = &head.cold[index as usize];
+            if cold.alive && cold.tenant == self.tenant {
+                steps += visit(index)?;
+            }
+        }
+        Ok(self.at < until)
+    }
+}
+
+impl<S: Storage> Shard<S> {
+    /// Answers an ask. Runs as long as the receiver takes to hear it.
+    pub(crate) async fn answer(&self, ask: Ask) {
+        match ask {
+            Ask::Select(select) => self.select(select).await,
+            Ask::Labels(ask) => self.labels(ask).await,
+            Ask::Stats(reply) => drop(reply.send(self.stats().await)),
+        }
+    }
+
+    /// Begins a read: from here on positions and symbols stay what they are.
+    pub(crate) async fn begin_reading(&self) -> Reading<'_, S> {
+        Reading { storage: &self.storage, pin: self.pins.read().await }
+    }
+
+    /// The tenants whose external labels match, in the order of their coming.
+    pub(crate) async fn choose(
+        &self,
+        reading: &Reading<'_, S>,
+        external: &External,
+        matchers: &[Matcher],
+        span: TimeSpan,
+        unwanted: impl Fn() -> bool,
+    ) -> Result<Vec<Chosen>, Stop> {
+        let mut chosen = Vec::new();
+        let mut at = 0;
+        loop {
+            {
+                let state = self.state.borrow();
+                let tenants = &state.applier.head.tenants;
+                let slice = tenants.iter().skip(at).take(SLICE_STEPS / TENANT_STEPS);
+                for tenant in slice {
+                    let labels = external.of(&tenant.id, self.shard);
+                    let value = |matcher: &Matcher| labels.get(matcher.name()).unwrap_or_default();
+                    if matchers.iter().all(|m| m.matches(value(m))) {
+                        chosen.push(Chosen::new(at as TenantIndex, tenant, labels, span));
+                    }
+                    at += 1;
+                }
+                if at == tenants.len() {
+                    return Ok(chosen);
+                }
+            }
+            reading.pause(unwanted()).await?;
+        }
+    }
+
+    /// Which shard this is.
+    pub(crate) fn number(&self) -> u16 {
+        self.shard
+    }
+
+    /// How much each tenant has, at once: for who cannot wait, such as `/metrics`.
+    pub(crate) fn tenant_stats(&self) -> Vec<TenantStats> {
+        self.state.borrow().applier.head.tenants.iter().map(stats_of).collect()
+    }
+
+    /// How much there is, from counters alone.
+    async fn stats(&self) -> Stats {
+        let mut tenants = Vec::new();
+        loop {
+            {
+                let state = self.state.borrow();
+                let all = &state.applier.head.tenants;
+                let slice = all.iter().skip(tenants.len()).take(SLICE_STEPS / STATS_STEPS);
+                tenants.extend(slice.map(stats_of));
+                if tenants.len() == all.len() {
+                    return Stats { tenants };
+                }
+            }
+            self.storage.pause().await;
+        }
+    }
+}
+
+impl Chosen {
+    fn new(index: TenantIndex, tenant: &Tenant, labels: Labels, span: TimeSpan) -> Self {
+        let from = HeadFrom { tenant: tenant.id.clone(), from_ms: tenant.served_from_ms };
+        let span = TimeSpan { min: span.min.max(from.from_ms), max: span.max };
+        let span = (span.min <= span.max).then_some(span);
+        Self { index, labels, span, from, members: tenant.members.len() }
+    }
+}
+
+fn stats_of(tenant: &Tenant) -> TenantStats {
+    let oldest = tenant.oldest_ms.max(tenant.served_from_ms);
+    let empty = tenant.oldest_ms == i64::MAX || tenant.newest_ms < oldest;
+    let (min_t, max_t) = if empty { (i64::MAX, i64::MIN) } else { (oldest, tenant.newest_ms) };
+    TenantStats {
+        tenant: tenant.id.clone(),
+        series: tenant.series,
+        min_t,
+        max_t,
+        chunks: tenant.chunks,
+        samples_appended: tenant.samples,
+    }
+}
