@@ -21,11 +21,11 @@ use ulid::Ulid;
 
 use crate::block::Reader;
 use crate::model::{External, TenantId};
-use crate::query::{Blocks, KnownStats, LocalBlock};
-use crate::rt::channel::{mpsc, oneshot, watch};
+use crate::query::{Blocks, LocalBlock};
+use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::{beside, control, files};
-use crate::server::cut_plan::{CutPlan, Due};
+use crate::shard::cut_plan::{CutPlan, Due, Held};
 use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
 
@@ -42,7 +42,6 @@ pub(super) struct Parts {
     pub(super) shards: Vec<mpsc::Sender<Ask>>,
     pub(super) external: Arc<External>,
     pub(super) blocks: Blocks,
-    pub(super) stats: watch::Receiver<KnownStats>,
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
     pub(super) shipped: mpsc::Receiver<Shipped>,
     /// How long blocks are kept; none for ever.
@@ -50,6 +49,16 @@ pub(super) struct Parts {
     /// The default bucket, which nobody else prunes.
     pub(super) pruner: Option<Pruner>,
     pub(super) clock: Clock,
+}
+
+/// Asks a shard; `None` when it is gone.
+async fn ask<T>(
+    shard: &mpsc::Sender<Ask>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    shard.send(question(reply)).await.ok()?;
+    answer.await.ok()
 }
 
 /// The keeper of the finished blocks.
@@ -81,6 +90,7 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let begun = Moment::now();
         let mut retained = Moment::now();
+        let mut settled = false;
         loop {
             beside::sleep(LOOK_EVERY).await;
             while let Ok(shipped) = self.parts.shipped.try_recv() {
@@ -88,11 +98,18 @@ impl Keeper {
                     kept.shipped = true;
                 }
             }
-            let now_ms = begun.elapsed().as_millis() as i64;
-            let stats = Arc::clone(&self.parts.stats.borrow());
             let wall_ms = self.parts.clock.wall_ms();
-            for due in self.plan.due(stats.iter().flatten(), now_ms, wall_ms) {
-                self.cut(&due).await;
+            let mut cut = false;
+            while let Some(held) = self.held().await
+                && let Some(due) = self.plan.next(&held, begun.elapsed(), wall_ms)
+            {
+                cut = true;
+                if !self.cut(&due).await {
+                    break;
+                }
+            }
+            if cut || !settled {
+                settled |= self.drop_old_logs(settled).await;
             }
             if retained.elapsed() >= RETAIN_EVERY {
                 retained = Moment::now();
@@ -101,23 +118,57 @@ impl Keeper {
         }
     }
 
-    /// Cuts a range on all shards, then has each write its block.
-    async fn cut(&mut self, due: &Due) {
+    /// What all shards hold. `None` when one does not answer: the process is stopping.
+    async fn held(&self) -> Option<BTreeMap<TenantId, Held>> {
+        let mut all: BTreeMap<TenantId, Held> = BTreeMap::new();
         for shard in &self.parts.shards {
-            let (reply, done) = oneshot::channel();
-            let ask = Ask::Cut { tenant: due.tenant.clone(), end_ms: due.end_ms, reply };
-            if shard.send(ask).await.is_err() || done.await.is_err() {
-                return;
+            for (tenant, held) in ask(shard, Ask::Held).await? {
+                all.entry(tenant).and_modify(|known| known.merge(held)).or_insert(held);
             }
         }
+        Some(all)
+    }
+
+    /// Lets logs of earlier generations go. First every shard writes down again what only they told.
+    async fn drop_old_logs(&self, settled: bool) -> bool {
+        if !settled {
+            for shard in &self.parts.shards {
+                if !matches!(ask(shard, Ask::Settle).await, Some(Ok(()))) {
+                    return false;
+                }
+            }
+        }
+        let (Some(held), Some(first)) = (self.held().await, self.parts.shards.first()) else {
+            return false;
+        };
+        let covered_below = held.into_iter().map(|(t, held)| (t, held.covered_ms)).collect();
+        match ask(first, |reply| Ask::DropOld { covered_below, reply }).await {
+            Some(Ok(0)) | None => {}
+            Some(Ok(segments)) => tracing::info!(segments, "logs of earlier generations are gone"),
+            Some(Err(error)) => tracing::error!(%error, "cannot delete logs"),
+        }
+        true
+    }
+
+    /// Cuts a range on all shards, then has each write its block. Whether all of it was done.
+    async fn cut(&mut self, due: &Due) -> bool {
+        for shard in &self.parts.shards {
+            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+            if ask(shard, |reply| Ask::Cut { tenant, end_ms, reply }).await.is_none() {
+                return false;
+            }
+        }
+        let mut done = true;
         for (number, shard) in (0_u16..).zip(self.parts.shards.clone()) {
             if let Err(error) = self.flush(number, &shard, due).await {
+                done = false;
                 tracing::error!(
                     shard = number, tenant = %due.tenant, end_ms = due.end_ms, %error,
                     "a flush failed; it is tried again"
                 );
             }
         }
+        done
     }
 
     /// Has a shard write blocks until nothing is left before the cut, and then truncate.
@@ -129,26 +180,18 @@ impl Keeper {
     ) -> Result<(), String> {
         let gone = || "the shard is gone".to_owned();
         loop {
-            let (reply, flushed) = oneshot::channel();
-            let ask = FlushAsk {
-                tenant: due.tenant.clone(),
-                end_ms: due.end_ms,
-                external: Arc::clone(&self.parts.external),
-                ulid: self.fresh_ulid(),
-                reply,
-            };
-            shard.send(Ask::Flush(ask)).await.map_err(|_| gone())?;
-            let Some(block) = flushed.await.map_err(|_| gone())?? else { break };
+            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+            let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
+            let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
+            let Some(block) = ask(shard, order).await.ok_or_else(gone)?? else { break };
             tracing::info!(
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
             self.add(&due.tenant, &block.dir, Some((number, &block))).await;
         }
-        let (reply, done) = oneshot::channel();
-        let ask = Ask::Truncate { tenant: due.tenant.clone(), end_ms: due.end_ms, reply };
-        shard.send(ask).await.map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
     }
 
     fn fresh_ulid(&self) -> Ulid {
@@ -160,7 +203,10 @@ impl Keeper {
     async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<(u16, &FlushedBlock)>) {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
-        let reader = match opened.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
+        let reader = match opened
+            .map_err(|e| e.to_string())
+            .and_then(|r| r.map_err(|e| e.to_string()))
+        {
             Ok(reader) => reader,
             Err(error) => {
                 tracing::error!(dir = %dir.display(), %error, "a block cannot be read; it is left");

@@ -13,7 +13,6 @@
 //! Stop: not ready; cores drain and commit; then the readers' doors close.
 
 mod core;
-mod cut_plan;
 mod data_dir;
 mod intake;
 mod keeper;
@@ -151,7 +150,6 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
         shards: cores.asks.clone(),
         external,
         blocks,
-        stats,
         to_ship,
         shipped,
         retention: config.data.retention,

@@ -13,7 +13,7 @@
 //!    the shard does other work and comes back.
 //! 3. [`Part::End`]. A channel that closes without it means that the shard failed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use ulid::Ulid;
 use crate::frame::{Frame, Sharding};
 use crate::model::{External, Matcher, TenantId, TimeRange, TimeSpan};
 use crate::rt::channel::{mpsc, oneshot};
+use crate::shard::cut_plan::Held;
+use crate::shard::flush::Flushed;
 
 /// What a shard aims at as the size of one [`Part::Series`], keys and bodies, in bytes.
 pub const PART_BYTES: usize = 128 * 1024;
@@ -35,6 +37,17 @@ pub enum Ask {
     Labels(LabelsAsk),
     /// How much there is. Answered from counters, without touching series.
     Stats(oneshot::Sender<Stats>),
+    /// What of each tenant is not in blocks yet.
+    Held(oneshot::Sender<BTreeMap<TenantId, Held>>),
+    /// Write down again what only logs of earlier generations told, so that they may go.
+    Settle(oneshot::Sender<Result<(), String>>),
+    /// Delete logs of earlier generations that are covered. For shard 0, which knows them all.
+    DropOld {
+        /// Before this, all shards have a tenant's data in blocks.
+        covered_below: BTreeMap<TenantId, i64>,
+        /// How many segments went.
+        reply: oneshot::Sender<Result<usize, String>>,
+    },
     /// Refuse a tenant's samples before a time from now on.
     Cut {
         /// Whose.
@@ -85,6 +98,20 @@ pub struct FlushedBlock {
     pub series: u64,
     /// Samples in it.
     pub samples: u64,
+}
+
+impl FlushedBlock {
+    /// What control needs to know of a block.
+    pub(crate) fn of(flushed: &Flushed) -> Self {
+        let meta = &flushed.meta;
+        Self {
+            ulid: meta.ulid,
+            dir: flushed.dir.clone(),
+            range: meta.range(),
+            series: meta.stats.num_series,
+            samples: meta.stats.num_samples,
+        }
+    }
 }
 
 /// Which series, and how they shall look.
