@@ -290,6 +290,8 @@ impl<S: Storage> Shard<S> {
         };
         let gone =
             log.truncate(|tenant, t| covered.get(tenant as usize).is_some_and(|&end| t < end));
-        gone.await.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
+        let gone = gone.await;
+        self.state.borrow_mut().commits.stats = log.stats();
+        gone.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
     }
 }

@@ -162,8 +162,11 @@ mod tests {
         /// Cut and flushed.
         fn cut(&mut self, end_ms: i64) {
             (self.held.cut_ms, self.held.covered_ms) = (end_ms, end_ms);
-            self.held.oldest_ms =
-                if self.held.newest_ms < end_ms { i64::MAX } else { self.held.oldest_ms.max(end_ms) };
+            self.held.oldest_ms = if self.held.newest_ms < end_ms {
+                i64::MAX
+            } else {
+                self.held.oldest_ms.max(end_ms)
+            };
         }
     }
 

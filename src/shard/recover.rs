@@ -23,8 +23,8 @@ use crate::decode::region;
 use crate::model::{Sample, TenantId};
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::apply::{Applier, NewSeries};
-use crate::shard::commit::Commits;
 use crate::shard::blocks::cuts_of_blocks;
+use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::flush::Turn;
 use crate::shard::head::append::Bounds;
@@ -330,7 +330,7 @@ impl Dir {
         let log =
             Log::open(place, identity.clone(), options, spares.clone(), &log.at, found).await?;
         let options = LogOptions {
-            segment_bytes: series_file::SEGMENT_BYTES,
+            segment_bytes: series_file::segment_bytes(settings.segment_bytes),
             epochs: settings.epochs,
             append_to_last: true,
             next_number: series.segments.last().map_or(1, |(number, _)| number + 1),

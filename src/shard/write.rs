@@ -145,8 +145,6 @@ impl Written {
 
     /// Whether everything was written.
     pub fn is_clean(&self) -> bool {
-        self.refused == [0; Refusal::ALL.len()]
-            && self.bad.is_empty()
-            && self.unavailable.is_none()
+        self.refused == [0; Refusal::ALL.len()] && self.bad.is_empty() && self.unavailable.is_none()
     }
 }

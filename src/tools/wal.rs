@@ -123,9 +123,8 @@ fn print_log(segments: &[PathBuf], out: &mut impl Write) -> Result<usize, Inspec
         let Some(number) = segment_number(name) else { continue };
         let generation = SegmentHeader::decode(&bytes).map_or(0, |header| header.generation);
         let mut sums = Sums::default();
-        let end = read_segment(&bytes, number, &mut at, |_, payload| {
-            read_payload(payload, &mut sums)
-        });
+        let end =
+            read_segment(&bytes, number, &mut at, |_, payload| read_payload(payload, &mut sums));
         let state = match (end.damaged, end.torn) {
             (true, _) => "DAMAGED",
             (false, true) => "torn tail",

@@ -30,11 +30,13 @@ pub struct Doors {
 impl Doors {
     /// Binds the addresses for each of `cores` cores. Port 0 becomes the same free port for all;
     /// the addresses bound are returned.
-    pub fn open(addresses: &[SocketAddr], cores: usize) -> io::Result<(Vec<Self>, Vec<SocketAddr>)> {
+    pub fn open(
+        addresses: &[SocketAddr],
+        cores: usize,
+    ) -> io::Result<(Vec<Self>, Vec<SocketAddr>)> {
         let held: Arc<[AtomicUsize]> = (0..cores).map(|_| AtomicUsize::new(0)).collect();
-        let mut doors: Vec<Self> = (0..cores)
-            .map(|core| Self { sockets: Vec::new(), held: held.clone(), core })
-            .collect();
+        let mut doors: Vec<Self> =
+            (0..cores).map(|core| Self { sockets: Vec::new(), held: held.clone(), core }).collect();
         let mut bound = Vec::new();
         for &address in addresses {
             let mut address = address;

@@ -300,9 +300,7 @@ impl Head {
             return self.labels(a).cmp(self.labels(b));
         }
         let differing = left.iter().zip(right).find(|(l, r)| l != r);
-        differing.map_or(Ordering::Equal, |(&l, &r)| {
-            self.symbols.text(l).cmp(self.symbols.text(r))
-        })
+        differing.map_or(Ordering::Equal, |(&l, &r)| self.symbols.text(l).cmp(self.symbols.text(r)))
     }
 
     /// The position of a tenant; made when it is new.

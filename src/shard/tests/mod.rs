@@ -1,4 +1,5 @@
-//! One shard on the storage twin: what is acknowledged survives.
+//! Shards on the storage twin: what is acknowledged survives.
 
+mod flush;
 mod power_cut;
 mod world;
