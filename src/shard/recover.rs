@@ -135,7 +135,8 @@ pub(crate) async fn recover<S: Storage>(
     let (log, mut series, spares) =
         own.open_for_writing(&storage, settings, current.number, slots).await?;
     finish(&mut applier, &cuts, &mut series);
-    let commits = Commits::new(log.next_seq());
+    let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
+    let commits = Commits::new(log.next_seq(), behind_old);
     let shard = Shard {
         storage,
         shard: settings.shard,

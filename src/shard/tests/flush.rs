@@ -191,6 +191,11 @@ async fn cut_at_random(
         if old::remove(twin, &gone).await.is_ok() {
             let gone: BTreeSet<_> = gone.iter().map(|segment| segment.path.clone()).collect();
             old_segments.retain(|segment| !gone.contains(&segment.path));
+            for (shard, _) in homes {
+                if old_segments.iter().all(|segment| segment.shard != shard.shard) {
+                    shard.old_segments_are_gone();
+                }
+            }
         }
     }
 }
