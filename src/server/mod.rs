@@ -16,6 +16,7 @@ mod core;
 mod data_dir;
 mod intake;
 mod probe;
+mod pulse;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
+use crate::server::pulse::Pulse;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
 use crate::telemetry::{Exposition, Snapshot};
@@ -107,11 +109,12 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let cpus = rt_core::cpus();
     let shards = shard_count(config, cpus.len())?;
     let dir = DataDir::open(&config.data.path, shards)?;
-    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0)).await?;
+    let pulse = Pulse::begin();
+    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0), &pulse).await?;
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
-    let mut cores = start_cores(config, &dir, &cpus, shards, measured)?;
+    let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
     let external = External::new(
@@ -184,9 +187,13 @@ fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-async fn measure(dir: &Path, cpu: usize) -> Result<Measured, Error> {
+async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Error> {
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
-    let begin = move || async move { Disk::measure(&scratch).await };
+    let pulse = pulse.clone();
+    let begin = move || async move {
+        pulse.keep_awake();
+        Disk::measure(&scratch).await
+    };
     let core = Core::start("measure", cpu, rt_core::io_memory(1), begin)
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
@@ -200,9 +207,9 @@ async fn measure(dir: &Path, cpu: usize) -> Result<Measured, Error> {
 fn start_cores(
     config: &config::Receive,
     dir: &DataDir,
-    cpus: &[usize],
-    shards: u16,
+    (cpus, shards): (&[usize], u16),
     measured: Measured,
+    pulse: &Pulse,
 ) -> Result<Cores, Error> {
     let count = usize::from(shards);
     let addresses = &config.write.addresses;
@@ -241,6 +248,7 @@ fn start_cores(
             clock: Clock::system(),
             ready: report,
             snapshot,
+            pulse: pulse.clone(),
         };
         let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
         let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));
