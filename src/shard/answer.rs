@@ -144,7 +144,7 @@ impl<S: Storage> Shard<S> {
             }
             Ask::Cut { tenant, end_ms, reply } => {
                 self.cut(&tenant, end_ms);
-                drop(reply.send(()));
+                reply.send(()).ok();
             }
             Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply }) => {
                 let order = FlushOrder { external: External::clone(&external), ulid };

@@ -68,11 +68,6 @@ impl Commits {
         }
     }
 
-    /// Whether writes are turned away, and why.
-    pub(crate) fn failed(&self) -> Option<Unavailable> {
-        self.failed
-    }
-
     /// Figures of the log, as of the last commit.
     pub(crate) fn stats(&self) -> LogStats {
         self.stats
@@ -97,7 +92,7 @@ impl Commits {
         self.failed = Some(reason);
         self.in_flight = None;
         for notice in self.truncated.drain(..) {
-            drop(notice.send(Err(reason)));
+            notice.send(Err(reason)).ok();
         }
         for (_, waiter) in self.waiting.drain(..) {
             match waiter {
@@ -232,7 +227,7 @@ impl<S: Storage> Shard<S> {
             } else if let Some(waiting) = self.take_truncation() {
                 self.truncate_log(log, series, sealed, clock).await?;
                 for notice in waiting {
-                    drop(notice.send(Ok(())));
+                    notice.send(Ok(())).ok();
                 }
             } else {
                 return Ok(());

@@ -20,7 +20,7 @@ use crate::model::{TenantId, TimeRange};
 /// How long a range stays open behind its end.
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
-const SILENCE: Duration = Duration::from_secs(60 * 60);
+const SILENCE: Duration = Duration::from_hours(1);
 
 /// What the shards hold of a tenant; of one of them, or with [`Held::merge`] of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,7 @@ impl Held {
     }
 
     /// Whether it was cut and samples from before the cut still wait for a block.
+    #[cfg(test)]
     pub(crate) fn is_pending_below_cut(&self) -> bool {
         self.oldest_ms < self.cut_ms
     }

@@ -373,14 +373,15 @@ impl<S: Storage> Shard<S> {
                 let head = &mut state.applier.head;
                 // Series that are made meanwhile come in at the end and are looked at, too.
                 let seen = head.tenants[index as usize].members.len();
-                for _ in at..seen.min(at + TRUNCATE_SERIES) {
-                    let series = head.tenants[index as usize].members[at];
+                let slice = at..seen.min(at + TRUNCATE_SERIES);
+                for member in slice.clone() {
+                    let series = head.tenants[index as usize].members[member];
                     if let Some(t) = head.truncate_series(series, end_ms) {
                         kept.push(series);
                         oldest = oldest.min(t);
                     }
-                    at += 1;
                 }
+                at = slice.end;
                 if at == seen {
                     head.end_truncation(index, seen, kept, oldest);
                     break;

@@ -67,6 +67,7 @@ pub mod write;
 mod tests;
 
 pub(crate) use wal::series_file::SeriesFile;
+pub(crate) use wal::spare::Spares;
 pub(crate) use wal::writer::{Log, SEGMENT_BYTES};
 
 /// Who a shard is and how it behaves.

@@ -30,11 +30,11 @@ use crate::shard::recover::OldSegment;
 /// The segments of `old` that may go, oldest first in each directory. `shards` live now;
 /// `covered_below` tells up to when all slots of a tenant are in blocks: the least of what
 /// [`Cuts::covered_below`](crate::shard::cuts::Cuts::covered_below) is on any shard.
-pub(crate) fn removable<'o>(
-    old: &'o [OldSegment],
+pub(crate) fn removable(
+    old: &[OldSegment],
     shards: u16,
     covered_below: impl Fn(&TenantId) -> i64,
-) -> Vec<&'o OldSegment> {
+) -> Vec<&OldSegment> {
     let covered =
         |segment: &OldSegment| segment.newest.iter().all(|(tenant, &t)| t < covered_below(tenant));
     let mut by_shard: BTreeMap<u16, Vec<&OldSegment>> = BTreeMap::new();

@@ -311,7 +311,7 @@ impl Dir {
         generation: u64,
         slots: SlotSet,
     ) -> io::Result<(Log<S>, SeriesFile<S>, Rc<Spares<S>>)> {
-        let Self { log, series, known, .. } = self;
+        let Self { log, series, .. } = self;
         let identity = Identity {
             shard: settings.shard,
             generation,
@@ -340,8 +340,7 @@ impl Dir {
         };
         let found = series.found.into_iter().map(Found::into_closed).collect();
         let place = (storage.clone(), &*series.path);
-        let count = known.len() as u64;
-        let series = SeriesFile::open(place, identity, options, &series.at, found, count).await?;
+        let series = SeriesFile::open(place, identity, options, &series.at, found).await?;
         Ok((log, series, spares))
     }
 }

@@ -50,6 +50,9 @@ async fn start_all(twin: &Twin, all: &[Settings]) -> Vec<Recovered<Twin>> {
     recovered
 }
 
+/// The files of a block: their names and bytes.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// The blocks of a device, each read once from real files.
 #[derive(Debug, Default)]
 struct Shelf(BTreeMap<(Ulid, u32), Ledger>);
@@ -57,7 +60,7 @@ struct Shelf(BTreeMap<(Ulid, u32), Ledger>);
 impl Shelf {
     /// Adds what all blocks hold. Each must be sound.
     fn add_blocks(&mut self, twin: &Twin, all: &mut Ledger) -> Result<(), String> {
-        let mut blocks: BTreeMap<(usize, Ulid), Vec<(String, Vec<u8>)>> = BTreeMap::new();
+        let mut blocks: BTreeMap<(usize, Ulid), Files> = BTreeMap::new();
         for (path, bytes) in twin.files_below(&Path::new(ROOT).join("blocks")) {
             let path = path.to_str().expect("a path of ours");
             let mut parts = path.splitn(3, '/');
@@ -227,7 +230,7 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
             serve(&twin, recovered, async |homes| {
                 let flushing = async {
                     cut_at_random(&twin, homes, others, &old).await.ok();
-                    future::pending().await
+                    future::pending::<()>().await;
                 };
                 future::or(send(homes, said, dice, LOAD), flushing).await;
             })
@@ -319,7 +322,9 @@ fn the_power_may_go_at_any_operation_of_a_flush() {
 fn if_blocks_were_no_cuts_samples_would_be_there_twice() {
     let all = settings_of(&GENERATIONS[..1]);
     let mut others = all.clone();
-    others.iter_mut().for_each(|settings| settings.node = [1; 16]);
+    for settings in &mut others {
+        settings.node = [1; 16];
+    }
     let (filled, said) = filled();
     let mut shelf = Shelf::default();
     let twice = (1..100).find_map(|ops| {
@@ -340,7 +345,9 @@ fn a_flush_moves_everything_into_blocks() {
         serve(&twin, recovered, async |homes| {
             cut_everything(homes).await;
             let (mut in_heads, mut in_blocks) = (Ledger::default(), Ledger::default());
-            homes.iter().for_each(|(shard, _)| add_stored(shard, &mut in_heads));
+            for (shard, _) in homes {
+                add_stored(shard, &mut in_heads);
+            }
             Shelf::default().add_blocks(&twin, &mut in_blocks).expect("sound blocks");
             assert_eq!(in_heads.len(), 0);
             assert_eq!(in_blocks.sorted_once().as_ref(), Ok(&said.sent));
