@@ -162,7 +162,9 @@ impl House {
             question.limit == 0 || different.len() <= question.limit
         });
         if question.skip_chunks {
-            rows.iter_mut().for_each(|row| row.1.clear());
+            for row in &mut rows {
+                row.1.clear();
+            }
         }
         rows
     }

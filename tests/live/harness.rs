@@ -1,0 +1,238 @@
+//! A running `tidegate receive`, on free ports of loopback, with a directory of its own.
+//!
+//! A [`Node`] is killed when it goes out of scope, also when the test fails. Its log is kept in a
+//! file beside the data directory and shown when a test fails; a line of level warn or error that
+//! was not announced with [`Node::expect`] fails the test.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::live::wire;
+
+/// The longest wait for something that takes a moment.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program.
+pub(crate) const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// Where a program listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) write: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+}
+
+/// A running program.
+pub(crate) struct Node {
+    child: Child,
+    pub(crate) at: Addresses,
+    log: PathBuf,
+    /// What announced warnings contain.
+    expected: Vec<&'static str>,
+}
+
+/// The arguments every node has: data below `home`, ports the system chooses, one label.
+pub(crate) fn arguments(home: &Path) -> Vec<String> {
+    let data = home.join("data").display().to_string();
+    let mut arguments: Vec<String> = vec!["receive".into(), "--tsdb.path".into(), data];
+    for door in ["remote-write.address", "grpc-address", "http-address"] {
+        arguments.push(format!("--{door}=127.0.0.1:0"));
+    }
+    arguments
+}
+
+/// The command line of a node with further arguments.
+pub(crate) fn command(home: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(TIDEGATE);
+    command.args(arguments(home)).args(more);
+    command
+}
+
+impl Node {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(home: &Path, more: &[&str]) -> Self {
+        let node = Self::begin(home, command(home, more));
+        node.wait_ready();
+        node
+    }
+
+    /// Starts one and waits until its doors are open. It may still replay its log.
+    pub(crate) fn begin(home: &Path, mut command: Command) -> Self {
+        let log = free_log(home);
+        let to = File::create(&log).expect("a file for the log");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(to).spawn();
+        let mut child = child.expect("the program starts");
+        let at = wait_for("the doors", || {
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("ended with {status}:\n{}", read(&log));
+            }
+            addresses(&read(&log))
+        });
+        Self { child, at, log, expected: Vec::new() }
+    }
+
+    /// Waits until `/-/ready` says so.
+    pub(crate) fn wait_ready(&self) {
+        wait_for("readiness", || self.is_ready().then_some(()));
+    }
+
+    /// Whether `/-/ready` says 200.
+    pub(crate) fn is_ready(&self) -> bool {
+        wire::fetch(self.at.http, "/-/ready").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Announces warnings that contain `part`.
+    pub(crate) fn expect(&mut self, part: &'static str) {
+        self.expected.push(part);
+    }
+
+    /// The process' number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("is killed");
+        self.child.wait().expect("is gone");
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let term = rustix::process::Signal::TERM;
+        rustix::process::kill_process(pid.expect("a number"), term).expect("takes the signal");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait_for("the end", || self.child.try_wait().expect("a child"))
+    }
+
+    /// A number of `/proc/<pid>/status`, in KiB.
+    pub(crate) fn status_kib(&self, key: &str) -> u64 {
+        let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|l| l.trim_start_matches(':').split_whitespace().next());
+        number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{key} in {status}"))
+    }
+
+    /// Its numbers, once all that happened before is in them.
+    pub(crate) fn metrics(&self) -> wire::Metrics {
+        let rounds = |metrics: &wire::Metrics| metrics.sum("tidegate_core_snapshots_total");
+        let cores = self.log().matches("msg=\"log replayed\"").count() as f64;
+        let before = rounds(&wire::metrics(self.at.http));
+        wait_for("fresh numbers", || {
+            // Two on each core: the first may have been taken just before.
+            let now = wire::metrics(self.at.http);
+            (rounds(&now) >= before + 2.0 * cores).then_some(now)
+        })
+    }
+
+    fn unexpected(&self) -> Vec<String> {
+        let log = self.log();
+        let warns = |line: &&str| line.contains(" level=warn ") || line.contains(" level=error ");
+        let announced = |line: &&str| self.expected.iter().any(|part| line.contains(part));
+        log.lines().filter(warns).filter(|line| !announced(line)).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        let unexpected = self.unexpected();
+        if thread::panicking() {
+            println!("log of the node:\n{}", self.log());
+        } else {
+            assert!(unexpected.is_empty(), "{unexpected:#?}");
+        }
+    }
+}
+
+fn free_log(home: &Path) -> PathBuf {
+    let mut names = (0..).map(|i| home.join(format!("tidegate-{i}.log")));
+    names.find(|path| !path.exists()).expect("there are many numbers")
+}
+
+/// A file as text; empty if it is not there.
+pub(crate) fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// `msg=listening remote_write=[..] grpc=[..] http=[..]`, whole lines only.
+fn addresses(log: &str) -> Option<Addresses> {
+    let line = log.split_inclusive('\n').find(|line| line.contains(" msg=listening "))?;
+    let line = line.strip_suffix('\n')?;
+    let of = |key: &str| {
+        let value = line.split_whitespace().find_map(|word| word.strip_prefix(key))?;
+        value.trim_matches(['=', '[', ']']).parse().ok()
+    };
+    Some(Addresses { write: of("remote_write")?, grpc: of("grpc")?, http: of("http")? })
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A folder that goes away at the end of the test.
+pub(crate) fn home() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// The wall clock, in milliseconds.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_millis()).expect("before the year 292278994")
+}
+
+/// Whether a peer may run. Without it a test passes and says so; in CI it fails.
+pub(crate) fn peer(found: io::Result<impl Sized>, name: &str, what: &str) -> bool {
+    let Err(error) = found else { return true };
+    let must = std::env::var_os("CI").is_some();
+    assert!(!must, "{name} is missing ({error}), and CI must have it");
+    println!("skipped: {what}, for want of {name}");
+    false
+}
+
+/// Numbers from a seed: splitmix64 (Steele, Lea, Flood 2014).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

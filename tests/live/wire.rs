@@ -1,0 +1,273 @@
+//! What a test says to the program: remote write 1.0 and HTTP over a plain socket, the StoreAPI
+//! over tonic.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use prost::Message;
+use tidegate::chunk::xor;
+use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
+use tidegate_proto::thanos::info::info_client::InfoClient;
+use tidegate_proto::thanos::info::{InfoRequest, InfoResponse};
+use tidegate_proto::thanos::label_matcher::Type;
+use tidegate_proto::thanos::series_response::Result as Frame;
+use tidegate_proto::thanos::store_client::StoreClient;
+use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
+use tonic::transport::{Channel, Endpoint};
+
+/// The head of a write request up to its length, as Prometheus has it.
+pub(crate) const WRITE_HEAD: &str = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\n\
+    Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n\
+    X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+
+/// A connection to the remote write port, or to any other that speaks HTTP/1.1.
+pub(crate) struct Sender {
+    stream: TcpStream,
+    /// Received and not yet part of an answer.
+    pending: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// A header, if it is there.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.head.lines().filter_map(|line| line.split_once(": "));
+        pairs.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+impl Sender {
+    pub(crate) fn connect(to: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, pending: Vec::new() })
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write)
+    }
+
+    /// Reads one answer.
+    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+        let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let end = loop {
+            if let Some(at) = self.pending.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more()?;
+        };
+        let head = String::from_utf8(self.pending.drain(..end).collect());
+        let head = head.map_err(|_| broken("the head is no text"))?;
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let status = status.ok_or_else(|| broken("no status"))?;
+        let mut answer = Answer { status, head, text: String::new() };
+        if status == 100 {
+            return Ok(answer);
+        }
+        let length = answer.header("content-length").map_or(Some(0), |text| text.parse().ok());
+        let length: usize = length.ok_or_else(|| broken("no length"))?;
+        while self.pending.len() < length {
+            self.more()?;
+        }
+        let text = String::from_utf8(self.pending.drain(..length).collect());
+        answer.text = text.map_err(|_| broken("the body is no text"))?;
+        Ok(answer)
+    }
+
+    fn more(&mut self) -> io::Result<()> {
+        let mut part = [0; 16 << 10];
+        match self.stream.read(&mut part)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.pending.extend_from_slice(&part[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the other side has closed and said nothing more.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.pending.is_empty()
+            && matches!(self.more(), Err(e) if e.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
+    /// Sends a body with the usual head and `more` header lines, and reads the answer.
+    pub(crate) fn post(&mut self, more: &str, body: &[u8]) -> io::Result<Answer> {
+        self.send(&write_bytes(more, body))?;
+        self.answer()
+    }
+
+    /// Writes a request for a tenant.
+    pub(crate) fn write(&mut self, tenant: &str, request: &WriteRequest) -> io::Result<Answer> {
+        self.post(&format!("THANOS-TENANT: {tenant}\r\n"), &encode(request))
+    }
+}
+
+/// A write request as bytes of HTTP.
+pub(crate) fn write_bytes(more: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("{WRITE_HEAD}{more}Content-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// A body: protobuf in a snappy block.
+pub(crate) fn encode(request: &WriteRequest) -> Vec<u8> {
+    snappy(&request.encode_to_vec())
+}
+
+pub(crate) fn snappy(bytes: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(bytes).expect("fits")
+}
+
+/// A request of series.
+pub(crate) fn request(timeseries: Vec<TimeSeries>) -> WriteRequest {
+    WriteRequest { timeseries, ..WriteRequest::default() }
+}
+
+/// A series of (time, value).
+pub(crate) fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> TimeSeries {
+    let label = |&(name, value): &(&str, &str)| Label { name: name.into(), value: value.into() };
+    let sample = |&(timestamp, value): &(i64, f64)| Sample { value, timestamp };
+    TimeSeries {
+        labels: labels.iter().map(label).collect(),
+        samples: samples.iter().map(sample).collect(),
+        ..TimeSeries::default()
+    }
+}
+
+/// GET over a connection of its own.
+pub(crate) fn fetch(from: SocketAddr, path: &str) -> io::Result<Answer> {
+    let mut sender = Sender::connect(from)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n");
+    sender.send(request.as_bytes())?;
+    sender.answer()
+}
+
+/// The numbers of `/metrics`: `name{label="value"}` -> number.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Metrics(pub(crate) BTreeMap<String, f64>);
+
+impl Metrics {
+    /// The sum of a family over all labels, or of one line if its labels are given.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let is = |key: &str| key == name || key.split_once('{').is_some_and(|(n, _)| n == name);
+        self.0.iter().filter(|(key, _)| is(key)).map(|(_, number)| number).sum()
+    }
+}
+
+pub(crate) fn metrics(from: SocketAddr) -> Metrics {
+    let answer = fetch(from, "/metrics").expect("numbers");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let lines = answer.text.lines().filter(|line| !line.starts_with('#'));
+    let parse = |line: &str| {
+        let (key, number) = line.rsplit_once(' ')?;
+        Some((key.to_owned(), number.parse().ok()?))
+    };
+    Metrics(lines.map(|line| parse(line).unwrap_or_else(|| panic!("{line}"))).collect())
+}
+
+/// Labels of a series in the order of the wire.
+pub(crate) type Labels = Vec<(String, String)>;
+/// Time and bits of samples in the order of the wire.
+pub(crate) type Samples = Vec<(i64, u64)>;
+
+/// A client of the StoreAPI.
+pub(crate) struct Store {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+}
+
+impl Store {
+    pub(crate) fn connect(to: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let endpoint = Endpoint::from_shared(format!("http://{to}")).expect("an address");
+        let channel = runtime.block_on(endpoint.connect()).expect("a connection");
+        Self { runtime, channel }
+    }
+
+    fn run<T>(&self, call: impl Future<Output = Result<T, tonic::Status>>) -> T {
+        let bounded = async { tokio::time::timeout(Duration::from_secs(60), call).await };
+        self.runtime.block_on(bounded).expect("an answer in time").expect("a good answer")
+    }
+
+    pub(crate) fn info(&self) -> InfoResponse {
+        let mut client = InfoClient::new(self.channel.clone());
+        self.run(async { client.info(InfoRequest {}).await }).into_inner()
+    }
+
+    /// All series that match, with all their samples. Fails if the server breaks the contract:
+    /// a warning, series out of order or twice, chunks out of order or of another encoding.
+    pub(crate) fn select(&self, matchers: &[(&str, &str)]) -> BTreeMap<Labels, Samples> {
+        let matcher = |&(name, value): &(&str, &str)| LabelMatcher {
+            r#type: Type::Re.into(),
+            name: name.into(),
+            value: value.into(),
+        };
+        let request = SeriesRequest {
+            min_time: i64::MIN,
+            max_time: i64::MAX,
+            matchers: matchers.iter().map(matcher).collect(),
+            partial_response_strategy: PartialResponseStrategy::Abort.into(),
+            partial_response_disabled: true,
+            ..SeriesRequest::default()
+        };
+        let mut client = StoreClient::new(self.channel.clone());
+        let frames = self.run(async {
+            let mut stream = client.series(request).await?.into_inner();
+            let mut frames = Vec::new();
+            while let Some(frame) = stream.message().await? {
+                frames.push(frame.result.expect("a frame holds something"));
+            }
+            Ok(frames)
+        });
+        gather(frames)
+    }
+}
+
+fn gather(frames: Vec<Frame>) -> BTreeMap<Labels, Samples> {
+    let mut all: BTreeMap<Labels, Samples> = BTreeMap::new();
+    let mut last: Option<Labels> = None;
+    for frame in frames {
+        let series = match frame {
+            Frame::Series(series) => series,
+            Frame::Hints(_) => continue,
+            other => panic!("{other:?}"),
+        };
+        let labels: Labels = series.labels.into_iter().map(|l| (l.name, l.value)).collect();
+        assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "{labels:?}");
+        // A big series may come in several frames, one after the other.
+        assert!(last.as_ref().is_none_or(|last| *last <= labels), "{last:?} before {labels:?}");
+        let samples = all.entry(labels.clone()).or_default();
+        last = Some(labels);
+        let mut min_time = i64::MIN;
+        for chunk in series.chunks {
+            assert!(chunk.min_time >= min_time, "chunks of {last:?}");
+            min_time = chunk.min_time;
+            let raw = chunk.raw.expect("raw data");
+            assert_eq!(raw.r#type, 0, "XOR");
+            let read = xor::Reader::new(&raw.data).expect("a chunk");
+            let read: Vec<_> = read.map(|sample| sample.expect("a sample")).collect();
+            let span = (read.first().map(|s| s.t), read.last().map(|s| s.t));
+            assert_eq!(span, (Some(chunk.min_time), Some(chunk.max_time)), "{last:?}");
+            samples.extend(read.iter().map(|sample| (sample.t, sample.bits)));
+        }
+    }
+    all
+}
