@@ -55,7 +55,9 @@ fn words(line: &str) -> Vec<String> {
 /// A path of the tree that `name` says it is.
 fn missing(name: &str) -> bool {
     let ours = ["src/", "tests/", "systemd/", "loadgen/", "proto/", "benches/", ".ci/"];
-    let page = !name.contains(['/', ' ']) && name.ends_with(".md");
+    let page = name
+        .split_once('.')
+        .is_some_and(|(stem, end)| end == "md" && stem.bytes().all(|b| b.is_ascii_uppercase()));
     let path = ours.iter().any(|folder| name.starts_with(folder)) && !name.contains(' ');
     (page || path) && !root().join(name).exists()
 }
