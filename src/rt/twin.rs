@@ -140,6 +140,16 @@ impl Twin {
         }
     }
 
+    /// The files below a directory and what is in them, by their names in it.
+    pub(crate) fn files_below(&self, dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let world = self.0.borrow();
+        let inside = world.names.files.iter().filter_map(|(path, inode)| {
+            let name = path.strip_prefix(dir).ok()?;
+            Some((name.to_owned(), world.inodes[inode].live.clone()))
+        });
+        inside.collect()
+    }
+
     /// What is found after the power cut: a new device, running again.
     pub(crate) fn after_cut(&self) -> Self {
         let mut world = self.0.borrow_mut();
@@ -215,6 +225,10 @@ fn torn(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
 }
 
 fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if image.len() == at {
+        image.extend_from_slice(bytes);
+        return;
+    }
     if image.len() < at + bytes.len() {
         image.resize(at + bytes.len(), 0);
     }

@@ -20,6 +20,7 @@ use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
+use crate::server::pulse::Pulse;
 use crate::shard::message::Ask;
 use crate::shard::recover::{OldSegment, Recovered, Report, recover};
 use crate::shard::{self, Shard, old};
@@ -51,6 +52,7 @@ pub(super) struct Start {
     pub(super) clock: Clock,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
+    pub(super) pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
     let Start { doors, limits, tenants, mut drain, mut asks, .. } = start;
+    start.pulse.keep_awake();
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);

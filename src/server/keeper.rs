@@ -129,7 +129,8 @@ impl Keeper {
         Some(all)
     }
 
-    /// Lets logs of earlier generations go. First every shard writes down again what only they told.
+    /// Lets logs of earlier generations go. First every shard writes down again what only they
+    /// told.
     async fn drop_old_logs(&self, settled: bool) -> bool {
         if !settled {
             for shard in &self.parts.shards {

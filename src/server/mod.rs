@@ -17,6 +17,7 @@ mod data_dir;
 mod intake;
 mod keeper;
 mod probe;
+mod pulse;
 mod uploads;
 
 use std::io;
@@ -35,6 +36,7 @@ use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::keeper::Keeper;
+use crate::server::pulse::Pulse;
 use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
@@ -117,11 +119,12 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let cpus = rt_core::cpus();
     let shards = shard_count(config, cpus.len())?;
     let dir = DataDir::open(&config.data.path, shards)?;
-    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0)).await?;
+    let pulse = Pulse::begin();
+    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0), &pulse).await?;
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
-    let mut cores = start_cores(config, &dir, &cpus, shards, measured)?;
+    let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
     let external = External::new(
@@ -213,9 +216,13 @@ fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-async fn measure(dir: &Path, cpu: usize) -> Result<Measured, Error> {
+async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Error> {
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
-    let begin = move || async move { Disk::measure(&scratch).await };
+    let pulse = pulse.clone();
+    let begin = move || async move {
+        pulse.keep_awake();
+        Disk::measure(&scratch).await
+    };
     let core = Core::start("measure", cpu, rt_core::io_memory(1), begin)
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
@@ -229,9 +236,9 @@ async fn measure(dir: &Path, cpu: usize) -> Result<Measured, Error> {
 fn start_cores(
     config: &config::Receive,
     dir: &DataDir,
-    cpus: &[usize],
-    shards: u16,
+    (cpus, shards): (&[usize], u16),
     measured: Measured,
+    pulse: &Pulse,
 ) -> Result<Cores, Error> {
     let count = usize::from(shards);
     let addresses = &config.write.addresses;
@@ -270,6 +277,7 @@ fn start_cores(
             clock: Clock::system(),
             ready: report,
             snapshot,
+            pulse: pulse.clone(),
         };
         let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
         let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));

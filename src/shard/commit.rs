@@ -45,19 +45,24 @@ pub(crate) struct Commits {
     waiting: VecDeque<(u64, Waiter)>,
     truncate: bool,
     truncated: Vec<oneshot::Sender<Result<(), Unavailable>>>,
+    /// Whether segments of an earlier generation lie before those of this log. None of ours goes
+    /// before them: a reader takes a gap for lost blocks.
+    behind_old: bool,
     failed: Option<Unavailable>,
     stats: LogStats,
 }
 
 impl Commits {
-    /// Nothing is waiting; the first group gets `next_seq`.
-    pub(crate) fn new(next_seq: u64) -> Self {
+    /// Nothing is waiting; the first group gets `next_seq`. `behind_old`: segments of an earlier
+    /// generation lie in the same directory.
+    pub(crate) fn new(next_seq: u64, behind_old: bool) -> Self {
         Self {
             open_seq: next_seq,
             in_flight: None,
             waiting: VecDeque::new(),
             truncate: false,
             truncated: Vec::new(),
+            behind_old,
             failed: None,
             stats: LogStats::default(),
         }
@@ -168,6 +173,11 @@ impl<S: Storage> Shard<S> {
     pub(crate) fn request_truncation(&self) {
         self.state.borrow_mut().commits.truncate = true;
         self.work.raise();
+    }
+
+    /// Says that the old segments in this shard's directory are gone: its own may follow.
+    pub(crate) fn old_segments_are_gone(&self) {
+        self.state.borrow_mut().commits.behind_old = false;
     }
 
     /// Lets such segments go and waits for the end of it. What is then durable in this shard's own
@@ -283,11 +293,16 @@ impl<S: Storage> Shard<S> {
         series.flush(wall_ms).await?;
         let covered = {
             let state = self.state.borrow();
+            if state.commits.behind_old {
+                return Ok(());
+            }
             let tenants = &state.applier.head.tenants;
             tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect::<Vec<i64>>()
         };
         let gone =
             log.truncate(|tenant, t| covered.get(tenant as usize).is_some_and(|&end| t < end));
-        gone.await.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
+        let gone = gone.await;
+        self.state.borrow_mut().commits.stats = log.stats();
+        gone.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
     }
 }

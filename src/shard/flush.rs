@@ -31,7 +31,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ulid::Ulid;
 
@@ -63,7 +62,7 @@ const TRUNCATE_SERIES: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct FlushOrder {
     /// What the external labels are made of.
-    pub(crate) external: Arc<External>,
+    pub(crate) external: External,
     /// The name of the block, never used before.
     pub(crate) ulid: Ulid,
 }

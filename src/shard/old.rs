@@ -8,6 +8,8 @@
 //!    start: the cuts and the labels that only old segments told are then told again.
 //! 2. [`removable`] decides from the cuts of all shards.
 //! 3. [`remove`] deletes, oldest first.
+//! 4. A shard whose directory has none left is told so: until then its own segments, which lie
+//!    behind them, do not go either.
 //!
 //! Where a shard still lives in the directory, its series file has the labels behind the numbers,
 //! so segments may go one by one. Where none does, a later segment may need the labels that an

@@ -136,7 +136,8 @@ pub(crate) async fn recover<S: Storage>(
     let (log, mut series, spares) =
         own.open_for_writing(&storage, settings, current.number, slots).await?;
     finish(&mut applier, &cuts, &mut series);
-    let commits = Commits::new(log.next_seq());
+    let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
+    let commits = Commits::new(log.next_seq(), behind_old);
     let shard = Shard {
         storage,
         shard: settings.shard,
@@ -332,7 +333,7 @@ impl Dir {
         let log =
             Log::open(place, identity.clone(), options, spares.clone(), &log.at, found).await?;
         let options = LogOptions {
-            segment_bytes: series_file::SEGMENT_BYTES,
+            segment_bytes: series_file::segment_bytes(settings.segment_bytes),
             epochs: settings.epochs,
             append_to_last: true,
             next_number: series.segments.last().map_or(1, |(number, _)| number + 1),

@@ -19,14 +19,17 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::rt::storage::Storage;
+use crate::rt::storage::{BLOCK_BYTES, Storage};
 use crate::shard::wal::reader::{Position, SegmentEnd};
 use crate::shard::wal::record::Group;
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Closed, Identity, Log, LogError, LogOptions, Newest, Sealed};
 
-/// Size of a segment in bytes.
-pub(crate) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Size of a segment in bytes, when those of the log have `log_segment_bytes`: 8 MiB to 64 MiB.
+pub(crate) fn segment_bytes(log_segment_bytes: u64) -> u64 {
+    (log_segment_bytes / 8).max(8 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
+}
+
 /// Bytes gathered before a flush is worth its write.
 const FLUSH_BYTES: usize = 1024 * 1024;
 /// The one "tenant" by which the segments' age is kept.
