@@ -170,7 +170,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     join_all(cores.running).await;
     close.send_replace(true);
     for door in doors {
-        drop(beside::timeout(Duration::from_secs(2), door).await);
+        drop(beside::timeout(config.read.grpc_grace.max(config.read.http_grace), door).await);
     }
     drop(beside::timeout(UPLOADS_STOP, beside::blocking(uploads_end)).await);
     following.abort();

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! ## Format
-//! Under `thanos.extensions` in `meta.json`, with slots as in [`SlotSet::to_bytes`], in hexadecimal:
+//! Under `thanos.extensions` in `meta.json`, with slots as in [`SlotSet::to_bytes`], in
+//! hexadecimal:
 //!
 //! ```text
 //! { "tidegate": { "node": "<32 digits>", "shard": 1, "generation": 3, "slots": "<64 digits>" } }

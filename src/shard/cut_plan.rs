@@ -1,7 +1,8 @@
 //! When which tenant is cut: the rule of the house, without clocks and without I/O.
 //!
 //! A tenant's data is cut at the end of a block range, for all shards at once, when
-//! - its newest accepted sample has passed that end by an hour: what comes late has had its time; or
+//! - its newest accepted sample has passed that end by an hour: what comes late has had its time;
+//!   or
 //! - it has accepted nothing for an hour, and the wall clock has passed that end by an hour; or
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.

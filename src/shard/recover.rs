@@ -3,7 +3,8 @@
 //! ## Order
 //! 1. Every segment is synced before it is read: nothing may rest on bytes that a second crash
 //!    could take back.
-//! 2. The cuts are gathered from all logs and all finished blocks, so that samples in finished blocks are skipped.
+//! 2. The cuts are gathered from all logs and all finished blocks, so that samples in finished
+//!    blocks are skipped.
 //! 3. The series files give labels to numbers.
 //! 4. The samples are appended again, generation by generation: within one, a slot's samples lie in
 //!    one log in order. What was appended before is met as a duplicate and dropped.
