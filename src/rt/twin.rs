@@ -67,7 +67,6 @@ struct World {
     changes: Vec<NameChange>,
     dice: Dice,
     ops_left: u64,
-    ops_done: u64,
     fail_writes: u64,
     syncs_work: bool,
     held: bool,
@@ -93,7 +92,6 @@ impl Twin {
             changes: Vec::new(),
             dice: Dice(seed),
             ops_left: u64::MAX,
-            ops_done: 0,
             fail_writes: 0,
             syncs_work: true,
             held: false,
@@ -107,10 +105,6 @@ impl Twin {
 
     pub(crate) fn is_off(&self) -> bool {
         self.0.borrow().ops_left == 0
-    }
-
-    pub(crate) fn ops_done(&self) -> u64 {
-        self.0.borrow().ops_done
     }
 
     /// The next `n` writes answer an I/O error; some of their bytes may land all the same.
@@ -190,7 +184,6 @@ impl Twin {
             let mut world = self.0.borrow_mut();
             let off = world.ops_left == 0;
             world.ops_left = world.ops_left.saturating_sub(1);
-            world.ops_done += u64::from(!off);
             off || world.ops_left == 0
         };
         if off {

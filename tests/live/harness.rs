@@ -87,11 +87,6 @@ impl Node {
         wire::fetch(self.at.http, "/-/ready").is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Announces warnings that contain `part`.
-    pub(crate) fn expect(&mut self, part: &'static str) {
-        self.expected.push(part);
-    }
-
     /// The process' number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -118,26 +113,6 @@ impl Node {
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_for("the end", || self.child.try_wait().expect("a child"))
-    }
-
-    /// A number of `/proc/<pid>/status`, in KiB.
-    pub(crate) fn status_kib(&self, key: &str) -> u64 {
-        let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        let number = line.and_then(|l| l.trim_start_matches(':').split_whitespace().next());
-        number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{key} in {status}"))
-    }
-
-    /// Its numbers, once all that happened before is in them.
-    pub(crate) fn metrics(&self) -> wire::Metrics {
-        let rounds = |metrics: &wire::Metrics| metrics.sum("tidegate_core_snapshots_total");
-        let cores = self.log().matches("msg=\"log replayed\"").count() as f64;
-        let before = rounds(&wire::metrics(self.at.http));
-        wait_for("fresh numbers", || {
-            // Two on each core: the first may have been taken just before.
-            let now = wire::metrics(self.at.http);
-            (rounds(&now) >= before + 2.0 * cores).then_some(now)
-        })
     }
 
     fn unexpected(&self) -> Vec<String> {

@@ -3,7 +3,6 @@
 //! | file | what is asked |
 //! |---|---|
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
-//! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
@@ -16,7 +15,6 @@
 )]
 
 mod harness;
-mod hostile;
 mod kill;
 mod prometheus;
 mod traps;

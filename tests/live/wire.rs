@@ -18,10 +18,12 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
 use tonic::transport::{Channel, Endpoint};
 
-/// The head of a write request up to its length, as Prometheus has it.
-pub(crate) const WRITE_HEAD: &str = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\n\
-    Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n\
-    X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+/// The head of a write request up to its length, as Prometheus has it, and `more` header lines.
+pub(crate) fn write_head(more: &str) -> String {
+    let head = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\nContent-Encoding: snappy\r\n\
+        Content-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+    format!("{head}{more}")
+}
 
 /// A connection to the remote write port, or to any other that speaks HTTP/1.1.
 pub(crate) struct Sender {
@@ -59,11 +61,6 @@ impl Sender {
         self.stream.write_all(bytes)
     }
 
-    /// Tells the other side that nothing more comes.
-    pub(crate) fn finish(&self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
-    }
-
     /// Reads one answer.
     pub(crate) fn answer(&mut self) -> io::Result<Answer> {
         let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -81,14 +78,30 @@ impl Sender {
         if status == 100 {
             return Ok(answer);
         }
-        let length = answer.header("content-length").map_or(Some(0), |text| text.parse().ok());
-        let length: usize = length.ok_or_else(|| broken("no length"))?;
+        let length = match answer.header("content-length") {
+            Some(text) => text.parse().map_err(|_| broken("no length"))?,
+            None if answer.head.starts_with("HTTP/1.0 ") => self.rest()?,
+            None => 0,
+        };
         while self.pending.len() < length {
             self.more()?;
         }
         let text = String::from_utf8(self.pending.drain(..length).collect());
         answer.text = text.map_err(|_| broken("the body is no text"))?;
         Ok(answer)
+    }
+
+    /// Reads until the other side closes; how many bytes are there then.
+    fn rest(&mut self) -> io::Result<usize> {
+        loop {
+            match self.more() {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(self.pending.len());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn more(&mut self) -> io::Result<()> {
@@ -100,12 +113,6 @@ impl Sender {
                 Ok(())
             }
         }
-    }
-
-    /// Whether the other side has closed and said nothing more.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        self.pending.is_empty()
-            && matches!(self.more(), Err(e) if e.kind() == io::ErrorKind::UnexpectedEof)
     }
 
     /// Sends a body with the usual head and `more` header lines, and reads the answer.
@@ -122,7 +129,7 @@ impl Sender {
 
 /// A write request as bytes of HTTP.
 pub(crate) fn write_bytes(more: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("{WRITE_HEAD}{more}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("{}Content-Length: {}\r\n\r\n", write_head(more), body.len());
     [head.as_bytes(), body].concat()
 }
 
@@ -151,10 +158,10 @@ pub(crate) fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> TimeSer
     }
 }
 
-/// GET over a connection of its own.
+/// GET over a connection of its own. In HTTP/1.0, so that nobody answers in chunks.
 pub(crate) fn fetch(from: SocketAddr, path: &str) -> io::Result<Answer> {
     let mut sender = Sender::connect(from)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: gate\r\n\r\n");
     sender.send(request.as_bytes())?;
     sender.answer()
 }
@@ -203,7 +210,7 @@ impl Store {
     }
 
     fn run<T>(&self, call: impl Future<Output = Result<T, tonic::Status>>) -> T {
-        let bounded = async { tokio::time::timeout(Duration::from_secs(60), call).await };
+        let bounded = async { tokio::time::timeout(Duration::from_mins(1), call).await };
         self.runtime.block_on(bounded).expect("an answer in time").expect("a good answer")
     }
 

@@ -298,7 +298,7 @@ mod tests {
     ) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().to_owned();
-        std::fs::write(path.join("scratch"), vec![1; MEASURED_BYTES]).expect("written");
+        fs::write(path.join("scratch"), vec![1; MEASURED_BYTES]).expect("written");
         let root = move || async move {
             let measured = Disk::measure(&path.join("scratch")).await.expect("measured");
             test(Disk::new(measured), path).await;
