@@ -200,9 +200,9 @@ fn a_busy_core_leaves_the_readers_doors_quick() {
 }
 
 /// A service manager's end of `NOTIFY_SOCKET`.
-struct Manager(UnixDatagram);
+struct Listening(UnixDatagram);
 
-impl Manager {
+impl Listening {
     fn at(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -233,7 +233,7 @@ impl Manager {
 fn a_service_manager_is_told_the_truth() {
     let home = home();
     let socket = home.path().join("notify");
-    let manager = Manager::at(&socket);
+    let manager = Listening::at(&socket);
     let mut command = command(home.path(), &["--shards", "2"]);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
     let mut node = Node::begin(home.path(), command);
