@@ -68,7 +68,8 @@ impl std::fmt::Display for Fingerprint {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             out,
-            "raw {} {:.3} bit/B {:.1} B/sample  body {} {:.3} bit/B {:.1} B/sample  live {:.1} B/sample",
+            "raw {} {:.3} bit/B {:.1} B/sample  body {} {:.3} bit/B {:.1} B/sample  \
+             live {:.1} B/sample",
             self.raw_sha256,
             self.raw_entropy,
             self.raw_bytes_per_sample,

@@ -130,7 +130,8 @@ impl RunReport {
             row(
                 "again",
                 format!(
-                    "{} repeated on purpose, retried by status {:?}, {} network errors, {} reconnects",
+                    "{} repeated on purpose, retried by status {:?}, \
+                     {} network errors, {} reconnects",
                     self.repeated_requests,
                     self.retried_by_status,
                     self.network_errors,

@@ -218,7 +218,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_plainly_is_read_back(
-            samples in prop::collection::vec((-1_000_000_000_000i64..1_000_000_000_000, any::<u64>()), 0..130),
+            samples in prop::collection::vec(
+                (-1_000_000_000_000i64..1_000_000_000_000, any::<u64>()),
+                0..130,
+            ),
         ) {
             prop_assert_eq!(decode(&encode_plainly(&samples)).unwrap(), samples);
         }

@@ -192,13 +192,15 @@ pub struct MetaDraft {
     pub compaction: Compaction,
     /// `thanos.source`.
     pub source: String,
+    /// `thanos.extensions`.
+    pub extensions: Option<serde_json::Value>,
 }
 
 impl MetaDraft {
     /// A block of fresh samples: level 1, its own source, made by a receiver.
     pub fn fresh(ulid: Ulid, range: TimeRange, labels: Labels) -> Self {
         let compaction = Compaction { level: 1, sources: vec![ulid], ..Compaction::default() };
-        Self { ulid, range, labels, compaction, source: "receive".into() }
+        Self { ulid, range, labels, compaction, source: "receive".into(), extensions: None }
     }
 
     /// The whole, with what the writer has counted.
@@ -224,6 +226,7 @@ impl MetaDraft {
                 segment_files,
                 files,
                 index_stats,
+                extensions: self.extensions,
                 ..Thanos::default()
             },
         }

@@ -259,6 +259,7 @@ pub(crate) async fn view(heads: Vec<Head>, external: External, limits: Limits) -
                         drop(ask.reply.send(answer));
                     }
                     Ask::Stats(reply) => drop(reply.send(head.stats())),
+                    other => panic!("a view does not ask {other:?}"),
                 }
             }
         });

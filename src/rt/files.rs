@@ -57,6 +57,18 @@ pub fn list(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes a directory with all in it; not there is not an error. It first gets a name that says
+/// so, so that a crash never leaves half of it under its own.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    let mut doomed = path.as_os_str().to_owned();
+    doomed.push(".tmp-for-deletion");
+    match fs::rename(path, &doomed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
+    fs::remove_dir_all(&doomed)
+}
+
 /// A lock on a file, held for as long as this lives; the kernel lets it go with the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);

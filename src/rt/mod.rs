@@ -12,6 +12,7 @@ pub mod map;
 pub mod mesh;
 pub mod sink;
 pub mod storage;
+pub mod storage_sink;
 pub mod thread;
 
 #[cfg(test)]
@@ -19,3 +20,4 @@ pub(crate) mod twin;
 
 pub use map::Map;
 pub use sink::{DirSink, Sink};
+pub use storage_sink::StorageSink;

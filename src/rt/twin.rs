@@ -48,14 +48,21 @@ enum NameChange {
     Link(PathBuf, u64),
     Unlink(PathBuf),
     Rename(PathBuf, PathBuf),
+    RemoveDir(PathBuf),
+}
+
+/// The names at some moment.
+#[derive(Debug, Default, Clone)]
+struct Names {
+    files: BTreeMap<PathBuf, u64>,
+    dirs: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
 struct World {
     inodes: BTreeMap<u64, Inode>,
-    names: BTreeMap<PathBuf, u64>,
-    dirs: BTreeSet<PathBuf>,
-    durable_names: BTreeMap<PathBuf, u64>,
+    names: Names,
+    durable_names: Names,
     /// Changes of names since the last directory sync, in order.
     changes: Vec<NameChange>,
     dice: Dice,
@@ -81,9 +88,8 @@ impl Twin {
     pub(crate) fn new(seed: u64) -> Self {
         Self(Rc::new(RefCell::new(World {
             inodes: BTreeMap::new(),
-            names: BTreeMap::new(),
-            dirs: BTreeSet::new(),
-            durable_names: BTreeMap::new(),
+            names: Names::default(),
+            durable_names: Names::default(),
             changes: Vec::new(),
             dice: Dice(seed),
             ops_left: u64::MAX,
@@ -125,7 +131,7 @@ impl Twin {
     /// Flips a byte of a file, on the device and for readers.
     pub(crate) fn damage(&self, path: &Path, at: usize) {
         let mut world = self.0.borrow_mut();
-        let inode = world.names[path];
+        let inode = world.names.files[path];
         let inode = world.inodes.get_mut(&inode).expect("a named inode");
         for image in [&mut inode.live, &mut inode.durable] {
             if let Some(byte) = image.get_mut(at) {
@@ -142,9 +148,10 @@ impl Twin {
         let mut names = world.durable_names.clone();
         let keep = dice.below(world.changes.len() as u64 + 1) as usize;
         for change in &world.changes[..keep] {
-            apply_change(&mut names, change);
+            names.apply(change);
         }
         let inodes: BTreeMap<u64, Inode> = names
+            .files
             .values()
             .map(|&id| {
                 let image = torn(&world.inodes[&id], &mut dice);
@@ -155,7 +162,6 @@ impl Twin {
         let after = Self::new(dice.roll());
         {
             let mut fresh = after.0.borrow_mut();
-            fresh.dirs.clone_from(&world.dirs);
             fresh.durable_names.clone_from(&names);
             fresh.names = names;
             fresh.inodes = inodes;
@@ -215,37 +221,41 @@ fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     image[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-fn apply_change(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
-    match change {
-        NameChange::Link(path, inode) => {
-            names.insert(path.clone(), *inode);
-        }
-        NameChange::Unlink(path) => {
-            names.remove(path);
-        }
-        NameChange::Rename(from, to) => {
-            let moved: Vec<PathBuf> =
-                names.keys().filter(|p| p.starts_with(from)).cloned().collect();
-            for old in moved {
-                let inode = names.remove(&old).expect("a listed name");
-                let rest = old.strip_prefix(from).expect("a prefix");
-                let new = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
-                names.insert(new, inode);
+impl Names {
+    fn apply(&mut self, change: &NameChange) {
+        match change {
+            NameChange::Link(path, inode) => {
+                self.files.insert(path.clone(), *inode);
+            }
+            NameChange::Unlink(path) => {
+                self.files.remove(path);
+            }
+            NameChange::RemoveDir(path) => self.dirs.retain(|dir| !dir.starts_with(path)),
+            NameChange::Rename(from, to) => {
+                let renamed = |old: &Path| {
+                    let rest = old.strip_prefix(from).ok()?;
+                    Some(if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) })
+                };
+                let moved: Vec<_> =
+                    self.files.iter().filter_map(|(p, &i)| Some((renamed(p)?, i))).collect();
+                self.files.retain(|path, _| !path.starts_with(from));
+                self.files.extend(moved);
+                let moved: Vec<_> = self.dirs.iter().filter_map(|p| renamed(p)).collect();
+                self.dirs.retain(|path| !path.starts_with(from));
+                self.dirs.extend(moved);
             }
         }
+    }
+
+    fn add_dirs(&mut self, path: &Path) {
+        self.dirs.extend(path.ancestors().map(Path::to_owned));
     }
 }
 
 impl World {
     fn change(&mut self, change: NameChange) {
-        apply_change(&mut self.names, &change);
+        self.names.apply(&change);
         self.changes.push(change);
-    }
-
-    fn add_dirs(&mut self, path: &Path) {
-        for dir in path.ancestors() {
-            self.dirs.insert(dir.to_owned());
-        }
     }
 }
 
@@ -258,14 +268,16 @@ impl Storage for Twin {
 
     async fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.enter().await;
-        self.0.borrow_mut().add_dirs(path);
+        let mut world = self.0.borrow_mut();
+        world.names.add_dirs(path);
+        world.durable_names.add_dirs(path);
         Ok(())
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.enter().await;
         let world = self.0.borrow();
-        let inside = world.names.keys().chain(&world.dirs).filter_map(|p| {
+        let inside = world.names.files.keys().chain(&world.names.dirs).filter_map(|p| {
             let rest = p.strip_prefix(path).ok()?;
             Some(rest.components().next()?.as_os_str().to_string_lossy().into_owned())
         });
@@ -275,7 +287,7 @@ impl Storage for Twin {
     async fn create(&self, path: &Path) -> io::Result<TwinFile> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
-        if !path.parent().is_some_and(|dir| world.dirs.contains(dir)) {
+        if !path.parent().is_some_and(|dir| world.names.dirs.contains(dir)) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inode = world.dice.roll();
@@ -286,7 +298,7 @@ impl Storage for Twin {
 
     async fn open(&self, path: &Path) -> io::Result<TwinFile> {
         self.enter().await;
-        let inode = self.0.borrow().names.get(path).copied();
+        let inode = self.0.borrow().names.files.get(path).copied();
         let inode = inode.ok_or(io::ErrorKind::NotFound)?;
         Ok(TwinFile { twin: self.clone(), inode })
     }
@@ -295,14 +307,6 @@ impl Storage for Twin {
         self.enter().await;
         let mut world = self.0.borrow_mut();
         world.change(NameChange::Rename(from.to_owned(), to.to_owned()));
-        let moved: Vec<PathBuf> =
-            world.dirs.iter().filter(|p| p.starts_with(from)).cloned().collect();
-        for old in moved {
-            world.dirs.remove(&old);
-            let rest = old.strip_prefix(from).expect("a prefix").to_owned();
-            let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
-            world.add_dirs(&new);
-        }
         Ok(())
     }
 
@@ -315,12 +319,12 @@ impl Storage for Twin {
     async fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
-        let gone: Vec<PathBuf> =
-            world.names.keys().filter(|p| p.starts_with(path)).cloned().collect();
+        let files = world.names.files.keys().filter(|p| p.starts_with(path));
+        let gone: Vec<PathBuf> = files.cloned().collect();
         for name in gone {
             world.change(NameChange::Unlink(name));
         }
-        world.dirs.retain(|dir| !dir.starts_with(path));
+        world.change(NameChange::RemoveDir(path.to_owned()));
         Ok(())
     }
 

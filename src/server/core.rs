@@ -6,11 +6,14 @@
 //! the end the door stops taking requests, those in progress are answered, and the last group is
 //! committed; the head is not flushed, for the log has it.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer};
+use crate::model::TenantId;
 use crate::route::{self, Message, Router};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
@@ -19,12 +22,14 @@ use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
 use crate::server::pulse::Pulse;
 use crate::shard::message::Ask;
-use crate::shard::recover::{Recovered, Report, recover};
-use crate::shard::{self, Shard};
+use crate::shard::recover::{OldSegment, Recovered, Report, recover};
+use crate::shard::{self, Shard, old};
 use crate::telemetry::Snapshot;
 
 /// How long requests in progress may take at a stop.
 const DRAIN: Duration = Duration::from_secs(6);
+/// How long a truncation waits for readers before they are told to leave.
+const READERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -95,7 +100,8 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
 
     let recovered = recover(disk, &start.root, &start.shard).await;
     let recovered = recovered.map_err(|e| format!("cannot read the log of shard {own}: {e}"))?;
-    let Recovered { shard, log, series, spares, report, .. } = recovered;
+    let Recovered { shard, log, series, spares, report, mut old } = recovered;
+    let shards = start.route.shards;
     let shard = Rc::new(shard);
     let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
     commit(shard.clone(), log, series, start.clock);
@@ -116,7 +122,19 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     rt_core::spawn(async move {
         while let Some(ask) = asks.recv().await {
             let shard = answering.clone();
-            queues.select(async move { shard.answer(ask).await });
+            match ask {
+                Ask::Truncate { tenant, end_ms, reply } => queues.flush(async move {
+                    let patience = rt_core::sleep(READERS_PATIENCE);
+                    let done = shard.truncate(&tenant, end_ms, patience).await;
+                    drop(reply.send(done.map_err(|error| error.to_string())));
+                }),
+                Ask::DropOld { covered_below, reply } => {
+                    let dropped = drop_old(disk, &mut old, shards, &covered_below).await;
+                    drop(reply.send(dropped.map_err(|error| error.to_string())));
+                }
+                Ask::Flush(_) => queues.flush(async move { shard.answer(ask).await }),
+                question => queues.select(async move { shard.answer(question).await }),
+            }
         }
     });
     while !*drain.borrow_and_update() {
@@ -126,6 +144,21 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     }
     stop(&intake, &listener, &shard).await;
     Ok(())
+}
+
+/// Deletes logs of earlier generations whose samples are all in blocks.
+async fn drop_old(
+    disk: Disk,
+    old: &mut Vec<OldSegment>,
+    shards: u16,
+    covered_below: &BTreeMap<TenantId, i64>,
+) -> io::Result<usize> {
+    let below = |tenant: &TenantId| covered_below.get(tenant).copied().unwrap_or(i64::MIN);
+    let gone = old::removable(old, shards, below);
+    old::remove(&disk, &gone).await?;
+    let paths: Vec<PathBuf> = gone.iter().map(|segment| segment.path.clone()).collect();
+    old.retain(|segment| !paths.contains(&segment.path));
+    Ok(paths.len())
 }
 
 fn serve(listener: CoreListener, accepted: Accepted) {

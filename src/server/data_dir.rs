@@ -52,7 +52,9 @@ pub enum DataDirError {
         what: String,
     },
     /// It was written by a later version.
-    #[error("{} has format {got}, this version knows {FORMAT}: use a newer tidegate", path.display())]
+    #[error(
+        "{} has format {got}, this version knows {FORMAT}: use a newer tidegate", path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,

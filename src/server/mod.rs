@@ -15,8 +15,10 @@
 mod core;
 mod data_dir;
 mod intake;
+mod keeper;
 mod probe;
 mod pulse;
+mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,11 +35,13 @@ use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
+use crate::server::keeper::Keeper;
 use crate::server::pulse::Pulse;
+use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
 use crate::telemetry::{Exposition, Snapshot};
-use crate::{api, decode, route, shard, store_api};
+use crate::{api, bucket, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
 const ASKS: usize = 256;
@@ -45,6 +49,9 @@ const ASKS: usize = 256;
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 /// Longest time without an answer from a core before the watchdog is left unfed.
 const PULSE: Duration = Duration::from_secs(5);
+
+/// Longest wait at a stop for uploads to break off.
+const UPLOADS_STOP: Duration = Duration::from_secs(4);
 
 /// Why the start failed, or the run ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +65,9 @@ pub enum Error {
     /// The labels of this node contradict each other.
     #[error("--label, --receive.tenant-label-name, --tsdb.shard-label: {0}")]
     Labels(LabelError),
+    /// The bucket's settings cannot be.
+    #[error("--objstore.config: {0}")]
+    Bucket(bucket::SettingsError),
     /// More shards than there are slots.
     #[error("--shards {0} is too many: at most 256")]
     TooManyShards(u16),
@@ -128,12 +138,28 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let (known, stats) = watch::channel::<KnownStats>(vec![None; usize::from(shards)].into());
     let blocks = Blocks::default();
     let limits = query::Limits::default();
-    let view = View::new(cores.asks.clone(), blocks, external, ready, stats.clone(), limits);
+    let shown = (blocks.clone(), Arc::clone(&external));
+    let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats.clone(), limits);
     let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
     let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
 
     wait_until_ready(&mut cores).await?;
+    let (stop_uploads, uploads_stop) = watch::channel(false);
+    let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
+    let (to_ship, shipped, uploads_end) = uploads.split();
+    let keeper = Keeper::take_over(keeper::Parts {
+        root: dir.path.clone(),
+        shards: cores.asks.clone(),
+        external,
+        blocks,
+        to_ship,
+        shipped,
+        retention: config.data.retention,
+        pruner: uploads::default_bucket(config),
+        clock: Clock::system(),
+    });
+    let keeping = beside::spawn(keeper.await.run());
     set_ready.send_modify(|ready| *ready = Ok(()));
     tracing::info!("ready: writes and reads are taken");
     notify(sd_notify::NotifyState::Ready);
@@ -150,6 +176,8 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let stopping = NotReady { why: "the process is stopping".into() };
     set_ready.send_modify(|ready| *ready = Err(stopping));
     let begun = Moment::now();
+    keeping.abort();
+    stop_uploads.send_replace(true);
     cores.drain.send_replace(true);
     for core in cores.running {
         let joined = beside::blocking(move || core.join()).await;
@@ -161,6 +189,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     for door in doors {
         drop(beside::timeout(Duration::from_secs(2), door).await);
     }
+    drop(beside::timeout(UPLOADS_STOP, beside::blocking(uploads_end)).await);
     following.abort();
     feeding.abort();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");

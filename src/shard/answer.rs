@@ -18,9 +18,10 @@ use crate::model::{External, Labels, Matcher, TimeSpan};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::budget::OverBudget;
+use crate::shard::flush::FlushOrder;
 use crate::shard::head::series::Tenant;
 use crate::shard::head::{Head, SeriesIndex, TenantIndex};
-use crate::shard::message::{Ask, HeadFrom, Stats, TenantStats};
+use crate::shard::message::{Ask, FlushAsk, FlushedBlock, HeadFrom, Stats, TenantStats};
 use crate::shard::pins::ReadPin;
 
 /// Steps of one slice.
@@ -136,6 +137,22 @@ impl<S: Storage> Shard<S> {
             Ask::Select(select) => self.select(select).await,
             Ask::Labels(ask) => self.labels(ask).await,
             Ask::Stats(reply) => drop(reply.send(self.stats().await)),
+            Ask::Held(reply) => drop(reply.send(self.held())),
+            Ask::Settle(reply) => {
+                let settled = self.settle_log().await;
+                drop(reply.send(settled.map_err(|reason| format!("{reason:?}"))));
+            }
+            Ask::Cut { tenant, end_ms, reply } => {
+                self.cut(&tenant, end_ms);
+                drop(reply.send(()));
+            }
+            Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply }) => {
+                let flushed = self.flush(&tenant, end_ms, &FlushOrder { external, ulid }).await;
+                let flushed = flushed.map(|block| block.as_ref().map(FlushedBlock::of));
+                drop(reply.send(flushed.map_err(|error| error.to_string())));
+            }
+            // These need a clock, or a list that the core keeps: it takes them before.
+            Ask::Truncate { .. } | Ask::DropOld { .. } => {}
         }
     }
 

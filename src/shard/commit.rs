@@ -44,6 +44,7 @@ pub(crate) struct Commits {
     in_flight: Option<u64>,
     waiting: VecDeque<(u64, Waiter)>,
     truncate: bool,
+    truncated: Vec<oneshot::Sender<Result<(), Unavailable>>>,
     failed: Option<Unavailable>,
     stats: LogStats,
 }
@@ -56,6 +57,7 @@ impl Commits {
             in_flight: None,
             waiting: VecDeque::new(),
             truncate: false,
+            truncated: Vec::new(),
             failed: None,
             stats: LogStats::default(),
         }
@@ -89,6 +91,9 @@ impl Commits {
     fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
         self.in_flight = None;
+        for notice in self.truncated.drain(..) {
+            drop(notice.send(Err(reason)));
+        }
         for (_, waiter) in self.waiting.drain(..) {
             match waiter {
                 Waiter::Answer(reply, written) => {
@@ -165,6 +170,22 @@ impl<S: Storage> Shard<S> {
         self.work.raise();
     }
 
+    /// Lets such segments go and waits for the end of it. What is then durable in this shard's own
+    /// log and series file: every cut of its slots, and the labels of every series number.
+    pub(crate) async fn settle_log(&self) -> Result<(), Unavailable> {
+        let done = {
+            let mut state = self.state.borrow_mut();
+            if let Some(reason) = state.commits.failed {
+                return Err(reason);
+            }
+            let (notice, done) = oneshot::channel();
+            state.commits.truncated.push(notice);
+            done
+        };
+        self.request_truncation();
+        done.await.unwrap_or(Err(Unavailable::Stopping))
+    }
+
     /// Writes the log for as long as the shard lives, or until the device refuses.
     pub(crate) async fn commit_loop(
         &self,
@@ -198,8 +219,11 @@ impl<S: Storage> Shard<S> {
                 state.commits.in_flight = None;
                 state.commits.stats = log.stats();
                 state.commits.release(seq);
-            } else if self.take_truncation() {
+            } else if let Some(waiting) = self.take_truncation() {
                 self.truncate_log(log, series, sealed, clock).await?;
+                for notice in waiting {
+                    drop(notice.send(Ok(())));
+                }
             } else {
                 return Ok(());
             }
@@ -226,8 +250,10 @@ impl<S: Storage> Shard<S> {
         true
     }
 
-    fn take_truncation(&self) -> bool {
-        std::mem::take(&mut self.state.borrow_mut().commits.truncate)
+    fn take_truncation(&self) -> Option<Vec<oneshot::Sender<Result<(), Unavailable>>>> {
+        let commits = &mut self.state.borrow_mut().commits;
+        let wanted = std::mem::take(&mut commits.truncate);
+        wanted.then(|| std::mem::take(&mut commits.truncated))
     }
 
     /// Lets segments go. First all that only they hold is made durable elsewhere: the series in

@@ -12,6 +12,8 @@ use crate::shard::head::SeriesIndex;
 
 /// Keys of one page.
 const PAGE_KEYS: usize = 256;
+/// Pages given back in one slice.
+const SLICE_PAGES: usize = 32;
 /// What a key costs beside its bytes: its entry here and its two numbers in the sorter.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 8;
 
@@ -62,6 +64,13 @@ impl<'b> Keys<'b> {
         Ok(())
     }
 
+    /// Gives some memory back, as much as a slice may. Whether there is more of it. To drop a
+    /// million keys at once would hold up the core for a millisecond.
+    pub(crate) fn shed(&mut self) -> bool {
+        self.pages.truncate(self.pages.len().saturating_sub(SLICE_PAGES));
+        !self.pages.is_empty()
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         let full = self.pages.len().saturating_sub(1) * PAGE_KEYS;
@@ -109,5 +118,11 @@ mod tests {
         assert_eq!(keys.order(0, 23), Ordering::Less, "both are empty");
         let bytes: usize = (0..1000).map(|n| text(n).len() + 20).sum();
         assert_eq!(budget.held(), bytes);
+        let mut more = true;
+        while more {
+            more = keys.shed();
+            assert!(!more || keys.len() > 0);
+        }
+        assert_eq!(keys.len(), 0);
     }
 }

@@ -111,8 +111,8 @@ impl Gathering<'_> {
             None => Some(head.label_ids(index).0),
         };
         let seen = number.is_some_and(|number| self.seen.get(number as usize) == Some(&true));
-        // External names come with the first series of each tenant that matches.
-        if seen && (self.of.is_some() || here.hit) {
+        // External names are the same for all tenants, so a shape that was seen has brought them.
+        if seen {
             return Ok(0);
         }
         let found = self.matching.holds(head, index) && head.has_samples(index, here.span);

@@ -13,12 +13,17 @@
 //!    the shard does other work and comes back.
 //! 3. [`Part::End`]. A channel that closes without it means that the shard failed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use ulid::Ulid;
+
 use crate::frame::{Frame, Sharding};
-use crate::model::{External, Matcher, TenantId, TimeSpan};
+use crate::model::{External, Matcher, TenantId, TimeRange, TimeSpan};
 use crate::rt::channel::{mpsc, oneshot};
+use crate::shard::cut_plan::Held;
+use crate::shard::flush::Flushed;
 
 /// What a shard aims at as the size of one [`Part::Series`], keys and bodies, in bytes.
 pub const PART_BYTES: usize = 128 * 1024;
@@ -32,6 +37,81 @@ pub enum Ask {
     Labels(LabelsAsk),
     /// How much there is. Answered from counters, without touching series.
     Stats(oneshot::Sender<Stats>),
+    /// What of each tenant is not in blocks yet.
+    Held(oneshot::Sender<BTreeMap<TenantId, Held>>),
+    /// Write down again what only logs of earlier generations told, so that they may go.
+    Settle(oneshot::Sender<Result<(), String>>),
+    /// Delete logs of earlier generations that are covered. For shard 0, which knows them all.
+    DropOld {
+        /// Before this, all shards have a tenant's data in blocks.
+        covered_below: BTreeMap<TenantId, i64>,
+        /// How many segments went.
+        reply: oneshot::Sender<Result<usize, String>>,
+    },
+    /// Refuse a tenant's samples before a time from now on.
+    Cut {
+        /// Whose.
+        tenant: TenantId,
+        /// First millisecond still taken; the end of a block range.
+        end_ms: i64,
+        /// Said when it holds.
+        reply: oneshot::Sender<()>,
+    },
+    /// Write the oldest range before a cut as a block.
+    Flush(FlushAsk),
+    /// Let the head go before a cut; its blocks are in the list.
+    Truncate {
+        /// Whose.
+        tenant: TenantId,
+        /// The cut.
+        end_ms: i64,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// Which block to write.
+#[derive(Debug)]
+pub struct FlushAsk {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// The cut.
+    pub end_ms: i64,
+    /// What the external labels are made of.
+    pub external: Arc<External>,
+    /// The name of the block.
+    pub ulid: Ulid,
+    /// Where the answer goes: `None` when nothing is left before the cut.
+    pub reply: oneshot::Sender<Result<Option<FlushedBlock>, String>>,
+}
+
+/// A block that is durable, verified, and covered by a logged cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlushedBlock {
+    /// Its name.
+    pub ulid: Ulid,
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// Its range.
+    pub range: TimeRange,
+    /// Series in it.
+    pub series: u64,
+    /// Samples in it.
+    pub samples: u64,
+}
+
+impl FlushedBlock {
+    /// What control needs to know of a block.
+    pub(crate) fn of(flushed: &Flushed) -> Self {
+        let meta = &flushed.meta;
+        Self {
+            ulid: meta.ulid,
+            dir: flushed.dir.clone(),
+            range: meta.range(),
+            series: meta.stats.num_series,
+            samples: meta.stats.num_samples,
+        }
+    }
 }
 
 /// Which series, and how they shall look.

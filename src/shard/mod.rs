@@ -29,6 +29,7 @@
 //! the tested path.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 
 use crate::decode::region::LabelLimits;
 use crate::model::KeySecret;
@@ -37,19 +38,24 @@ use crate::shard::apply::Applier;
 use crate::shard::budget::Budget;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
+use crate::shard::flush::Turn;
 use crate::shard::pins::Pins;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
 pub(crate) mod answer;
 pub(crate) mod apply;
+pub(crate) mod blocks;
 pub(crate) mod budget;
 pub(crate) mod commit;
+pub mod cut_plan;
 pub(crate) mod cuts;
+pub(crate) mod flush;
 pub(crate) mod head;
 pub(crate) mod keys;
 pub(crate) mod labels;
 pub mod message;
+pub(crate) mod old;
 pub(crate) mod pins;
 pub(crate) mod recover;
 pub(crate) mod select;
@@ -103,10 +109,17 @@ pub(crate) struct Shard<S: Storage> {
     shard: u16,
     /// Among how many.
     shards: u16,
+    /// Generation of the slot table.
+    generation: u64,
+    /// The data directory, and its number.
+    root: PathBuf,
+    node: [u8; 16],
     answers_wait: bool,
     state: RefCell<State>,
     work: Signal,
     pins: Pins,
+    /// Whose turn it is to flush or truncate.
+    turn: Turn,
     /// Memory for reads.
     budget: Budget,
 }

@@ -3,7 +3,7 @@
 //! ## Order
 //! 1. Every segment is synced before it is read: nothing may rest on bytes that a second crash
 //!    could take back.
-//! 2. The cuts are gathered from all logs, so that samples in finished blocks are skipped.
+//! 2. The cuts are gathered from all logs and all finished blocks, so that samples in finished blocks are skipped.
 //! 3. The series files give labels to numbers.
 //! 4. The samples are appended again, generation by generation: within one, a slot's samples lie in
 //!    one log in order. What was appended before is met as a duplicate and dropped.
@@ -23,9 +23,11 @@ use crate::decode::region;
 use crate::model::{Sample, TenantId};
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::apply::{Applier, NewSeries};
+use crate::shard::blocks::cuts_of_blocks;
 use crate::shard::budget::Budget;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
+use crate::shard::flush::Turn;
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, SeriesIndex, TenantIndex};
 use crate::shard::pins::Pins;
@@ -76,6 +78,8 @@ pub(crate) struct Recovered<S: Storage> {
 /// them now.
 #[derive(Debug, Clone)]
 pub(crate) struct OldSegment {
+    /// The shard that wrote it.
+    pub(crate) shard: u16,
     /// Where it lies.
     pub(crate) path: PathBuf,
     /// Newest sample of each tenant.
@@ -101,6 +105,9 @@ pub(crate) async fn recover<S: Storage>(
     let mut applier = Applier::new(slots, settings.secret.clone(), settings.limits);
     let mut cuts = Cuts::new(slots);
     let mut report = Report::default();
+    for cut in cuts_of_blocks(&storage, root, settings.node).await? {
+        CutsOnly(&mut cuts).cut(cut);
+    }
     let mut dirs = Vec::new();
     for shard in 0..settings.generations.iter().map(|g| g.shards).max().unwrap_or(0) {
         let dir = Dir::open(&storage, root, shard, shard == settings.shard).await?;
@@ -122,7 +129,7 @@ pub(crate) async fn recover<S: Storage>(
         report.damage.extend(damage);
         report.last_wall_ms = report.last_wall_ms.max(dir.log.at.wall_ms);
         let before = dir.log.found.iter().filter(|f| f.generation != current.number);
-        old.extend(before.map(|f| f.as_old(&dir.log.path, &applier)));
+        old.extend(before.map(|f| f.as_old(dir.shard, &dir.log.path, &applier)));
     }
     let own = dirs.into_iter().find(|dir| dir.own);
     let own = own.ok_or_else(|| io::Error::other("the shard is not in its own generation"))?;
@@ -134,11 +141,15 @@ pub(crate) async fn recover<S: Storage>(
         storage,
         shard: settings.shard,
         shards: current.shards,
+        generation: current.number,
+        root: root.to_owned(),
+        node: settings.node,
         answers_wait: settings.answers_wait,
         state: State { applier, commits, cuts }.into(),
         work: Signal::default(),
         pins: Pins::default(),
         budget: Budget::default(),
+        turn: Turn::default(),
     };
     Ok(Recovered { shard, log, series, spares, report, old })
 }
@@ -147,7 +158,10 @@ pub(crate) async fn recover<S: Storage>(
 fn finish<S: Storage>(applier: &mut Applier, cuts: &Cuts, series: &mut SeriesFile<S>) {
     for tenant in cuts.tenants() {
         let index = applier.tenant(tenant);
-        applier.head.tenants[index as usize].cut_ms = cuts.latest(tenant);
+        let owner = &mut applier.head.tenants[index as usize];
+        owner.cut_ms = cuts.latest(tenant);
+        // Slots that were cut less far have older samples here.
+        owner.served_from_ms = cuts.covered_below(tenant);
     }
     // Series that only the log told so far.
     for new in applier.new_series.drain(..) {
@@ -167,10 +181,11 @@ struct Found {
 }
 
 impl Found {
-    fn as_old(&self, dir: &Path, applier: &Applier) -> OldSegment {
+    fn as_old(&self, shard: u16, dir: &Path, applier: &Applier) -> OldSegment {
         let tenants = &applier.head.tenants;
         let name = |index: u32| tenants[index as usize].id.clone();
         OldSegment {
+            shard,
             path: dir.join(segment_name(self.number)),
             newest: self.newest.iter().map(|(&tenant, &t)| (name(tenant), t)).collect(),
             damaged: self.end.damaged,

@@ -39,7 +39,10 @@ const SPARE_KEYS: usize = 4096;
 impl<S: Storage> Shard<S> {
     /// Answers a select.
     pub(crate) async fn select(&self, select: Select) {
-        let last = match self.select_pinned(&select).await {
+        let mut keys = Keys::new(self.budget.account());
+        let outcome = self.select_pinned(&select, &mut keys).await;
+        self.shed(keys).await;
+        let last = match outcome {
             Ok(()) => Part::End,
             Err(Stop::Failed(why)) => Part::Failed(why),
             Err(Stop::Unwanted) => return,
@@ -47,8 +50,15 @@ impl<S: Storage> Shard<S> {
         drop(select.reply.send(last).await);
     }
 
-    /// All but the last word.
-    async fn select_pinned(&self, select: &Select) -> Result<(), Stop> {
+    /// Gives the memory of keys back, slice by slice.
+    async fn shed(&self, mut keys: Keys<'_>) {
+        while keys.shed() {
+            self.storage.pause().await;
+        }
+    }
+
+    /// All but the last word. What was found is left in `keys`.
+    async fn select_pinned<'s>(&'s self, select: &Select, keys: &mut Keys<'s>) -> Result<(), Stop> {
         let begin = async { Some(self.begin_reading().await) };
         let gone = async {
             select.reply.closed().await;
@@ -61,23 +71,24 @@ impl<S: Storage> Shard<S> {
             self.choose(&reading, &select.external, &on_external, select.span, unwanted).await?;
         let from = tenants.iter().map(|tenant| tenant.from.clone()).collect();
         send(&reading, &select.reply, Part::Begin(from)).await?;
-        let keys = self.find(&reading, select, &tenants, &rest).await?;
-        let order = sort(&reading, &keys, unwanted).await?;
-        self.send_series(&reading, select, &tenants, &keys, &order).await
+        self.find(&reading, select, &tenants, &rest, keys).await?;
+        let order = sort(&reading, keys, unwanted).await?;
+        self.send_series(&reading, select, &tenants, keys, &order).await
     }
 
     /// Walks the tenants and notes what matches.
-    async fn find(
-        &self,
+    async fn find<'s>(
+        &'s self,
         reading: &Reading<'_, S>,
         select: &Select,
         tenants: &[Chosen],
         matchers: &[Matcher],
-    ) -> Result<Keys<'_>, Stop> {
+        keys: &mut Keys<'s>,
+    ) -> Result<(), Stop> {
         let mut matching = Matching::new(matchers);
         let mut finding = Finding {
             select,
-            keys: Keys::new(self.budget.account()),
+            keys,
             ceiling: None,
             prune_at: select.limit.saturating_mul(2).saturating_add(SPARE_KEYS),
             key: Vec::new(),
@@ -111,7 +122,7 @@ impl<S: Storage> Shard<S> {
                 }
             }
         }
-        Ok(finding.keys)
+        Ok(())
     }
 
     /// Forgets the keys beyond the limit.
@@ -139,7 +150,7 @@ impl<S: Storage> Shard<S> {
         }
         // Equal keys count once, so more than the limit may have to stay.
         finding.prune_at = finding.prune_at.max(kept.len().saturating_mul(2));
-        finding.keys = kept;
+        self.shed(std::mem::replace(finding.keys, kept)).await;
         Ok(())
     }
 
@@ -186,7 +197,7 @@ impl<S: Storage> Shard<S> {
 /// What a select has found so far.
 struct Finding<'a, 'b> {
     select: &'a Select,
-    keys: Keys<'b>,
+    keys: &'a mut Keys<'b>,
     /// No key above it is of use.
     ceiling: Option<Vec<u8>>,
     prune_at: usize,

@@ -292,7 +292,8 @@ impl Shipper {
                         let outcome = trouble.outcome();
                         self.queue.finished(&dir, outcome, now_ms);
                         self.count_trouble(&trouble.to_string(), outcome == Outcome::BlockDamaged);
-                        tracing::warn!(?dir, ?outcome, %trouble, "block not shipped, will try again");
+                        let text = "block not shipped, will try again";
+                        tracing::warn!(?dir, ?outcome, %trouble, "{text}");
                         // A damaged block is read anew: somebody may have mended it.
                         if let Some(job) = job.filter(|_| outcome != Outcome::BlockDamaged) {
                             self.jobs.insert(dir, job);

@@ -68,7 +68,8 @@ impl State {
                 state.copies = copies.filter_map(|(l, c)| Some((ulid(l)?, ulid(c)?))).collect();
             }
             Ok(written) => {
-                tracing::warn!(path = ?state.path, written.version, "unknown version, starting anew");
+                let version = written.version;
+                tracing::warn!(path = ?state.path, version, "unknown version, starting anew");
             }
             Err(error) => {
                 tracing::warn!(path = ?state.path, %error, "damaged, starting anew");

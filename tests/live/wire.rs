@@ -18,10 +18,12 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
 use tonic::transport::{Channel, Endpoint};
 
-/// The head of a write request up to its length, as Prometheus has it.
-pub(crate) const WRITE_HEAD: &str = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\n\
-    Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n\
-    X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+/// The head of a write request up to its length, as Prometheus has it, and `more` header lines.
+pub(crate) fn write_head(more: &str) -> String {
+    let head = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\nContent-Encoding: snappy\r\n\
+        Content-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n";
+    format!("{head}{more}")
+}
 
 /// A connection to the remote write port, or to any other that speaks HTTP/1.1.
 pub(crate) struct Sender {
@@ -122,7 +124,7 @@ impl Sender {
 
 /// A write request as bytes of HTTP.
 pub(crate) fn write_bytes(more: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("{WRITE_HEAD}{more}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("{}Content-Length: {}\r\n\r\n", write_head(more), body.len());
     [head.as_bytes(), body].concat()
 }
 

@@ -41,6 +41,8 @@ fn facts() -> Vec<(Fact, u16, u16)> {
         (Fact::LabelTooLong { name, got: 3000, max: 2048 }, 400, 400),
         (Fact::SymbolMissing { symbol: 9, symbols: 3 }, 400, 400),
         (Fact::HistogramInvalid { t: 1, what }, 400, 400),
+        (Fact::HistogramNotStored, 400, 400),
+        (Fact::ExemplarNotStored, 400, 400),
         (Fact::SeriesLimit { max: 100 }, 429, 429),
     ]
 }

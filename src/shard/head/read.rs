@@ -173,6 +173,30 @@ impl Head {
         false
     }
 
+    /// First and last time of a series in `[from, end)`, both of them ends of block ranges.
+    pub(crate) fn extent(&self, index: SeriesIndex, from: i64, end: i64) -> Option<TimeSpan> {
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        let mut add = |min_t: i64, max_t: i64| {
+            // A chunk lies in one range: what begins inside ends inside.
+            if from <= min_t && min_t < end {
+                (min, max) = (min.min(min_t), max.max(max_t));
+            }
+        };
+        let hot = &self.hot[index as usize];
+        if hot.open.count() > 0 {
+            add(hot.min_t, hot.open.last_t());
+        }
+        let mut link = self.cold[index as usize].closed;
+        while let Some(chunk) = self.closed.chunk(link) {
+            if chunk.max_t < from {
+                break;
+            }
+            add(chunk.min_t, chunk.max_t);
+            link = chunk.before;
+        }
+        (min <= max).then_some(TimeSpan { min, max })
+    }
+
     /// Copies the chunks of a series that meet the span, oldest first. The open chunk is copied as
     /// far as it has come.
     pub(crate) fn copy_chunks(&mut self, index: SeriesIndex, span: TimeSpan, out: &mut Copied) {

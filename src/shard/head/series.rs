@@ -6,6 +6,7 @@
 //! entries; a hit compares all 128 bits of the key in a column of its own. The key is a keyed hash
 //! of tenant and labels: labels are compared only when a series is made.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
@@ -292,6 +293,16 @@ impl Head {
     pub(crate) fn label_ids(&self, index: SeriesIndex) -> (u32, &[SymbolId], &[SymbolId]) {
         let cold = &self.cold[index as usize];
         (cold.shape, &self.shapes[cold.shape as usize].names, &cold.values)
+    }
+
+    /// The order of two series by their labels.
+    pub(crate) fn compare_labels(&self, a: SeriesIndex, b: SeriesIndex) -> Ordering {
+        let ((shape, _, left), (other, _, right)) = (self.label_ids(a), self.label_ids(b));
+        if shape != other {
+            return self.labels(a).cmp(self.labels(b));
+        }
+        let differing = left.iter().zip(right).find(|(l, r)| l != r);
+        differing.map_or(Ordering::Equal, |(&l, &r)| self.symbols.text(l).cmp(self.symbols.text(r)))
     }
 
     /// The position of a tenant; made when it is new.

@@ -18,6 +18,7 @@ use std::fmt;
 
 use crate::rt::storage::BLOCK_BYTES;
 use crate::shard::wal::format::{BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, SegmentHeader};
+use crate::shard::wal::record::PayloadError;
 use crate::stdx::crc32c;
 
 /// Something that should be there and is not.
@@ -53,7 +54,7 @@ pub(crate) enum Damage {
         /// Number of the block.
         seq: u64,
         /// What was wrong.
-        error: crate::shard::wal::record::PayloadError,
+        error: PayloadError,
     },
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn read_segment(
     bytes: &[u8],
     number: u64,
     at: &mut Position,
-    mut visit: impl FnMut(&BlockHeader, &[u8]) -> Result<(), crate::shard::wal::record::PayloadError>,
+    mut visit: impl FnMut(&BlockHeader, &[u8]) -> Result<(), PayloadError>,
 ) -> SegmentEnd {
     let damage_before = at.damage.len();
     let (epoch, header_lost) = match SegmentHeader::decode(bytes) {

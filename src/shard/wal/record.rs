@@ -301,7 +301,9 @@ mod tests {
         #[test]
         fn a_group_comes_back(
             samples in proptest::collection::vec(a_sample(), 0..50),
-            series in proptest::collection::vec((any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5),
+            series in proptest::collection::vec(
+                (any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5
+            ),
             end_ms in any::<i64>(),
         ) {
             let cut = CutRecord { tenant: "t".into(), end_ms, block: Ulid::nil(), slots: [3; 32] };

@@ -1,0 +1,264 @@
+//! What becomes of the data in time: cut, flush, list, truncate, ship, retain.
+//!
+//! One task of the control thread. It looks about once a second what is due; a tenant's range is
+//! cut on all shards first, then the shards write their blocks one after the other, because they
+//! share one device. Nothing here is waited for by intake.
+//!
+//! ## Order
+//! A block is in the list of the view before its shard lets the head go, and offered to the
+//! shipper after. It is deleted locally only when it is verified in the bucket and past retention:
+//! first from the list, then from the disk.
+//!
+//! ## Crash
+//! Every step is found again at the next start: finished blocks are listed and offered once more.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ulid::Ulid;
+
+use crate::block::Reader;
+use crate::model::{External, TenantId};
+use crate::query::{Blocks, LocalBlock};
+use crate::rt::channel::{mpsc, oneshot};
+use crate::rt::clock::{Clock, Moment};
+use crate::rt::{beside, control, files};
+use crate::shard::cut_plan::{CutPlan, Due, Held};
+use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
+use crate::ship::{self, Kept, Pruner, Retention, Shipped};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two runs of retention.
+const RETAIN_EVERY: Duration = Duration::from_mins(1);
+/// Most blocks deleted in one run.
+const RETAIN_AT_MOST: usize = 64;
+
+/// What the keeper works with.
+pub(super) struct Parts {
+    pub(super) root: PathBuf,
+    pub(super) shards: Vec<mpsc::Sender<Ask>>,
+    pub(super) external: Arc<External>,
+    pub(super) blocks: Blocks,
+    pub(super) to_ship: mpsc::Sender<ship::Ask>,
+    pub(super) shipped: mpsc::Receiver<Shipped>,
+    /// How long blocks are kept; none for ever.
+    pub(super) retention: Option<Duration>,
+    /// The default bucket, which nobody else prunes.
+    pub(super) pruner: Option<Pruner>,
+    pub(super) clock: Clock,
+}
+
+/// Asks a shard; `None` when it is gone.
+async fn ask<T>(
+    shard: &mpsc::Sender<Ask>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    shard.send(question(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// The keeper of the finished blocks.
+pub(super) struct Keeper {
+    parts: Parts,
+    kept: BTreeMap<PathBuf, Kept>,
+    plan: CutPlan,
+}
+
+impl Keeper {
+    /// Takes over the blocks that are there: lists them for readers and offers them to the
+    /// shipper. To be called before the process is ready.
+    pub(super) async fn take_over(parts: Parts) -> Self {
+        let mut keeper = Self { parts, kept: BTreeMap::new(), plan: CutPlan::default() };
+        let root = keeper.parts.root.join("blocks");
+        for tenant in files::list(&root).unwrap_or_default() {
+            let Ok(tenant) = TenantId::new(&tenant) else { continue };
+            let dir = root.join(tenant.as_str());
+            for name in files::list(&dir).unwrap_or_default() {
+                if name.parse::<Ulid>().is_ok() {
+                    keeper.add(&tenant, &dir.join(name), None).await;
+                }
+            }
+        }
+        keeper
+    }
+
+    /// Keeps until the process stops.
+    pub(super) async fn run(mut self) {
+        let begun = Moment::now();
+        let mut retained = Moment::now();
+        let mut settled = false;
+        loop {
+            beside::sleep(LOOK_EVERY).await;
+            while let Ok(shipped) = self.parts.shipped.try_recv() {
+                if let Some(kept) = self.kept.get_mut(&shipped.dir) {
+                    kept.shipped = true;
+                }
+            }
+            let wall_ms = self.parts.clock.wall_ms();
+            let mut cut = false;
+            while let Some(held) = self.held().await
+                && let Some(due) = self.plan.next(&held, begun.elapsed(), wall_ms)
+            {
+                cut = true;
+                if !self.cut(&due).await {
+                    break;
+                }
+            }
+            if cut || !settled {
+                settled |= self.drop_old_logs(settled).await;
+            }
+            if retained.elapsed() >= RETAIN_EVERY {
+                retained = Moment::now();
+                self.retain(wall_ms).await;
+            }
+        }
+    }
+
+    /// What all shards hold. `None` when one does not answer: the process is stopping.
+    async fn held(&self) -> Option<BTreeMap<TenantId, Held>> {
+        let mut all: BTreeMap<TenantId, Held> = BTreeMap::new();
+        for shard in &self.parts.shards {
+            for (tenant, held) in ask(shard, Ask::Held).await? {
+                all.entry(tenant).and_modify(|known| known.merge(held)).or_insert(held);
+            }
+        }
+        Some(all)
+    }
+
+    /// Lets logs of earlier generations go. First every shard writes down again what only they
+    /// told.
+    async fn drop_old_logs(&self, settled: bool) -> bool {
+        if !settled {
+            for shard in &self.parts.shards {
+                if !matches!(ask(shard, Ask::Settle).await, Some(Ok(()))) {
+                    return false;
+                }
+            }
+        }
+        let (Some(held), Some(first)) = (self.held().await, self.parts.shards.first()) else {
+            return false;
+        };
+        let covered_below = held.into_iter().map(|(t, held)| (t, held.covered_ms)).collect();
+        match ask(first, |reply| Ask::DropOld { covered_below, reply }).await {
+            Some(Ok(0)) | None => {}
+            Some(Ok(segments)) => tracing::info!(segments, "logs of earlier generations are gone"),
+            Some(Err(error)) => tracing::error!(%error, "cannot delete logs"),
+        }
+        true
+    }
+
+    /// Cuts a range on all shards, then has each write its block. Whether all of it was done.
+    async fn cut(&mut self, due: &Due) -> bool {
+        for shard in &self.parts.shards {
+            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+            if ask(shard, |reply| Ask::Cut { tenant, end_ms, reply }).await.is_none() {
+                return false;
+            }
+        }
+        let mut done = true;
+        for (number, shard) in (0_u16..).zip(self.parts.shards.clone()) {
+            if let Err(error) = self.flush(number, &shard, due).await {
+                done = false;
+                tracing::error!(
+                    shard = number, tenant = %due.tenant, end_ms = due.end_ms, %error,
+                    "a flush failed; it is tried again"
+                );
+            }
+        }
+        done
+    }
+
+    /// Has a shard write blocks until nothing is left before the cut, and then truncate.
+    async fn flush(
+        &mut self,
+        number: u16,
+        shard: &mpsc::Sender<Ask>,
+        due: &Due,
+    ) -> Result<(), String> {
+        let gone = || "the shard is gone".to_owned();
+        loop {
+            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+            let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
+            let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
+            let Some(block) = ask(shard, order).await.ok_or_else(gone)?? else { break };
+            tracing::info!(
+                shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
+                series = block.series, samples = block.samples, "a block is written"
+            );
+            self.add(&due.tenant, &block.dir, Some((number, &block))).await;
+        }
+        let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+    }
+
+    fn fresh_ulid(&self) -> Ulid {
+        let random = u128::from(control::random_u64()) << 64 | u128::from(control::random_u64());
+        Ulid::from_parts(self.parts.clock.wall_ms().max(0) as u64, random)
+    }
+
+    /// Lists a block and offers it. `born` tells the shard that has just written it.
+    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<(u16, &FlushedBlock)>) {
+        let owned = dir.to_owned();
+        let opened = beside::blocking(move || Reader::open(&owned)).await;
+        let reader = match opened
+            .map_err(|e| e.to_string())
+            .and_then(|r| r.map_err(|e| e.to_string()))
+        {
+            Ok(reader) => reader,
+            Err(error) => {
+                tracing::error!(dir = %dir.display(), %error, "a block cannot be read; it is left");
+                return;
+            }
+        };
+        let meta = reader.meta();
+        let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
+        let range = meta.range();
+        self.parts.blocks.add(LocalBlock {
+            tenant: tenant.clone(),
+            range,
+            shard: born.map_or(0, |(shard, _)| shard),
+            born_in_this_process: born.is_some(),
+            reader,
+        });
+        self.kept.insert(dir.to_owned(), kept);
+        // Without a shipper there is nobody to offer to: the process is stopping.
+        drop(self.parts.to_ship.send(ship::Ask::Offer(dir.to_owned())).await);
+    }
+
+    /// Deletes what is shipped and past retention, here and in the default bucket.
+    async fn retain(&mut self, wall_ms: i64) {
+        let Some(keep) = self.parts.retention else { return };
+        let retention = Retention { keep_ms: keep.as_millis() as i64, at_most: RETAIN_AT_MOST };
+        let all: Vec<Kept> = self.kept.values().copied().collect();
+        for ulid in ship::deletable(&all, retention, wall_ms) {
+            let Some(dir) = self.kept.iter().find(|(_, k)| k.ulid == ulid).map(|(d, _)| d.clone())
+            else {
+                continue;
+            };
+            self.parts.blocks.remove(ulid);
+            self.kept.remove(&dir);
+            drop(self.parts.to_ship.send(ship::Ask::Forget(dir.clone())).await);
+            let owned = dir.clone();
+            let removed = beside::blocking(move || files::remove_dir(&owned)).await;
+            match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
+                Ok(()) => tracing::info!(block = %ulid, "a block is past retention and deleted"),
+                Err(error) => tracing::error!(dir = %dir.display(), %error, "cannot delete"),
+            }
+        }
+        let Some(mut pruner) = self.parts.pruner.take() else { return };
+        let pruned = beside::blocking(move || {
+            let pruned = pruner.run(retention, wall_ms);
+            (pruner, pruned)
+        });
+        if let Ok((pruner, pruned)) = pruned.await {
+            self.parts.pruner = Some(pruner);
+            if let Err(error) = pruned {
+                tracing::error!(%error, "cannot prune the default bucket");
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The shipper on a thread of its own, away from the control reactor: signing hashes every part.
+
+use std::path::Path;
+
+use crate::bucket::{self, Bucket};
+use crate::config;
+use crate::rt::channel::{mpsc, watch};
+use crate::rt::clock::Clock;
+use crate::rt::{control, thread};
+use crate::server::{Error, start_error};
+use crate::ship::{self, HashFunc, Shipper, Terms};
+
+/// Blocks offered and not yet looked at.
+const OFFERS: usize = 1024;
+/// Uploads at once, each of another tenant.
+const UPLOADS_AT_ONCE: usize = 2;
+
+/// The way to the shipper and back.
+pub(super) struct Uploads {
+    pub(super) to_ship: mpsc::Sender<ship::Ask>,
+    pub(super) shipped: mpsc::Receiver<ship::Shipped>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Uploads {
+    /// Opens the bucket and starts to ship. Nothing is asked of a server yet: an outage is no
+    /// reason not to start.
+    pub(super) fn start(
+        config: &config::Receive,
+        clock: Clock,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, Error> {
+        let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
+        let hash = if config.file_hashes { HashFunc::Sha256 } else { HashFunc::None };
+        let copy_age_ms_max = ship::COPY_AGE_MS_MAX;
+        let terms = Terms { hash, copy_age_ms_max, clock };
+        let seed = control::random_u64();
+        let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed };
+        let (to_ship, offers) = mpsc::channel(OFFERS);
+        let (tell, shipped) = mpsc::channel(OFFERS);
+        let work = move || {
+            let shipping = async { Shipper::new(bucket, settings, tell).run(offers, stop).await };
+            if let Err(error) = control::run(shipping) {
+                tracing::error!(%error, "the shipper cannot run; blocks stay here");
+            }
+        };
+        let thread = thread::spawn_named("tidegate-ship", work);
+        let thread = thread.map_err(start_error("cannot start the shipper"))?;
+        Ok(Self { to_ship, shipped, thread })
+    }
+
+    /// What to wait for at the end.
+    pub(super) fn split(
+        self,
+    ) -> (mpsc::Sender<ship::Ask>, mpsc::Receiver<ship::Shipped>, impl FnOnce() + Send) {
+        let Self { to_ship, shipped, thread } = self;
+        (to_ship, shipped, move || drop(thread.join()))
+    }
+}
+
+/// The default bucket, if it is the one in use: then nobody else prunes it.
+pub(super) fn default_bucket(config: &config::Receive) -> Option<ship::Pruner> {
+    let config::Bucket::Filesystem { directory, prefix } = &config.bucket else { return None };
+    let default: &Path = &config.data.path.join("bucket");
+    if directory != default || !prefix.is_empty() {
+        return None;
+    }
+    bucket::Directory::open(directory).ok().map(ship::Pruner::new)
+}

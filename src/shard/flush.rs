@@ -1,0 +1,396 @@
+//! From the head to a block: cut, flush, truncate.
+//!
+//! ## Order
+//! 1. [`Shard::cut`]: samples of the tenant before the end are refused from now on. Control cuts
+//!    all shards first, then has them flush one after the other.
+//! 2. [`Shard::flush`]: the oldest range that holds samples becomes a block: its series are found,
+//!    sorted by their own labels and written, chunks verbatim. The block is read back, then
+//!    published ([`StorageSink`](crate::rt::StorageSink)).
+//! 3. The cut is logged and durable. Only now does it cover the samples.
+//! 4. Control puts the block in its list, so that who asks later finds it.
+//! 5. [`Shard::truncate`]: waits for the readers that began before, drops the samples from the
+//!    head, and lets go of log segments that hold nothing else.
+//!
+//! ## Crash
+//! Before the block has its name: a directory that nobody reads. After it: the block stands for
+//! the cut, logged or not ([`crate::shard::blocks`]). During a truncation: the head is gone anyway,
+//! and a segment goes only after the cuts are told again in a later one.
+//!
+//! An error before the cut is logged leaves head and log as they were, and no block. If the cut
+//! itself cannot be logged the log is dead and the block stays: the next start takes it for true.
+//!
+//! ## Slices
+//! The head is never borrowed across an await. Each slice takes some ten microseconds; between two
+//! the core does other work. Beside what the index will need, a flush holds twelve bytes per
+//! series, one series' chunks, and the buffers of the sink.
+//!
+//! ## Cancelling
+//! Who began a flush or a truncation drives it to its end, or ends the process.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ulid::Ulid;
+
+use crate::block::{self, Meta, MetaDraft, Writer};
+use crate::chunk::Chunk;
+use crate::model::{External, TenantId, TimeRange, TimeSpan};
+use crate::rt::StorageSink;
+use crate::rt::storage::Storage;
+use crate::shard::Shard;
+use crate::shard::blocks::{self, Origin};
+use crate::shard::cut_plan::Held;
+use crate::shard::head::read::Copied;
+use crate::shard::head::series::Tenant;
+use crate::shard::head::{SeriesIndex, TenantIndex};
+use crate::shard::wal::record::CutRecord;
+use crate::shard::write::Unavailable;
+use crate::stdx::sort::Sorter;
+
+/// Series looked at in one slice.
+const LOOK_SERIES: usize = 256;
+/// Comparisons of label sets in one slice.
+const SORT_COMPARISONS: usize = 128;
+/// Series written in one slice.
+const WRITE_SERIES: usize = 8;
+/// Series truncated in one slice.
+const TRUNCATE_SERIES: usize = 64;
+
+/// How a block shall look.
+#[derive(Debug, Clone)]
+pub(crate) struct FlushOrder {
+    /// What the external labels are made of.
+    pub(crate) external: Arc<External>,
+    /// The name of the block, never used before.
+    pub(crate) ulid: Ulid,
+}
+
+/// A block that is durable, and covered by a logged cut.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Flushed {
+    /// Whose data.
+    pub(crate) tenant: TenantId,
+    /// What the shard has of the tenant before this is in blocks.
+    pub(crate) end_ms: i64,
+    /// Where the block lies.
+    pub(crate) dir: PathBuf,
+    /// What it says of itself.
+    pub(crate) meta: Meta,
+}
+
+/// Why a flush or a truncation was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlushError {
+    /// The shard does one at a time.
+    #[error("another flush or truncation of this shard is under way")]
+    Busy,
+    /// Blocks end where ranges end.
+    #[error("cannot cut at {end_ms} ms: block ranges end at multiples of two hours")]
+    Unaligned {
+        /// The end that was asked for.
+        end_ms: i64,
+    },
+    /// The block could not be written. Nothing has changed; it can be tried again.
+    #[error("cannot write a block of tenant {tenant}: {source}")]
+    Block {
+        /// Whose.
+        tenant: TenantId,
+        /// Why.
+        source: block::Error,
+    },
+    /// The log is dead. The block is there and will be found at the next start.
+    #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
+    Log {
+        /// Whose.
+        tenant: TenantId,
+        /// Where.
+        end_ms: i64,
+        /// Why.
+        reason: Unavailable,
+    },
+}
+
+/// Whether a flush or a truncation is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Cell<bool>);
+
+struct MyTurn<'t>(&'t Turn);
+
+impl Turn {
+    fn take(&self) -> Result<MyTurn<'_>, FlushError> {
+        if self.0.replace(true) { Err(FlushError::Busy) } else { Ok(MyTurn(self)) }
+    }
+}
+
+impl Drop for MyTurn<'_> {
+    fn drop(&mut self) {
+        self.0.0.set(false);
+    }
+}
+
+/// Series with samples in a stretch of time, and the first and last time among them.
+struct Found {
+    series: Vec<SeriesIndex>,
+    oldest: i64,
+    newest: i64,
+}
+
+/// Labels of one series, copied out of the head.
+#[derive(Default)]
+struct Text {
+    bytes: String,
+    ends: Vec<(usize, usize)>,
+}
+
+impl Text {
+    fn fill<'a>(&mut self, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.bytes.clear();
+        self.ends.clear();
+        for (name, value) in labels {
+            self.bytes.push_str(name);
+            let middle = self.bytes.len();
+            self.bytes.push_str(value);
+            self.ends.push((middle, self.bytes.len()));
+        }
+    }
+
+    fn pairs(&self) -> Vec<(&str, &str)> {
+        let mut from = 0;
+        let pair = |&(middle, end): &(usize, usize)| {
+            let pair = (&self.bytes[from..middle], &self.bytes[middle..end]);
+            from = end;
+            pair
+        };
+        self.ends.iter().map(pair).collect()
+    }
+}
+
+impl<S: Storage> Shard<S> {
+    /// Refuses samples of a tenant before `end_ms` from now on. Not logged: it is only said so that
+    /// nothing joins a range while it is flushed.
+    pub(crate) fn cut(&self, tenant: &TenantId, end_ms: i64) {
+        let mut state = self.state.borrow_mut();
+        let index = state.applier.tenant(tenant);
+        let owner = &mut state.applier.head.tenants[index as usize];
+        owner.cut_ms = owner.cut_ms.max(end_ms);
+    }
+
+    /// What there is of each tenant, for who plans the cuts.
+    pub(crate) fn held(&self) -> BTreeMap<TenantId, Held> {
+        let state = self.state.borrow();
+        let held = |tenant: &Tenant| {
+            let covered_ms = state.cuts.covered_below(&tenant.id);
+            let empty = tenant.oldest_ms > tenant.newest_ms || tenant.newest_ms < covered_ms;
+            Held {
+                // What is covered may still lie in the head.
+                oldest_ms: if empty { i64::MAX } else { tenant.oldest_ms.max(covered_ms) },
+                newest_ms: tenant.newest_ms,
+                cut_ms: tenant.cut_ms,
+                covered_ms,
+                accepted: tenant.samples,
+            }
+        };
+        state.applier.head.tenants.iter().map(|t| (t.id.clone(), held(t))).collect()
+    }
+
+    /// Writes the oldest range of a tenant that has samples before `end_ms` as a block, and logs
+    /// the cut. `None` when there is no such sample any more: then the cut at `end_ms` is logged.
+    /// So it is called until it answers `None`, with a new ULID each time.
+    pub(crate) async fn flush(
+        &self,
+        tenant: &TenantId,
+        end_ms: i64,
+        order: &FlushOrder,
+    ) -> Result<Option<Flushed>, FlushError> {
+        if TimeRange::aligned(end_ms).start != end_ms {
+            return Err(FlushError::Unaligned { end_ms });
+        }
+        let _turn = self.turn.take()?;
+        self.cut(tenant, end_ms);
+        let (index, covered) = {
+            let mut state = self.state.borrow_mut();
+            (state.applier.tenant(tenant), state.cuts.covered_below(tenant))
+        };
+        if covered >= end_ms {
+            return Ok(None);
+        }
+        let found = self.series_between(index, covered, end_ms).await;
+        if found.series.is_empty() {
+            self.log_and_note(tenant, end_ms, Ulid::nil()).await?;
+            return Ok(None);
+        }
+        let range = TimeRange::aligned(found.oldest);
+        // Behind the last range there is nothing up to the end: one cut covers both.
+        let (series, cut_ms) = if found.newest < range.end {
+            (found.series, end_ms)
+        } else {
+            (self.series_between(index, range.start, range.end).await.series, range.end)
+        };
+        let sorted = self.sort(&series).await;
+        let dir = blocks::block_dir(&self.root, tenant, order.ulid);
+        let written = self.write_block((&series, &sorted), range, tenant, order, &dir).await;
+        let meta = match written {
+            Ok(meta) => meta,
+            Err(source) => {
+                self.undo(&dir).await;
+                return Err(FlushError::Block { tenant: tenant.clone(), source });
+            }
+        };
+        self.log_and_note(tenant, cut_ms, order.ulid).await?;
+        Ok(Some(Flushed { tenant: tenant.clone(), end_ms: cut_ms, dir, meta }))
+    }
+
+    /// Finds the series of a tenant with samples in `[from, end)`.
+    async fn series_between(&self, tenant: TenantIndex, from: i64, end: i64) -> Found {
+        let mut found = Found { series: Vec::new(), oldest: i64::MAX, newest: i64::MIN };
+        let mut at = 0;
+        loop {
+            {
+                let state = self.state.borrow();
+                let head = &state.applier.head;
+                let members = &head.tenants[tenant as usize].members;
+                let slice = &members[at..members.len().min(at + LOOK_SERIES)];
+                for &index in slice {
+                    if let Some(extent) = head.extent(index, from, end) {
+                        found.series.push(index);
+                        found.oldest = found.oldest.min(extent.min);
+                        found.newest = found.newest.max(extent.max);
+                    }
+                }
+                at += slice.len();
+                if at == members.len() {
+                    return found;
+                }
+            }
+            self.storage.pause().await;
+        }
+    }
+
+    /// The positions in `series`, in the order of the series' labels.
+    async fn sort(&self, series: &[SeriesIndex]) -> Vec<u32> {
+        let mut sorter = Sorter::new(series.len() as u32);
+        loop {
+            let step = {
+                let state = self.state.borrow();
+                let head = &state.applier.head;
+                sorter.step(SORT_COMPARISONS, |a, b| {
+                    head.compare_labels(series[a as usize], series[b as usize])
+                })
+            };
+            if let Some(sorted) = step {
+                return sorted;
+            }
+            self.storage.pause().await;
+        }
+    }
+
+    async fn write_block(
+        &self,
+        (series, sorted): (&[SeriesIndex], &[u32]),
+        range: TimeRange,
+        tenant: &TenantId,
+        order: &FlushOrder,
+        dir: &Path,
+    ) -> Result<Meta, block::Error> {
+        let slots = self.state.borrow().applier.slots;
+        let origin =
+            Origin { node: self.node, shard: self.shard, generation: self.generation, slots };
+        let labels = order.external.of(tenant, self.shard);
+        let mut draft = MetaDraft::fresh(order.ulid, range, labels);
+        draft.extensions = origin.to_extensions();
+        let sink = StorageSink::create(self.storage.clone(), dir).await;
+        let sink = sink.map_err(|source| {
+            let (action, path) = ("create", dir.display().to_string());
+            block::Error::Io { action, path, source }
+        })?;
+        let mut writer = Writer::new(sink, draft);
+        let span = TimeSpan { min: range.start, max: range.end - 1 };
+        let (mut copied, mut text) = (Copied::default(), Text::default());
+        for (done, &position) in sorted.iter().enumerate() {
+            if done % WRITE_SERIES == 0 {
+                self.storage.pause().await;
+            }
+            {
+                let mut state = self.state.borrow_mut();
+                let (head, index) = (&mut state.applier.head, series[position as usize]);
+                head.copy_chunks(index, span, &mut copied);
+                text.fill(head.labels(index));
+            }
+            let chunks: Vec<Chunk<'_>> = copied.iter().collect();
+            writer.add(&text.pairs(), &chunks).await?;
+        }
+        let (meta, _) = writer.finish().await?;
+        Ok(meta)
+    }
+
+    /// Removes a block whose cut was not logged, as far as it has come.
+    async fn undo(&self, dir: &Path) {
+        if let Err(error) = StorageSink::abandon(&self.storage, dir).await {
+            tracing::warn!(path = %dir.display(), %error, "cannot remove a block that failed");
+        }
+    }
+
+    async fn log_and_note(
+        &self,
+        tenant: &TenantId,
+        end_ms: i64,
+        block: Ulid,
+    ) -> Result<(), FlushError> {
+        let slots = self.state.borrow().applier.slots;
+        let name = tenant.as_str().into();
+        let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
+        let logged = self.log_cut(&record).await;
+        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })?;
+        self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+        Ok(())
+    }
+
+    /// Drops the samples of a tenant before `end_ms`, as far as they are covered, and the series
+    /// that have no others. Waits for the readers there are; once `patience` ends they are told to
+    /// leave. The blocks must be in the control plane's list.
+    pub(crate) async fn truncate(
+        &self,
+        tenant: &TenantId,
+        end_ms: i64,
+        patience: impl Future<Output = ()>,
+    ) -> Result<(), FlushError> {
+        let _turn = self.turn.take()?;
+        let alone = self.pins.exclusive(patience).await;
+        let (index, end_ms) = {
+            let mut state = self.state.borrow_mut();
+            let end_ms = end_ms.min(state.cuts.covered_below(tenant));
+            let index = state.applier.tenant(tenant);
+            let owner = &mut state.applier.head.tenants[index as usize];
+            owner.served_from_ms = owner.served_from_ms.max(end_ms);
+            (index, end_ms)
+        };
+        let (mut kept, mut oldest, mut at) = (Vec::new(), i64::MAX, 0);
+        loop {
+            {
+                let mut state = self.state.borrow_mut();
+                let head = &mut state.applier.head;
+                // Series that are made meanwhile come in at the end and are looked at, too.
+                let seen = head.tenants[index as usize].members.len();
+                for _ in at..seen.min(at + TRUNCATE_SERIES) {
+                    let series = head.tenants[index as usize].members[at];
+                    if let Some(t) = head.truncate_series(series, end_ms) {
+                        kept.push(series);
+                        oldest = oldest.min(t);
+                    }
+                    at += 1;
+                }
+                if at == seen {
+                    head.end_truncation(index, seen, kept, oldest);
+                    break;
+                }
+            }
+            self.storage.pause().await;
+        }
+        drop(alone);
+        self.request_truncation();
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! Logs of earlier generations: when they may go.
+//!
+//! A log that was written under another number of shards is read by all and recycled by none. Its
+//! segments go when every slot's samples in them are in blocks, whoever owns the slot now.
+//!
+//! ## Order
+//! 1. Every shard has settled its log ([`settle_log`](crate::shard::Shard::settle_log)) after the
+//!    start: the cuts and the labels that only old segments told are then told again.
+//! 2. [`removable`] decides from the cuts of all shards.
+//! 3. [`remove`] deletes, oldest first.
+//!
+//! Where a shard still lives in the directory, its series file has the labels behind the numbers,
+//! so segments may go one by one. Where none does, a later segment may need the labels that an
+//! earlier one told: they go together.
+//!
+//! ## Crash
+//! What is left is read again and found covered again. What could not be read whole is kept under
+//! another name, for somebody to look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::TenantId;
+use crate::rt::storage::Storage;
+use crate::shard::recover::OldSegment;
+
+/// The segments of `old` that may go, oldest first in each directory. `shards` live now;
+/// `covered_below` tells up to when all slots of a tenant are in blocks: the least of what
+/// [`Cuts::covered_below`](crate::shard::cuts::Cuts::covered_below) is on any shard.
+pub(crate) fn removable<'o>(
+    old: &'o [OldSegment],
+    shards: u16,
+    covered_below: impl Fn(&TenantId) -> i64,
+) -> Vec<&'o OldSegment> {
+    let covered =
+        |segment: &OldSegment| segment.newest.iter().all(|(tenant, &t)| t < covered_below(tenant));
+    let mut by_shard: BTreeMap<u16, Vec<&OldSegment>> = BTreeMap::new();
+    for segment in old {
+        by_shard.entry(segment.shard).or_default().push(segment);
+    }
+    let mut gone = Vec::new();
+    for (shard, mut segments) in by_shard {
+        // Names are numbers of one length.
+        segments.sort_by(|a, b| a.path.cmp(&b.path));
+        let first_kept = segments.iter().position(|segment| !covered(segment));
+        match first_kept {
+            None => gone.extend(segments),
+            Some(kept) if shard < shards => gone.extend(&segments[..kept]),
+            Some(_) => {}
+        }
+    }
+    gone
+}
+
+/// Deletes segments, in the order of `removable`. Damaged ones are only renamed.
+pub(crate) async fn remove<S: Storage>(storage: &S, gone: &[&OldSegment]) -> io::Result<()> {
+    let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
+    for segment in gone {
+        if segment.damaged {
+            storage.rename(&segment.path, &segment.path.with_extension("damaged")).await?;
+        } else {
+            storage.remove(&segment.path).await?;
+        }
+        dirs.extend(segment.path.parent().map(PathBuf::from));
+    }
+    for dir in dirs {
+        storage.sync_dir(&dir).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).expect("a tenant")
+    }
+
+    fn segment(shard: u16, number: u64, newest: &[(&str, i64)]) -> OldSegment {
+        OldSegment {
+            shard,
+            path: format!("/data/shard-{shard}/log/{number:016}.log").into(),
+            newest: newest.iter().map(|&(name, t)| (tenant(name), t)).collect(),
+            damaged: false,
+        }
+    }
+
+    fn check(old: &[OldSegment], shards: u16, ends: &[(&str, i64)], expect: &[(u16, &str)]) {
+        let end_of = |t: &TenantId| {
+            ends.iter().find(|(name, _)| *name == t.as_str()).map_or(i64::MIN, |(_, end)| *end)
+        };
+        let gone = removable(old, shards, end_of);
+        let names: Vec<(u16, String)> = gone
+            .iter()
+            .map(|s| (s.shard, s.path.file_stem().expect("a name").to_string_lossy()))
+            .map(|(shard, name)| (shard, name.trim_start_matches('0').to_owned()))
+            .collect();
+        let names: Vec<(u16, &str)> = names.iter().map(|(s, n)| (*s, n.as_str())).collect();
+        assert_eq!(names, expect);
+    }
+
+    #[test]
+    fn segments_go_when_all_slots_of_all_tenants_are_cut() {
+        let old = [
+            segment(0, 2, &[("a", 150), ("b", 20)]),
+            segment(0, 1, &[("a", 99)]),
+            segment(1, 1, &[("a", 99)]),
+            segment(1, 2, &[("a", 199)]),
+        ];
+        check(&old, 2, &[], &[]);
+        check(&old, 2, &[("a", 99)], &[]);
+        check(&old, 2, &[("a", 100)], &[(0, "1"), (1, "1")]);
+        check(&old, 2, &[("a", 200)], &[(0, "1"), (1, "1"), (1, "2")]);
+        check(&old, 2, &[("a", 200), ("b", 21)], &[(0, "1"), (0, "2"), (1, "1"), (1, "2")]);
+        // Nobody lives in directory 1 any more: together or not at all.
+        check(&old, 1, &[("a", 100)], &[(0, "1")]);
+        check(&old, 1, &[("a", 200)], &[(0, "1"), (1, "1"), (1, "2")]);
+    }
+
+    #[test]
+    fn an_uncovered_segment_holds_up_those_behind_it() {
+        let old = [segment(0, 1, &[("a", 500)]), segment(0, 2, &[("a", 1)]), segment(0, 3, &[])];
+        check(&old, 1, &[("a", 100)], &[]);
+        check(&old, 1, &[("a", 501)], &[(0, "1"), (0, "2"), (0, "3")]);
+    }
+
+    #[test]
+    fn damage_is_kept_under_another_name() {
+        use crate::rt::twin::Twin;
+        use std::path::Path;
+        futures_lite::future::block_on(async {
+            let twin = Twin::new(1);
+            let (mut damaged, whole) = (segment(0, 1, &[]), segment(0, 2, &[]));
+            damaged.damaged = true;
+            let dir = Path::new("/data/shard-0/log");
+            twin.create_dir(dir).await.expect("a directory");
+            for segment in [&damaged, &whole] {
+                twin.create(&segment.path).await.expect("a file");
+            }
+            remove(&twin, &[&damaged, &whole]).await.expect("a removal");
+            let left = twin.after_cut().list(dir).await.expect("a list");
+            assert_eq!(left, ["0000000000000001.damaged"]);
+        });
+    }
+}
