@@ -128,6 +128,12 @@ impl Node {
         number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{key} in {status}"))
     }
 
+    /// Lets the peak of its memory begin anew, and returns what it holds now, in KiB.
+    pub(crate) fn reset_peak_kib(&self) -> u64 {
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("our child");
+        self.status_kib("VmHWM")
+    }
+
     /// Its numbers, once all that happened before is in them.
     pub(crate) fn metrics(&self) -> wire::Metrics {
         let rounds = |metrics: &wire::Metrics| metrics.sum("tidegate_core_snapshots_total");

@@ -1,1 +1,168 @@
-//! soon
+//! The tutorial of Thanos Receive, with a stock Prometheus as sender: two of them scrape themselves
+//! and write here, and what they wrote is read back over the StoreAPI, by our client and by one
+//! that was written from the contract alone, in Python.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::live::harness::{Node, home, peer, read, wait_for};
+use crate::live::wire::{Labels, Store, metrics};
+
+const PROMETHEUS: &str = "/usr/bin/prometheus";
+/// From the first answered write until both senders' series can be read.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A running Prometheus; killed when it goes out of scope.
+struct Sender {
+    child: Child,
+    http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Sender {
+    fn start(home: &Path, cluster: &str, to: SocketAddr) -> Self {
+        let http = free_address();
+        let config = home.join(format!("{cluster}.yml"));
+        let text = format!(
+            "global:\n  scrape_interval: 1s\n  \
+             external_labels: {{cluster: {cluster}, replica: \"0\"}}\n\
+             scrape_configs:\n- job_name: prometheus\n  static_configs:\n  \
+             - targets: ['{http}']\n\
+             remote_write:\n- url: http://{to}/api/v1/receive\n  \
+             queue_config: {{batch_send_deadline: 200ms}}\n"
+        );
+        fs::write(&config, text).expect("is written");
+        let log = home.join(format!("{cluster}.log"));
+        let child = Command::new(PROMETHEUS)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", home.join(cluster).display()))
+            .arg(format!("--web.listen-address={http}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).expect("a file for the log"))
+            .spawn();
+        Self { child: child.expect("starts"), http, log }
+    }
+
+    /// A number of its own about its remote write.
+    fn number(&self, name: &str) -> f64 {
+        metrics(self.http).sum(&format!("prometheus_remote_storage_{name}_total"))
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if thread::panicking() {
+            println!("log of Prometheus:\n{}", read(&self.log));
+        }
+    }
+}
+
+/// An address that was free a moment ago: Prometheus does not tell which one it chose.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+fn value<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
+    labels.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
+}
+
+#[test]
+fn the_tutorial_with_a_stock_prometheus() {
+    let found = fs::metadata(PROMETHEUS);
+    if !peer(found, "prometheus", "two senders of Prometheus and a foreign reader") {
+        return;
+    }
+    let home = home();
+    let labels = ["receive_replica=\"0\"", "receive_cluster=\"wayne-enterprises\""];
+    let node =
+        Node::start(home.path(), &["--shards", "2", "--label", labels[0], "--label", labels[1]]);
+    let clusters = ["batcave", "batcomputer"];
+    let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write));
+    let store = Store::connect(node.at.grpc);
+    wait_for("a first sample", || (!store.select(&[("__name__", "up")]).is_empty()).then_some(()));
+    let first = Instant::now();
+    let up = wait_for("both senders", || {
+        let up = store.select(&[("__name__", "up")]);
+        (up.len() == 2).then_some(up)
+    });
+    assert!(first.elapsed() < SOON, "{:?} after the first one", first.elapsed());
+    for ((labels, samples), (cluster, sender)) in up.iter().zip(clusters.iter().zip(&senders)) {
+        let instance = sender.http.to_string();
+        let want: Labels = [
+            ("__name__", "up"),
+            ("cluster", cluster),
+            ("instance", &instance),
+            ("job", "prometheus"),
+            ("receive_cluster", "wayne-enterprises"),
+            ("receive_replica", "0"),
+            ("replica", "0"),
+            ("tenant_id", "default-tenant"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        assert_eq!(*labels, want);
+        assert!(samples.iter().all(|&(_, bits)| f64::from_bits(bits).total_cmp(&1.0).is_eq()));
+    }
+    // What is told of tenants follows the data at a pace of its own.
+    wait_for("the tenant in Info", || {
+        let sets = store.info().label_sets;
+        let has = |n: &str, v: &str| {
+            sets.iter().all(|set| set.labels.iter().any(|l| l.name == n && l.value == v))
+        };
+        let all = has("receive_replica", "0") && has("receive_cluster", "wayne-enterprises");
+        (all && has("tenant_id", "default-tenant")).then_some(())
+    });
+    // Enough for chunks that grow, scrape after scrape.
+    let all = wait_for("five scrapes", || {
+        let all = store.select(&[("__name__", ".+")]);
+        let up = all.iter().filter(|(labels, _)| value(labels, "__name__") == Some("up"));
+        let enough = up.map(|(_, samples)| samples.len()).min() >= Some(5);
+        enough.then_some(all)
+    });
+    let samples: usize = all.values().map(Vec::len).sum();
+    println!("{} series, {samples} samples", all.len());
+    for sender in &senders {
+        assert!(sender.number("samples") > 0.0);
+        for lost in ["samples_failed", "samples_dropped", "samples_retried"] {
+            assert!(sender.number(lost) < 1.0, "{lost}: {}", sender.number(lost));
+        }
+    }
+    drop(senders);
+    foreign_reader(&node, &store);
+}
+
+/// A client written from the contract alone reads what ours reads.
+fn foreign_reader(node: &Node, store: &Store) {
+    let grpcio = Command::new("python3").args(["-c", "import grpc"]).output().and_then(|tried| {
+        let said = || io::Error::other(String::from_utf8_lossy(&tried.stderr).into_owned());
+        if tried.status.success() { Ok(()) } else { Err(said()) }
+    });
+    if !peer(grpcio, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/store_api.py");
+    let ran = Command::new("python3").arg(script).arg(node.at.grpc.to_string()).output();
+    let ran = ran.expect("runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let theirs = String::from_utf8(ran.stdout).expect("text");
+    let mut ours = String::new();
+    for (labels, samples) in store.select(&[("__name__", ".+")]) {
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let samples: Vec<String> =
+            samples.iter().map(|(t, bits)| format!("{t}:{bits:016x}")).collect();
+        ours.push_str(&format!("{}|{}\n", labels.join("\u{1f}"), samples.join(" ")));
+    }
+    let differs = theirs.lines().zip(ours.lines()).find(|(theirs, ours)| theirs != ours);
+    assert_eq!(differs, None);
+    assert_eq!(theirs.lines().count(), ours.lines().count());
+}

@@ -1,1 +1,325 @@
-//! soon
+//! Where programs of this kind fail: at the start on a machine that gives little, with sockets
+//! that leak, with a second process, at the stop, and when one core is busy.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_proto::prometheus::WriteRequest;
+
+use crate::live::harness::{
+    Addresses, Node, PATIENCE, TIDEGATE, arguments, command, home, now_ms, peer, wait_for,
+};
+use crate::live::wire::{Sender, Store, fetch, request, series};
+
+/// A stop must end before systemd's patience and a sender's do.
+const STOP: Duration = Duration::from_secs(10);
+/// A start that is refused is refused soon.
+const REFUSAL: Duration = Duration::from_secs(10);
+/// The slowest good answer of the control side at saturation.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// Runs to its end a command that must not start.
+fn fails(mut command: Command) -> String {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("starts");
+    let begun = Instant::now();
+    while child.try_wait().expect("a child").is_none() && begun.elapsed() < REFUSAL {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Killed if it runs after all.
+    child.kill().ok();
+    let output = child.wait_with_output().expect("its words");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "it ends by itself: {said}");
+    said
+}
+
+/// The last line on standard error, which is the error.
+fn error(said: &str) -> &str {
+    said.lines().last().unwrap_or_default()
+}
+
+#[test]
+fn it_starts_with_little_locked_memory_as_nobody() {
+    let found = Command::new("setpriv").arg("--version").output();
+    if !peer(found, "setpriv", "the start as an unprivileged user") {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: the start as an unprivileged user, which root alone can try");
+        return;
+    }
+    let home = home();
+    for path in [home.path(), &home.path().join("data")] {
+        fs::create_dir_all(path).expect("a folder");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("is ours");
+    }
+    // The program may lie where nobody may look.
+    let copy = home.path().join("tidegate");
+    fs::copy(TIDEGATE, &copy).expect("a copy");
+    let nobody = |memlock_kib: u32| {
+        let mut command = Command::new("sh");
+        let script = format!(
+            "ulimit -l {memlock_kib} && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+             --inh-caps=-all --bounding-set=-all \"$0\" \"$@\" --shards 2"
+        );
+        command.arg("-c").arg(script).arg(&copy).args(arguments(home.path()));
+        command
+    };
+    let node = Node::begin(home.path(), nobody(8 << 10));
+    node.wait_ready();
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    let answer = sender.write("a", &one(now_ms())).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    drop(node);
+    // Less than the rings need at all: said before anything runs.
+    let said = fails(nobody(256));
+    assert!(error(&said).starts_with("tidegate: "), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn without_io_uring_it_says_so() {
+    // A filter that answers EPERM to io_uring_setup, as Docker's default profile does.
+    let wrapper = "\
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ALLOW, EPERM = 0x7fff0000, 0x00050001
+SETUP = 425
+load, equal, answer = 0x20, 0x15, 0x06
+program = b''.join(struct.pack('HBBI', *line) for line in [
+    (load, 0, 0, 0), (equal, 0, 1, SETUP), (answer, 0, 0, EPERM), (answer, 0, 0, ALLOW)])
+buffer = ctypes.create_string_buffer(program)
+filter = struct.pack('HxxxxxxQ', 4, ctypes.addressof(buffer))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.create_string_buffer(filter), 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+";
+    let found = Command::new("python3").arg("--version").output();
+    if !peer(found, "python3", "the start where io_uring is refused") {
+        return;
+    }
+    let home = home();
+    let mut filtered = Command::new("python3");
+    filtered.arg("-c").arg(wrapper).arg(TIDEGATE).args(arguments(home.path()));
+    let said = fails(filtered);
+    assert!(error(&said).starts_with("tidegate: "), "{said}");
+    assert!(error(&said).contains("io_uring"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let home = home();
+    let other = crate::live::harness::home();
+    let node = Node::start(home.path(), &["--shards", "1"]);
+    let said = fails(command(home.path(), &["--shards", "1"]));
+    assert!(error(&said).contains("another tidegate uses the data directory"), "{said}");
+    // Another directory and the same ports: SO_REUSEPORT alone would let them share in silence.
+    let Addresses { write, grpc, http } = node.at;
+    for (flag, address) in
+        [("remote-write.address", write), ("grpc-address", grpc), ("http-address", http)]
+    {
+        let mut command = Command::new(TIDEGATE);
+        let free = arguments(other.path());
+        command.args(free.iter().filter(|argument| !argument.contains(flag)));
+        command.arg(format!("--{flag}={address}")).args(["--shards", "1"]);
+        let said = fails(command);
+        assert!(error(&said).contains(&address.to_string()), "{flag}: {said}");
+        assert!(error(&said).contains(flag), "{flag}: {said}");
+    }
+    assert!(node.is_ready());
+}
+
+fn one(t: i64) -> WriteRequest {
+    request(vec![series(&[("__name__", "one")], &[(t, 1.0)])])
+}
+
+fn open_files(node: &Node) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("our child").count()
+}
+
+#[test]
+fn dropped_connections_leave_nothing_open() {
+    let home = home();
+    let node = Node::start(home.path(), &["--shards", "2"]);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    let t = now_ms();
+    assert_eq!(sender.write("a", &one(t)).expect("an answer").status, 200);
+    let before = open_files(&node);
+    for i in 0..500 {
+        let mut stranger = Sender::connect(node.at.write).expect("a connection");
+        // Some say nothing, some break off in the middle, some are served, some reset.
+        match i % 4 {
+            0 => {}
+            1 => stranger.send(b"POST /api/v1/rec").expect("is taken"),
+            2 => assert_eq!(stranger.write("a", &one(t)).expect("an answer").status, 200),
+            _ => stranger.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("is taken"),
+        }
+    }
+    wait_for("closed sockets", || (open_files(&node) <= before).then_some(()));
+    assert_eq!(sender.write("a", &one(t + 1)).expect("an answer").status, 200);
+}
+
+/// Writes until told to stop or refused; the times of what was acknowledged.
+fn load(at: Addresses, sender: u64, begin: i64, stop: &AtomicBool) -> Vec<i64> {
+    let name = sender.to_string();
+    let mut acked = Vec::new();
+    let mut connection = Sender::connect(at.write).expect("a connection");
+    for t in begin.. {
+        let all = (0..50).map(|i| {
+            let i = i.to_string();
+            series(&[("__name__", "load"), ("i", &i), ("sender", &name)], &[(t, 1.0)])
+        });
+        match connection.write("a", &request(all.collect())) {
+            Ok(answer) if answer.status == 200 => acked.push(t),
+            Ok(answer) => {
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert!(answer.header("retry-after").is_some(), "{answer:?}");
+                break;
+            }
+            Err(_) => break,
+        }
+        if stop.load(Relaxed) {
+            break;
+        }
+    }
+    acked
+}
+
+#[test]
+fn a_stop_under_load_is_quick_and_loses_nothing() {
+    let home = home();
+    let arguments = ["--shards", "2", "--label", "receive_replica=\"0\""];
+    let mut node = Node::start(home.path(), &arguments);
+    let begin = now_ms() - 600_000;
+    let at = node.at;
+    let never = AtomicBool::new(false);
+    let acked: Vec<Vec<i64>> = thread::scope(|scope| {
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                scope.spawn({
+                    let never = &never;
+                    move || load(at, sender, begin, never)
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(700));
+        // One that is open and quiet, and one in the middle of a request.
+        let _quiet = Sender::connect(at.write).expect("a connection");
+        let mut half = Sender::connect(at.write).expect("a connection");
+        half.send(b"POST /api/v1/receive HTTP/1.1\r\nHost: a\r\nContent-Le").expect("is taken");
+        let begun = Instant::now();
+        node.terminate();
+        let status = node.wait();
+        let took = begun.elapsed();
+        println!("stopped in {took:?}");
+        assert!(status.success(), "{status}");
+        assert!(took < STOP, "{took:?}");
+        senders.into_iter().map(|sender| sender.join().expect("no panic")).collect()
+    });
+    drop(node);
+    let node = Node::start(home.path(), &arguments);
+    let stored = Store::connect(node.at.grpc).select(&[("__name__", "load")]);
+    assert_eq!(stored.len(), 200);
+    for (labels, samples) in stored {
+        let sender = labels.iter().find(|(name, _)| name == "sender").expect("ours");
+        let acked = &acked[sender.1.parse::<usize>().expect("a number")];
+        assert!(acked.len() > 1, "there was load");
+        let times: Vec<i64> = samples.iter().map(|(t, _)| *t).collect();
+        // The last request may be stored although its answer was not seen.
+        assert!(times.starts_with(acked) && times.len() <= acked.len() + 1, "{labels:?}");
+    }
+}
+
+#[test]
+fn a_busy_core_leaves_the_readers_doors_quick() {
+    let home = home();
+    let node = Node::start(home.path(), &["--shards", "1"]);
+    let begin = now_ms() - 600_000;
+    let (at, done) = (node.at, AtomicBool::new(false));
+    let store = Store::connect(at.grpc);
+    let mut times = thread::scope(|scope| {
+        for sender in 0..4 {
+            let done = &done;
+            scope.spawn(move || load(at, sender, begin, done));
+        }
+        thread::sleep(Duration::from_millis(300));
+        let mut times = Vec::new();
+        for _ in 0..30 {
+            let begun = Instant::now();
+            assert_eq!(store.info().component_type, "receive");
+            times.push(begun.elapsed());
+            let begun = Instant::now();
+            assert_eq!(fetch(at.http, "/api/v1/labels").expect("an answer").status, 200);
+            times.push(begun.elapsed());
+            thread::sleep(Duration::from_millis(10));
+        }
+        done.store(true, Relaxed);
+        times
+    });
+    times.sort();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("median {median:?}, slowest {slowest:?}");
+    // The slowest is the machine's as much as ours: it runs other tests as well.
+    assert!(median < ANSWER, "{median:?}");
+    assert!(slowest < 10 * ANSWER, "{slowest:?}");
+}
+
+/// A service manager's end of NOTIFY_SOCKET.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self(socket)
+    }
+
+    /// The next message.
+    fn hears(&self) -> String {
+        let mut room = [0; 4096];
+        let length = self.0.recv(&mut room).expect("a message in time");
+        String::from_utf8_lossy(room.get(..length).expect("what was read")).into_owned()
+    }
+
+    /// The next message that is no sign of life; how many of those came before.
+    fn hears_news(&self) -> (String, usize) {
+        let mut signs = 0;
+        loop {
+            let message = self.hears();
+            if message.trim_end() != "WATCHDOG=1" {
+                return (message, signs);
+            }
+            signs += 1;
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_the_truth() {
+    let home = home();
+    let socket = home.path().join("notify");
+    let manager = Manager::at(&socket);
+    let mut command = command(home.path(), &["--shards", "2"]);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
+    let mut node = Node::begin(home.path(), command);
+    let (news, _) = manager.hears_news();
+    assert!(news.lines().any(|line| line == "READY=1"), "{news:?}");
+    assert!(node.is_ready(), "ready is said when it is true");
+    for _ in 0..4 {
+        let begun = Instant::now();
+        assert_eq!(manager.hears().trim_end(), "WATCHDOG=1");
+        assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    }
+    node.terminate();
+    let (news, _) = manager.hears_news();
+    assert!(news.lines().any(|line| line == "STOPPING=1"), "{news:?}");
+    assert!(node.wait().success());
+}
