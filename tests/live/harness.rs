@@ -1,8 +1,8 @@
 //! A running `tidegate receive`, on free ports of loopback, with a directory of its own.
 //!
 //! A [`Node`] is killed when it goes out of scope, also when the test fails. Its log is kept in a
-//! file beside the data directory and shown when a test fails; a line of level warn or error that
-//! was not announced with [`Node::expect`] fails the test.
+//! file beside the data directory and shown when a test fails; a line of level warn or error fails
+//! the test.
 
 use std::fs::{self, File};
 use std::io;
@@ -33,8 +33,6 @@ pub(crate) struct Node {
     child: Child,
     pub(crate) at: Addresses,
     log: PathBuf,
-    /// What announced warnings contain.
-    expected: Vec<&'static str>,
 }
 
 /// The arguments every node has: data below `home`, ports the system chooses, one label.
@@ -74,7 +72,7 @@ impl Node {
             }
             addresses(&read(&log))
         });
-        Self { child, at, log, expected: Vec::new() }
+        Self { child, at, log }
     }
 
     /// Waits until `/-/ready` says so.
@@ -85,11 +83,6 @@ impl Node {
     /// Whether `/-/ready` says 200.
     pub(crate) fn is_ready(&self) -> bool {
         wire::fetch(self.at.http, "/-/ready").is_ok_and(|answer| answer.status == 200)
-    }
-
-    /// Announces warnings that contain `part`.
-    pub(crate) fn expect(&mut self, part: &'static str) {
-        self.expected.push(part);
     }
 
     /// The process' number.
@@ -146,11 +139,11 @@ impl Node {
         })
     }
 
-    fn unexpected(&self) -> Vec<String> {
+    /// What it warned of. No test here gives it a reason to.
+    fn warnings(&self) -> Vec<String> {
         let log = self.log();
         let warns = |line: &&str| line.contains(" level=warn ") || line.contains(" level=error ");
-        let announced = |line: &&str| self.expected.iter().any(|part| line.contains(part));
-        log.lines().filter(warns).filter(|line| !announced(line)).map(str::to_owned).collect()
+        log.lines().filter(warns).map(str::to_owned).collect()
     }
 }
 
@@ -159,11 +152,11 @@ impl Drop for Node {
         // Both fail when it has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
-        let unexpected = self.unexpected();
         if thread::panicking() {
             println!("log of the node:\n{}", self.log());
         } else {
-            assert!(unexpected.is_empty(), "{unexpected:#?}");
+            let warnings = self.warnings();
+            assert!(warnings.is_empty(), "{warnings:#?}");
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
 //! [`harness`] starts and stops the program, [`wire`] speaks its protocols. A line of its log that
-//! warns and was not foreseen fails a test.
+//! warns fails a test.
 
 #![expect(
     clippy::disallowed_methods,

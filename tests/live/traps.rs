@@ -272,7 +272,7 @@ fn a_busy_core_leaves_the_readers_doors_quick() {
     assert!(slowest < 10 * ANSWER, "{slowest:?}");
 }
 
-/// A service manager's end of NOTIFY_SOCKET.
+/// A service manager's end of `NOTIFY_SOCKET`.
 struct Manager(UnixDatagram);
 
 impl Manager {

@@ -18,6 +18,8 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::live::harness::PATIENCE;
+
 /// The head of a write request up to its length, as Prometheus has it, and `more` header lines.
 pub(crate) fn write_head(more: &str) -> String {
     let head = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\nContent-Encoding: snappy\r\n\
@@ -59,11 +61,6 @@ impl Sender {
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
-    }
-
-    /// Tells the other side that nothing more comes.
-    pub(crate) fn finish(&self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
     }
 
     /// Reads one answer.
@@ -118,12 +115,6 @@ impl Sender {
                 Ok(())
             }
         }
-    }
-
-    /// Whether the other side has closed and said nothing more.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        self.pending.is_empty()
-            && matches!(self.more(), Err(e) if e.kind() == io::ErrorKind::UnexpectedEof)
     }
 
     /// Sends a body with the usual head and `more` header lines, and reads the answer.
@@ -221,7 +212,7 @@ impl Store {
     }
 
     fn run<T>(&self, call: impl Future<Output = Result<T, tonic::Status>>) -> T {
-        let bounded = async { tokio::time::timeout(Duration::from_secs(60), call).await };
+        let bounded = async { tokio::time::timeout(PATIENCE, call).await };
         self.runtime.block_on(bounded).expect("an answer in time").expect("a good answer")
     }
 
