@@ -5,6 +5,7 @@
 
 mod bucket;
 mod live;
+mod pages;
 mod rust_text;
 mod systemd;
 mod tidy;

@@ -57,7 +57,7 @@ pub struct Write {
 pub enum Ack {
     /// Once the device has confirmed a flush after the data.
     Durable,
-    /// Once the kernel has the data.
+    /// Once the data is in memory; the log follows at once, but is not waited for.
     Relaxed,
 }
 

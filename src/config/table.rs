@@ -119,7 +119,7 @@ const RECEIVING: &[Flag] = &[
         OneOf(&["durable", "relaxed"]),
         "durable",
         "When 2xx is said: durable, once the device has confirmed a flush after the data; relaxed, \
-         once the kernel has it (a power cut loses it).",
+         once it is in memory (kill -9 or a power cut loses the last milliseconds).",
     ),
     acts(
         "shards",
@@ -170,13 +170,6 @@ const LIMITS: &[Flag] = &[
         "64KiB",
         "Largest label set of a series, names and values together as they are sent.",
     ),
-    acts(
-        "receive.tenant-series-max",
-        Count,
-        "0",
-        "Most series of a tenant in memory; 0 for no limit. Above: known series go on, new ones \
-         get 429.",
-    ),
 ];
 
 const READING: &[Flag] = &[
@@ -195,18 +188,6 @@ const READING: &[Flag] = &[
         "Where metrics, health, status and the query API are served.",
     ),
     acts("http-grace-period", Duration, "2m", "Longest time open HTTP requests get at a stop."),
-    acts(
-        "store.limits.request-series",
-        Count,
-        "0",
-        "Most series of one Series call; 0 for no limit.",
-    ),
-    acts(
-        "store.limits.request-samples",
-        Count,
-        "0",
-        "Most samples of one Series call, counted as 120 a chunk; 0 for no limit.",
-    ),
 ];
 
 const DATA: &[Flag] = &[
@@ -222,12 +203,6 @@ const DATA: &[Flag] = &[
         Duration,
         "10m",
         "How far ahead of the clock a sample may be; 0s for no bound. (Thanos: 0s)",
-    ),
-    acts(
-        "tsdb.out-of-order.time-window",
-        Duration,
-        "0s",
-        "How far behind its series' newest a sample may be; never behind the last block cut.",
     ),
 ];
 
@@ -438,7 +413,20 @@ const TWO_HOURS: &str = "a block covers 2h, as compactors expect; leave the flag
 const NO_LIMITS_FILE: &str =
     "limits are not read from a file yet; set --receive.tenant-series-max and the like, for all";
 
+/// Why limits per tenant and per select are refused.
+const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out";
+
 const REFUSED: &[Flag] = &[
+    refused("receive.tenant-series-max", Count, "0", NO_LIMITS_YET),
+    refused("store.limits.request-series", Count, "0", NO_LIMITS_YET),
+    refused("store.limits.request-samples", Count, "0", NO_LIMITS_YET),
+    refused(
+        "tsdb.out-of-order.time-window",
+        Duration,
+        "0s",
+        "samples out of order are refused and counted, a window for them is not there yet; leave \
+         the flag out",
+    ),
     refused("tracing.config-file", Text, "", NO_TRACING),
     refused("tracing.config", Text, "", NO_TRACING),
     refused(

@@ -82,10 +82,7 @@ pub enum Refusal {
         what: String,
     },
     /// More series than a request of this tenant may have.
-    #[error(
-        "request has {got} series, this tenant may send {max} at once; send smaller requests, \
-         or raise series_limit in --receive.limits-config"
-    )]
+    #[error("request has {got} series, this tenant may send {max} at once; send smaller requests")]
     SeriesTooMany {
         /// How many.
         got: u64,
@@ -93,10 +90,7 @@ pub enum Refusal {
         max: u64,
     },
     /// More samples than a request of this tenant may have.
-    #[error(
-        "request has {got} samples, this tenant may send {max} at once; send smaller requests, \
-         or raise samples_limit in --receive.limits-config"
-    )]
+    #[error("request has {got} samples, this tenant may send {max} at once; send smaller requests")]
     SamplesTooMany {
         /// How many, histograms included.
         got: u64,
@@ -104,10 +98,7 @@ pub enum Refusal {
         max: u64,
     },
     /// More bytes than a request of this tenant may have.
-    #[error(
-        "request has {got} bytes, this tenant may send {max} at once; send smaller requests, \
-         or raise size_bytes_limit in --receive.limits-config"
-    )]
+    #[error("request has {got} bytes, this tenant may send {max} at once; send smaller requests")]
     BytesTooMany {
         /// How many.
         got: u64,

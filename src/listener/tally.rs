@@ -118,10 +118,7 @@ pub enum Fact {
     )]
     ExemplarNotStored,
     /// The tenant may not have another series. Known series go on.
-    #[error(
-        "a new series is beyond the tenant's limit of {max}; head_series_limit in \
-         --receive.limits-config sets it"
-    )]
+    #[error("a new series is beyond the tenant's limit of {max}; known series go on")]
     SeriesLimit {
         /// The limit.
         max: u64,

@@ -57,11 +57,16 @@ pub fn list(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Suffix of a directory that is being deleted, as Prometheus names it.
+pub const DOOMED_SUFFIX: &str = ".tmp-for-deletion";
+
 /// Removes a directory with all in it; not there is not an error. It first gets a name that says
 /// so, so that a crash never leaves half of it under its own.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
     let mut doomed = path.as_os_str().to_owned();
-    doomed.push(".tmp-for-deletion");
+    if !path.to_string_lossy().ends_with(DOOMED_SUFFIX) {
+        doomed.push(DOOMED_SUFFIX);
+    }
     match fs::rename(path, &doomed) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed?,

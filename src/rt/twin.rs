@@ -67,7 +67,6 @@ struct World {
     changes: Vec<NameChange>,
     dice: Dice,
     ops_left: u64,
-    ops_done: u64,
     fail_writes: u64,
     syncs_work: bool,
     held: bool,
@@ -93,7 +92,6 @@ impl Twin {
             changes: Vec::new(),
             dice: Dice(seed),
             ops_left: u64::MAX,
-            ops_done: 0,
             fail_writes: 0,
             syncs_work: true,
             held: false,
@@ -107,10 +105,6 @@ impl Twin {
 
     pub(crate) fn is_off(&self) -> bool {
         self.0.borrow().ops_left == 0
-    }
-
-    pub(crate) fn ops_done(&self) -> u64 {
-        self.0.borrow().ops_done
     }
 
     /// The next `n` writes answer an I/O error; some of their bytes may land all the same.
@@ -138,6 +132,16 @@ impl Twin {
                 *byte ^= 0x5a;
             }
         }
+    }
+
+    /// The files below a directory and what is in them, by their names in it.
+    pub(crate) fn files_below(&self, dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let world = self.0.borrow();
+        let inside = world.names.files.iter().filter_map(|(path, inode)| {
+            let name = path.strip_prefix(dir).ok()?;
+            Some((name.to_owned(), world.inodes[inode].live.clone()))
+        });
+        inside.collect()
     }
 
     /// What is found after the power cut: a new device, running again.
@@ -180,7 +184,6 @@ impl Twin {
             let mut world = self.0.borrow_mut();
             let off = world.ops_left == 0;
             world.ops_left = world.ops_left.saturating_sub(1);
-            world.ops_done += u64::from(!off);
             off || world.ops_left == 0
         };
         if off {
@@ -215,6 +218,10 @@ fn torn(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
 }
 
 fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if image.len() == at {
+        image.extend_from_slice(bytes);
+        return;
+    }
     if image.len() < at + bytes.len() {
         image.resize(at + bytes.len(), 0);
     }

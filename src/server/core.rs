@@ -17,10 +17,11 @@ use crate::model::TenantId;
 use crate::route::{self, Message, Router};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
-use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Port, Queues};
+use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
 use crate::server::pulse::Pulse;
+use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
 use crate::shard::recover::{OldSegment, Recovered, Report, recover};
 use crate::shard::{self, Shard, old};
@@ -68,7 +69,7 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
-    let Start { doors, limits, tenants, mut drain, mut asks, .. } = start;
+    let Start { doors, limits, tenants, mut drain, asks, .. } = start;
     start.pulse.keep_awake();
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
@@ -78,8 +79,44 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let service = RemoteWrite::new(intake.clone(), tenants, pauses);
     let listener: CoreListener = Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));
 
+    let mesh = open_door(own, start.port, doors, &intake, &listener).await;
+    if own == 0 {
+        let removed = remove_unfinished(&disk, &start.root).await;
+        removed.map_err(|e| format!("cannot remove an unfinished block: {e}"))?;
+    }
+    let recovered = recover(disk, &start.root, &start.shard).await;
+    let recovered = recovered.map_err(|e| format!("cannot read the log of shard {own}: {e}"))?;
+    let Recovered { shard, log, series, spares, report, old } = recovered;
+    let old = Old { disk, own, shards: start.route.shards, segments: old };
+    let shard = Rc::new(shard);
+    let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
+    commit(shard.clone(), log, series, start.clock);
+    let queues = Queues::new();
+    queues.flush(make_spares(spares));
+    intake.enter(Stage::Serving(router));
+    drop(start.ready.send(report));
+
+    publish(start.snapshot, &intake, &listener, &shard);
+    rt_core::spawn(answer(asks, shard.clone(), old, queues));
+    while !*drain.borrow_and_update() {
+        if drain.changed().await.is_err() {
+            break;
+        }
+    }
+    stop(&intake, &listener, &shard).await;
+    Ok(())
+}
+
+/// Connects the core to the others and begins to accept.
+async fn open_door(
+    own: usize,
+    port: Port<Message>,
+    doors: Doors,
+    intake: &CoreIntake,
+    listener: &CoreListener,
+) -> Rc<Mesh<Message>> {
     let taker = (intake.clone(), listener.clone());
-    let mesh = start.port.connect(move |message| match message {
+    let mesh = port.connect(move |message| match message {
         Message::Batch(batch) => match taker.0.router() {
             Some(router) => router.deliver(*batch),
             None => route::turn_away(&batch),
@@ -97,68 +134,72 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
             serve(door.clone(), back);
         }
     });
-
-    let recovered = recover(disk, &start.root, &start.shard).await;
-    let recovered = recovered.map_err(|e| format!("cannot read the log of shard {own}: {e}"))?;
-    let Recovered { shard, log, series, spares, report, mut old } = recovered;
-    let shards = start.route.shards;
-    let shard = Rc::new(shard);
-    let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
-    commit(shard.clone(), log, series, start.clock);
-    let queues = Queues::new();
-    queues.flush(async move {
-        loop {
-            if let Err(error) = spares.prepare().await {
-                tracing::warn!(%error, "cannot make a spare log segment; will try again");
-            }
-            rt_core::sleep(Duration::from_secs(1)).await;
-        }
-    });
-    intake.enter(Stage::Serving(router));
-    drop(start.ready.send(report));
-
-    publish(start.snapshot, &intake, &listener, &shard);
-    let answering = shard.clone();
-    rt_core::spawn(async move {
-        while let Some(ask) = asks.recv().await {
-            let shard = answering.clone();
-            match ask {
-                Ask::Truncate { tenant, end_ms, reply } => queues.flush(async move {
-                    let patience = rt_core::sleep(READERS_PATIENCE);
-                    let done = shard.truncate(&tenant, end_ms, patience).await;
-                    drop(reply.send(done.map_err(|error| error.to_string())));
-                }),
-                Ask::DropOld { covered_below, reply } => {
-                    let dropped = drop_old(disk, &mut old, shards, &covered_below).await;
-                    drop(reply.send(dropped.map_err(|error| error.to_string())));
-                }
-                Ask::Flush(_) => queues.flush(async move { shard.answer(ask).await }),
-                question => queues.select(async move { shard.answer(question).await }),
-            }
-        }
-    });
-    while !*drain.borrow_and_update() {
-        if drain.changed().await.is_err() {
-            break;
-        }
-    }
-    stop(&intake, &listener, &shard).await;
-    Ok(())
+    mesh
 }
 
-/// Deletes logs of earlier generations whose samples are all in blocks.
-async fn drop_old(
+/// Keeps spare segments ready, for ever.
+async fn make_spares(spares: Rc<shard::Spares<Disk>>) {
+    loop {
+        if let Err(error) = spares.prepare().await {
+            tracing::warn!(%error, "cannot make a spare log segment; will try again");
+        }
+        rt_core::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Answers what control asks.
+async fn answer(
+    mut asks: mpsc::Receiver<Ask>,
+    shard: Rc<Shard<Disk>>,
+    mut old: Old,
+    queues: Queues,
+) {
+    while let Some(ask) = asks.recv().await {
+        let shard = shard.clone();
+        match ask {
+            Ask::Truncate { tenant, end_ms, reply } => queues.flush(async move {
+                let patience = rt_core::sleep(READERS_PATIENCE);
+                let done = shard.truncate(&tenant, end_ms, patience).await;
+                drop(reply.send(done.map_err(|error| error.to_string())));
+            }),
+            Ask::DropOld { covered_below, reply } => {
+                let dropped = old.let_go(&shard, &covered_below).await;
+                drop(reply.send(dropped.map_err(|error| error.to_string())));
+            }
+            Ask::Flush(_) => queues.flush(async move { shard.answer(ask).await }),
+            question => queues.select(async move { shard.answer(question).await }),
+        }
+    }
+}
+
+/// The logs of earlier generations, as one core knows them.
+struct Old {
     disk: Disk,
-    old: &mut Vec<OldSegment>,
+    own: usize,
     shards: u16,
-    covered_below: &BTreeMap<TenantId, i64>,
-) -> io::Result<usize> {
-    let below = |tenant: &TenantId| covered_below.get(tenant).copied().unwrap_or(i64::MIN);
-    let gone = old::removable(old, shards, below);
-    old::remove(&disk, &gone).await?;
-    let paths: Vec<PathBuf> = gone.iter().map(|segment| segment.path.clone()).collect();
-    old.retain(|segment| !paths.contains(&segment.path));
-    Ok(paths.len())
+    segments: Vec<OldSegment>,
+}
+
+impl Old {
+    /// Lets go of those whose samples are all in blocks. Every core knows all of them; core 0
+    /// deletes, and each shard may recycle its own segments when none before them is left.
+    async fn let_go(
+        &mut self,
+        shard: &Shard<Disk>,
+        covered_below: &BTreeMap<TenantId, i64>,
+    ) -> io::Result<usize> {
+        let below = |tenant: &TenantId| covered_below.get(tenant).copied().unwrap_or(i64::MIN);
+        let gone = old::removable(&self.segments, self.shards, below);
+        if self.own == 0 {
+            old::remove(&self.disk, &gone).await?;
+        }
+        let paths: Vec<PathBuf> = gone.iter().map(|segment| segment.path.clone()).collect();
+        self.segments.retain(|segment| !paths.contains(&segment.path));
+        if self.segments.iter().all(|segment| usize::from(segment.shard) != self.own) {
+            shard.old_segments_are_gone();
+        }
+        Ok(paths.len())
+    }
 }
 
 fn serve(listener: CoreListener, accepted: Accepted) {

@@ -78,7 +78,10 @@ impl Keeper {
             let Ok(tenant) = TenantId::new(&tenant) else { continue };
             let dir = root.join(tenant.as_str());
             for name in files::list(&dir).unwrap_or_default() {
-                if name.parse::<Ulid>().is_ok() {
+                if name.ends_with(files::DOOMED_SUFFIX) {
+                    // What a crash left of a deletion.
+                    drop(files::remove_dir(&dir.join(&name)));
+                } else if name.parse::<Ulid>().is_ok() {
                     keeper.add(&tenant, &dir.join(name), None).await;
                 }
             }
@@ -139,14 +142,23 @@ impl Keeper {
                 }
             }
         }
-        let (Some(held), Some(first)) = (self.held().await, self.parts.shards.first()) else {
-            return false;
-        };
-        let covered_below = held.into_iter().map(|(t, held)| (t, held.covered_ms)).collect();
-        match ask(first, |reply| Ask::DropOld { covered_below, reply }).await {
-            Some(Ok(0)) | None => {}
-            Some(Ok(segments)) => tracing::info!(segments, "logs of earlier generations are gone"),
-            Some(Err(error)) => tracing::error!(%error, "cannot delete logs"),
+        let Some(held) = self.held().await else { return false };
+        let below: BTreeMap<TenantId, i64> =
+            held.into_iter().map(|(tenant, held)| (tenant, held.covered_ms)).collect();
+        // Shard 0 comes first and deletes; the others then know that they are gone.
+        for shard in &self.parts.shards {
+            let covered_below = below.clone();
+            match ask(shard, |reply| Ask::DropOld { covered_below, reply }).await {
+                Some(Ok(0)) => {}
+                Some(Ok(segments)) => {
+                    tracing::debug!(segments, "logs of earlier generations are gone");
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, "cannot delete logs of earlier generations");
+                    return false;
+                }
+                None => return false,
+            }
         }
         true
     }

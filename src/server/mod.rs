@@ -128,12 +128,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
-    let external = External::new(
-        config.external.labels.clone(),
-        config.external.tenant_label.clone(),
-        config.external.shard_label.clone(),
-    );
-    let external = Arc::new(external.map_err(Error::Labels)?);
+    let external = external(&config.external)?;
     let replaying = NotReady { why: "the logs are being replayed".into() };
     let (set_ready, ready) = watch::channel(Err(replaying));
     let (known, stats) = watch::channel::<KnownStats>(vec![None; usize::from(shards)].into());
@@ -165,14 +160,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     tracing::info!("ready: writes and reads are taken");
     notify(sd_notify::NotifyState::Ready);
     let feeding = beside::spawn(feed_watchdog(cores.asks.clone()));
-    let why = tokio::select! {
-        signal = stop => Ok(signal),
-        core = first_end(&mut cores.running) => Err(core),
-    };
-    match &why {
-        Ok(signal) => tracing::info!(signal, "stopping: requests in progress are finished"),
-        Err(error) => tracing::error!(%error, "stopping: a core ended"),
-    }
+    let why = why_to_stop(stop, &mut cores.running).await;
     notify(sd_notify::NotifyState::Stopping);
     let stopping = NotReady { why: "the process is stopping".into() };
     set_ready.send_modify(|ready| *ready = Err(stopping));
@@ -180,22 +168,48 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     keeping.abort();
     stop_uploads.send_replace(true);
     cores.drain.send_replace(true);
-    for core in cores.running {
-        let joined = beside::blocking(move || core.join()).await;
-        if let Ok(Ok(Err(error))) = joined {
-            tracing::error!(%error, "a core ended badly");
-        }
-    }
+    join_all(cores.running).await;
     close.send_replace(true);
     for door in doors {
-        drop(beside::timeout(Duration::from_secs(2), door).await);
+        drop(beside::timeout(config.read.grpc_grace.max(config.read.http_grace), door).await);
     }
     drop(beside::timeout(UPLOADS_STOP, beside::blocking(uploads_end)).await);
     following.abort();
     feeding.abort();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
     drop(dir);
-    why.map(drop).map_err(Error::Core)
+    why.map_err(Error::Core)
+}
+
+fn external(config: &config::External) -> Result<Arc<External>, Error> {
+    let config::External { labels, tenant_label, shard_label } = config.clone();
+    External::new(labels, tenant_label, shard_label).map(Arc::new).map_err(Error::Labels)
+}
+
+/// Waits for a signal, or for a core that ends by itself.
+async fn why_to_stop(
+    stop: impl Future<Output = &'static str>,
+    cores: &mut Vec<Core<Result<(), String>>>,
+) -> Result<(), String> {
+    tokio::select! {
+        signal = stop => {
+            tracing::info!(signal, "stopping: requests in progress are finished");
+            Ok(())
+        }
+        error = first_end(cores) => {
+            tracing::error!(%error, "stopping: a core ended");
+            Err(error)
+        }
+    }
+}
+
+async fn join_all(cores: Vec<Core<Result<(), String>>>) {
+    for core in cores {
+        let joined = beside::blocking(move || core.join()).await;
+        if let Ok(Ok(Err(error))) = joined {
+            tracing::error!(%error, "a core ended badly");
+        }
+    }
 }
 
 fn shard_count(config: &config::Receive, cpus: usize) -> Result<u16, Error> {

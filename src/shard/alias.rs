@@ -52,6 +52,7 @@ impl Aliases {
     }
 
     /// How many are remembered.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_spelling.len()
     }

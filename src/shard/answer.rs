@@ -144,10 +144,11 @@ impl<S: Storage> Shard<S> {
             }
             Ask::Cut { tenant, end_ms, reply } => {
                 self.cut(&tenant, end_ms);
-                drop(reply.send(()));
+                reply.send(()).ok();
             }
             Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply }) => {
-                let flushed = self.flush(&tenant, end_ms, &FlushOrder { external, ulid }).await;
+                let order = FlushOrder { external: External::clone(&external), ulid };
+                let flushed = self.flush(&tenant, end_ms, &order).await;
                 let flushed = flushed.map(|block| block.as_ref().map(FlushedBlock::of));
                 drop(reply.send(flushed.map_err(|error| error.to_string())));
             }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! ## Format
-//! Under `thanos.extensions` in `meta.json`, with slots as in [`SlotSet::to_bytes`], in hexadecimal:
+//! Under `thanos.extensions` in `meta.json`, with slots as in [`SlotSet::to_bytes`], in
+//! hexadecimal:
 //!
 //! ```text
 //! { "tidegate": { "node": "<32 digits>", "shard": 1, "generation": 3, "slots": "<64 digits>" } }
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn meta(extensions: Option<serde_json::Value>) -> Meta {
+    fn meta(extensions: Option<&serde_json::Value>) -> Meta {
         let text = json!({
             "ulid": Ulid::from_parts(5, 6), "minTime": 0, "maxTime": 7_200_000, "version": 1,
             "compaction": { "level": 1, "sources": [Ulid::from_parts(5, 6)] },
@@ -201,7 +202,7 @@ mod tests {
         let tenant = TenantId::new("t").expect("a tenant");
         let slots = SlotSet::of_shard(1, 3);
         let origin = Origin { node: [0xab; 16], shard: 1, generation: 7, slots };
-        let ours = meta(origin.to_extensions());
+        let ours = meta(origin.to_extensions().as_ref());
         assert_eq!(Origin::of(&ours), Some(origin));
         let cut = cut_of(&tenant, &ours, [0xab; 16]).expect("a cut");
         assert_eq!((cut.end_ms, cut.slots), (7_200_000, slots.to_bytes()));
@@ -220,7 +221,7 @@ mod tests {
             Some(json!({ "tidegate": { "node": "+1", "shard": 1, "generation": 1, "slots": "" } })),
             Some(json!("text")),
         ] {
-            assert_eq!(Origin::of(&meta(extensions)), None);
+            assert_eq!(Origin::of(&meta(extensions.as_ref())), None);
         }
         assert_eq!(from_hex::<2>("+1f0"), None);
         assert_eq!(from_hex::<2>("01Fe"), Some([1, 0xfe]));

@@ -45,27 +45,27 @@ pub(crate) struct Commits {
     waiting: VecDeque<(u64, Waiter)>,
     truncate: bool,
     truncated: Vec<oneshot::Sender<Result<(), Unavailable>>>,
+    /// Whether segments of an earlier generation lie before those of this log. None of ours goes
+    /// before them: a reader takes a gap for lost blocks.
+    behind_old: bool,
     failed: Option<Unavailable>,
     stats: LogStats,
 }
 
 impl Commits {
-    /// Nothing is waiting; the first group gets `next_seq`.
-    pub(crate) fn new(next_seq: u64) -> Self {
+    /// Nothing is waiting; the first group gets `next_seq`. `behind_old`: segments of an earlier
+    /// generation lie in the same directory.
+    pub(crate) fn new(next_seq: u64, behind_old: bool) -> Self {
         Self {
             open_seq: next_seq,
             in_flight: None,
             waiting: VecDeque::new(),
             truncate: false,
             truncated: Vec::new(),
+            behind_old,
             failed: None,
             stats: LogStats::default(),
         }
-    }
-
-    /// Whether writes are turned away, and why.
-    pub(crate) fn failed(&self) -> Option<Unavailable> {
-        self.failed
     }
 
     /// Figures of the log, as of the last commit.
@@ -92,7 +92,7 @@ impl Commits {
         self.failed = Some(reason);
         self.in_flight = None;
         for notice in self.truncated.drain(..) {
-            drop(notice.send(Err(reason)));
+            notice.send(Err(reason)).ok();
         }
         for (_, waiter) in self.waiting.drain(..) {
             match waiter {
@@ -170,6 +170,11 @@ impl<S: Storage> Shard<S> {
         self.work.raise();
     }
 
+    /// Says that the old segments in this shard's directory are gone: its own may follow.
+    pub(crate) fn old_segments_are_gone(&self) {
+        self.state.borrow_mut().commits.behind_old = false;
+    }
+
     /// Lets such segments go and waits for the end of it. What is then durable in this shard's own
     /// log and series file: every cut of its slots, and the labels of every series number.
     pub(crate) async fn settle_log(&self) -> Result<(), Unavailable> {
@@ -222,7 +227,7 @@ impl<S: Storage> Shard<S> {
             } else if let Some(waiting) = self.take_truncation() {
                 self.truncate_log(log, series, sealed, clock).await?;
                 for notice in waiting {
-                    drop(notice.send(Ok(())));
+                    notice.send(Ok(())).ok();
                 }
             } else {
                 return Ok(());
@@ -283,11 +288,16 @@ impl<S: Storage> Shard<S> {
         series.flush(wall_ms).await?;
         let covered = {
             let state = self.state.borrow();
+            if state.commits.behind_old {
+                return Ok(());
+            }
             let tenants = &state.applier.head.tenants;
             tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect::<Vec<i64>>()
         };
         let gone =
             log.truncate(|tenant, t| covered.get(tenant as usize).is_some_and(|&end| t < end));
-        gone.await.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
+        let gone = gone.await;
+        self.state.borrow_mut().commits.stats = log.stats();
+        gone.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
     }
 }

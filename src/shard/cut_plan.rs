@@ -1,7 +1,8 @@
 //! When which tenant is cut: the rule of the house, without clocks and without I/O.
 //!
 //! A tenant's data is cut at the end of a block range, for all shards at once, when
-//! - its newest accepted sample has passed that end by an hour: what comes late has had its time; or
+//! - its newest accepted sample has passed that end by an hour: what comes late has had its time;
+//!   or
 //! - it has accepted nothing for an hour, and the wall clock has passed that end by an hour; or
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.
@@ -20,7 +21,7 @@ use crate::model::{TenantId, TimeRange};
 /// How long a range stays open behind its end.
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
-const SILENCE: Duration = Duration::from_secs(60 * 60);
+const SILENCE: Duration = Duration::from_hours(1);
 
 /// What the shards hold of a tenant; of one of them, or with [`Held::merge`] of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,7 @@ impl Held {
     }
 
     /// Whether it was cut and samples from before the cut still wait for a block.
+    #[cfg(test)]
     pub(crate) fn is_pending_below_cut(&self) -> bool {
         self.oldest_ms < self.cut_ms
     }

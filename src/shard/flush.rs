@@ -31,7 +31,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ulid::Ulid;
 
@@ -63,7 +62,7 @@ const TRUNCATE_SERIES: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct FlushOrder {
     /// What the external labels are made of.
-    pub(crate) external: Arc<External>,
+    pub(crate) external: External,
     /// The name of the block, never used before.
     pub(crate) ulid: Ulid,
 }
@@ -374,14 +373,15 @@ impl<S: Storage> Shard<S> {
                 let head = &mut state.applier.head;
                 // Series that are made meanwhile come in at the end and are looked at, too.
                 let seen = head.tenants[index as usize].members.len();
-                for _ in at..seen.min(at + TRUNCATE_SERIES) {
-                    let series = head.tenants[index as usize].members[at];
+                let slice = at..seen.min(at + TRUNCATE_SERIES);
+                for member in slice.clone() {
+                    let series = head.tenants[index as usize].members[member];
                     if let Some(t) = head.truncate_series(series, end_ms) {
                         kept.push(series);
                         oldest = oldest.min(t);
                     }
-                    at += 1;
                 }
+                at = slice.end;
                 if at == seen {
                     head.end_truncation(index, seen, kept, oldest);
                     break;

@@ -41,7 +41,7 @@ pub enum Ask {
     Held(oneshot::Sender<BTreeMap<TenantId, Held>>),
     /// Write down again what only logs of earlier generations told, so that they may go.
     Settle(oneshot::Sender<Result<(), String>>),
-    /// Delete logs of earlier generations that are covered. For shard 0, which knows them all.
+    /// Let go of logs of earlier generations that are covered: shard 0 deletes, the others note it.
     DropOld {
         /// Before this, all shards have a tenant's data in blocks.
         covered_below: BTreeMap<TenantId, i64>,

@@ -14,11 +14,14 @@
 //! buffers lent by [`crate::rt::mesh`]. Everything runs as tasks of one core; between two awaits a
 //! task has the shard to itself.
 //!
-//! - [`write`], [`message`]: what a shard can be asked. - [`apply`], [`alias`]: a batch meets the
-//!   head. - [`commit`]: group commit. - [`recover`]: from the logs to a head. - [`cuts`],
-//!   [`slots`]: what is in blocks, who owns what. - [`answer`], [`select`], [`labels`]: reading, in
-//!   slices; [`keys`], [`budget`], [`pins`]: what a read holds meanwhile, and whom it holds up.
-//!   [`head`], [`wal`]: they do not know each other.
+//! - [`mod@write`], [`message`]: what a shard can be asked.
+//! - [`apply`], [`alias`]: a batch meets the head.
+//! - [`commit`]: group commit. [`recover`]: from the logs to a head.
+//! - [`answer`], [`select`], [`labels`]: reading, in slices; [`keys`], [`budget`], [`pins`]: what a
+//!   read holds meanwhile, and whom it holds up.
+//! - [`flush`], [`blocks`], [`cut_plan`], [`old`]: from the head to a block; what may go then.
+//! - [`cuts`], [`slots`]: what is in blocks, who owns what.
+//! - [`head`], [`wal`]: they do not know each other.
 //!
 //! ## Promises
 //! An answer leaves only after a flush that covers every sample it speaks of. A sample that was
@@ -67,6 +70,7 @@ pub mod write;
 mod tests;
 
 pub(crate) use wal::series_file::SeriesFile;
+pub(crate) use wal::spare::Spares;
 pub(crate) use wal::writer::{Log, SEGMENT_BYTES};
 
 /// Who a shard is and how it behaves.

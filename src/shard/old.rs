@@ -8,6 +8,8 @@
 //!    start: the cuts and the labels that only old segments told are then told again.
 //! 2. [`removable`] decides from the cuts of all shards.
 //! 3. [`remove`] deletes, oldest first.
+//! 4. A shard whose directory has none left is told so: until then its own segments, which lie
+//!    behind them, do not go either.
 //!
 //! Where a shard still lives in the directory, its series file has the labels behind the numbers,
 //! so segments may go one by one. Where none does, a later segment may need the labels that an
@@ -28,11 +30,11 @@ use crate::shard::recover::OldSegment;
 /// The segments of `old` that may go, oldest first in each directory. `shards` live now;
 /// `covered_below` tells up to when all slots of a tenant are in blocks: the least of what
 /// [`Cuts::covered_below`](crate::shard::cuts::Cuts::covered_below) is on any shard.
-pub(crate) fn removable<'o>(
-    old: &'o [OldSegment],
+pub(crate) fn removable(
+    old: &[OldSegment],
     shards: u16,
     covered_below: impl Fn(&TenantId) -> i64,
-) -> Vec<&'o OldSegment> {
+) -> Vec<&OldSegment> {
     let covered =
         |segment: &OldSegment| segment.newest.iter().all(|(tenant, &t)| t < covered_below(tenant));
     let mut by_shard: BTreeMap<u16, Vec<&OldSegment>> = BTreeMap::new();

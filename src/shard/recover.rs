@@ -3,7 +3,8 @@
 //! ## Order
 //! 1. Every segment is synced before it is read: nothing may rest on bytes that a second crash
 //!    could take back.
-//! 2. The cuts are gathered from all logs and all finished blocks, so that samples in finished blocks are skipped.
+//! 2. The cuts are gathered from all logs and all finished blocks, so that samples in finished
+//!    blocks are skipped.
 //! 3. The series files give labels to numbers.
 //! 4. The samples are appended again, generation by generation: within one, a slot's samples lie in
 //!    one log in order. What was appended before is met as a duplicate and dropped.
@@ -136,7 +137,8 @@ pub(crate) async fn recover<S: Storage>(
     let (log, mut series, spares) =
         own.open_for_writing(&storage, settings, current.number, slots).await?;
     finish(&mut applier, &cuts, &mut series);
-    let commits = Commits::new(log.next_seq());
+    let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
+    let commits = Commits::new(log.next_seq(), behind_old);
     let shard = Shard {
         storage,
         shard: settings.shard,
@@ -310,7 +312,7 @@ impl Dir {
         generation: u64,
         slots: SlotSet,
     ) -> io::Result<(Log<S>, SeriesFile<S>, Rc<Spares<S>>)> {
-        let Self { log, series, known, .. } = self;
+        let Self { log, series, .. } = self;
         let identity = Identity {
             shard: settings.shard,
             generation,
@@ -332,15 +334,14 @@ impl Dir {
         let log =
             Log::open(place, identity.clone(), options, spares.clone(), &log.at, found).await?;
         let options = LogOptions {
-            segment_bytes: series_file::SEGMENT_BYTES,
+            segment_bytes: series_file::segment_bytes(settings.segment_bytes),
             epochs: settings.epochs,
             append_to_last: true,
             next_number: series.segments.last().map_or(1, |(number, _)| number + 1),
         };
         let found = series.found.into_iter().map(Found::into_closed).collect();
         let place = (storage.clone(), &*series.path);
-        let count = known.len() as u64;
-        let series = SeriesFile::open(place, identity, options, &series.at, found, count).await?;
+        let series = SeriesFile::open(place, identity, options, &series.at, found).await?;
         Ok((log, series, spares))
     }
 }

@@ -273,9 +273,9 @@ fn a_busy_core_leaves_the_readers_doors_quick() {
 }
 
 /// A service manager's end of `NOTIFY_SOCKET`.
-struct Manager(UnixDatagram);
+struct Systemd(UnixDatagram);
 
-impl Manager {
+impl Systemd {
     fn at(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -306,20 +306,20 @@ impl Manager {
 fn a_service_manager_is_told_the_truth() {
     let home = home();
     let socket = home.path().join("notify");
-    let manager = Manager::at(&socket);
+    let systemd = Systemd::at(&socket);
     let mut command = command(home.path(), &["--shards", "2"]);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
     let mut node = Node::begin(home.path(), command);
-    let (news, _) = manager.hears_news();
+    let (news, _) = systemd.hears_news();
     assert!(news.lines().any(|line| line == "READY=1"), "{news:?}");
     assert!(node.is_ready(), "ready is said when it is true");
     for _ in 0..4 {
         let begun = Instant::now();
-        assert_eq!(manager.hears().trim_end(), "WATCHDOG=1");
+        assert_eq!(systemd.hears().trim_end(), "WATCHDOG=1");
         assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
     }
     node.terminate();
-    let (news, _) = manager.hears_news();
+    let (news, _) = systemd.hears_news();
     assert!(news.lines().any(|line| line == "STOPPING=1"), "{news:?}");
     assert!(node.wait().success());
 }

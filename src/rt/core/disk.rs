@@ -287,17 +287,18 @@ fn create_dir_durably(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::rt::core::{Core, io_memory};
 
     /// Runs on a core, on a disk that is written directly where the file system can.
     fn on_a_core<F: Future<Output = ()> + 'static>(
-        test: impl FnOnce(Disk, std::path::PathBuf) -> F + Send + 'static,
+        test: impl FnOnce(Disk, PathBuf) -> F + Send + 'static,
     ) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().to_owned();
-        std::fs::write(path.join("scratch"), vec![1; MEASURED_BYTES]).expect("written");
+        fs::write(path.join("scratch"), vec![1; MEASURED_BYTES]).expect("written");
         let root = move || async move {
             let measured = Disk::measure(&path.join("scratch")).await.expect("measured");
             test(Disk::new(measured), path).await;

@@ -134,11 +134,6 @@ impl Copied {
         })
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
     /// Forgets the chunks.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

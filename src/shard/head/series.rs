@@ -327,11 +327,13 @@ impl Head {
     }
 
     /// The position of a tenant that is known.
+    #[cfg(test)]
     pub(crate) fn find_tenant(&self, id: &TenantId) -> Option<TenantIndex> {
         self.tenant_ids.get(id).copied()
     }
 
     /// How many series there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

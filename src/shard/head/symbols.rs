@@ -72,6 +72,7 @@ impl Symbols {
     }
 
     /// The number of a string that is in use.
+    #[cfg(test)]
     pub(crate) fn find(&self, text: &str) -> Option<SymbolId> {
         let hash = self.hasher.hash_one(text);
         self.table.find(hash, |&id| &*self.symbols[id as usize].text == text).copied()
@@ -83,6 +84,7 @@ impl Symbols {
     }
 
     /// How many strings are in use.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

@@ -1,5 +1,6 @@
-//! One shard on the storage twin: what is acknowledged survives, and what is stored is found.
+//! Shards on the storage twin: what is acknowledged survives, and what is stored is found.
 
+mod flush;
 mod power_cut;
 mod reading;
 mod select;

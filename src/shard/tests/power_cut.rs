@@ -8,10 +8,12 @@ use futures_lite::future::block_on;
 
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::Generation;
-use crate::shard::slots::SlotSet;
-use crate::shard::tests::world::{Said, run, settings, start, stored};
+use crate::shard::tests::world::{
+    Home, Load, Said, judge, off, send, serve, settings, start, stored,
+};
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
+const LOAD: Load = Load { rounds: 120, step_ms: 15_000, turns: 6 };
 
 /// Lives one seed: three lives of a shard on one device, each ended by a power cut. Returns what
 /// was wrong.
@@ -22,7 +24,6 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
         twin.break_syncs();
     }
     let settings = settings(0, &ONE);
-    let slots = SlotSet::of_shard(0, 1);
     let mut said = Said::default();
     for life in 0..3 {
         twin.cut_after(20 + dice.below(400));
@@ -32,14 +33,13 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
         block_on(async {
             let started = async { Some(start(&twin, &settings).await) };
             let off = async {
-                while !twin.is_off() {
-                    futures_lite::future::yield_now().await;
-                }
+                off(&twin).await;
                 None
             };
             // The power may go while the shard recovers, too.
             if let Some(recovered) = futures_lite::future::or(started, off).await {
-                run(&twin, recovered, &slots, &mut said, &mut dice, 120).await;
+                let senders = async |homes: &[Home]| send(homes, &mut said, &mut dice, LOAD).await;
+                serve(&twin, vec![recovered], senders).await;
             }
         });
         twin = twin.after_cut();
@@ -48,13 +48,7 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
         block_on(async {
             let recovered = start(&check, &settings).await;
             let found = stored(&recovered.shard);
-            if let Some(lost) = said.acked.iter().find(|key| !found.contains_key(key)) {
-                return Err(format!("seed {seed}, life {life}: acknowledged and lost: {lost:?}"));
-            }
-            let strange = found.iter().find(|(key, bits)| said.sent.get(key) != Some(bits));
-            if let Some(strange) = strange {
-                return Err(format!("seed {seed}, life {life}: never sent: {strange:?}"));
-            }
+            judge(found, &said).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
             if !recovered.report.damage.is_empty() && syncs_work {
                 return Err(format!("seed {seed}, life {life}: {:?}", recovered.report.damage));
             }
@@ -65,7 +59,7 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own settings")]
-fn seeds(short: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(short: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("TIDEGATE_SEED"), number("TIDEGATE_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
@@ -94,7 +88,6 @@ fn without_the_flush_samples_are_lost() {
 fn no_answer_leaves_before_the_flush() {
     let twin = Twin::new(1);
     let settings = settings(0, &ONE);
-    let slots = SlotSet::of_shard(0, 1);
     block_on(Box::pin(async {
         let recovered = start(&twin, &settings).await;
         twin.hold_syncs(true);
@@ -106,10 +99,12 @@ fn no_answer_leaves_before_the_flush() {
             }
         };
         let senders = async {
-            run(&twin, recovered, &slots, &mut said, &mut dice, 5).await;
+            let load = Load { rounds: 5, ..LOAD };
+            let main = async |homes: &[Home]| send(homes, &mut said, &mut dice, load).await;
+            serve(&twin, vec![recovered], main).await;
         };
         futures_lite::future::or(senders, wait).await;
-        assert!(!said.sent.is_empty());
-        assert!(said.acked.is_empty(), "answered before the flush: {:?}", said.acked);
+        assert_ne!(said.sent.len(), 0);
+        assert_eq!(said.acked.len(), 0, "answered before the flush: {:?}", said.acked);
     }));
 }

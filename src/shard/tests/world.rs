@@ -1,7 +1,10 @@
-//! A small world for a shard: senders, a clock, a device, and a ledger of what was said.
+//! A small world for shards: senders, a clock, a device, and a ledger of what was said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::Poll;
 
 use futures_lite::future;
 
@@ -10,31 +13,114 @@ use crate::decode::region::{self, LabelLimits};
 use crate::model::{KeySecret, Sample, TenantId, TimeSpan};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
-use crate::rt::mesh::Home;
+use crate::rt::mesh;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::head::read::Copied;
-use crate::shard::recover::{Recovered, Report, recover};
+use crate::shard::recover::{Recovered, recover};
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::write::{Batch, Item, Written};
 use crate::shard::{Generation, Settings, Shard};
 
 pub(super) const ROOT: &str = "/data";
-/// (tenant, series, time) -> value bits.
-pub(super) type Ledger = BTreeMap<(usize, usize, i64), u64>;
+/// Samples by tenant and series. Plain vectors: a seed makes tens of thousands of entries, and the
+/// tests are not optimised.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ledger(Vec<Vec<Sample>>);
 
-/// A tenant's samples, each with its series.
-type Sent = (usize, Vec<(usize, Sample)>);
-/// What was sent and not answered.
-type Open = (usize, Vec<(usize, Sample)>, mpsc::UnboundedReceiver<Written>);
+impl Default for Ledger {
+    fn default() -> Self {
+        Self(vec![Vec::new(); TENANTS.len() * SERIES_MAX])
+    }
+}
+
+impl Ledger {
+    pub(super) fn push(&mut self, t: usize, series: usize, sample: Sample) {
+        self.0[t * SERIES_MAX + series].push(sample);
+    }
+
+    /// Adds a sample that is newer than all of its series; others were added before.
+    fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
+        if self.newest(t, series).is_none_or(|newest| newest < sample.t) {
+            self.push(t, series, sample);
+        }
+    }
+
+    fn newest(&self, t: usize, series: usize) -> Option<i64> {
+        self.0[t * SERIES_MAX + series].last().map(|sample| sample.t)
+    }
+
+    fn newest_of_all(&self) -> i64 {
+        self.0.iter().filter_map(|samples| Some(samples.last()?.t)).max().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (to, from) in self.0.iter_mut().zip(&other.0) {
+            to.extend_from_slice(from);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// In order of time; an entry of the same time and value as another goes.
+    pub(super) fn sorted_set(mut self) -> Self {
+        self.sort();
+        self.0.iter_mut().for_each(Vec::dedup);
+        self
+    }
+
+    /// In order of time; `Err` names a time that is there twice.
+    pub(super) fn sorted_once(mut self) -> Result<Self, String> {
+        self.sort();
+        for (at, samples) in self.0.iter().enumerate() {
+            if let Some(two) = samples.windows(2).find(|two| two[0].t == two[1].t) {
+                return Err(format!("stored twice: {}", name(at, two[0])));
+            }
+        }
+        Ok(self)
+    }
+
+    fn sort(&mut self) {
+        for samples in &mut self.0 {
+            if !samples.is_sorted_by_key(|sample| sample.t) {
+                samples.sort_unstable_by_key(|sample| (sample.t, sample.bits));
+            }
+        }
+    }
+
+    /// The first sample that `other` lacks; both sorted.
+    pub(super) fn not_in(&self, other: &Self) -> Option<String> {
+        self.0.iter().zip(&other.0).enumerate().find_map(|(at, (mine, theirs))| {
+            let mut rest = theirs.as_slice();
+            mine.iter().find_map(|sample| {
+                while rest.first().is_some_and(|other| other.t < sample.t) {
+                    rest = &rest[1..];
+                }
+                (rest.first() != Some(sample)).then(|| name(at, *sample))
+            })
+        })
+    }
+}
+
+fn name(at: usize, sample: Sample) -> String {
+    let (t, series) = (at / SERIES_MAX, at % SERIES_MAX);
+    format!("tenant {t}, series {series}, time {}, value {}", sample.t, sample.bits)
+}
 
 pub(super) const TENANTS: [&str; 2] = ["a", "b"];
+const SECRET: [u8; 32] = [5; 32];
+/// Series of a tenant.
+const SERIES_MAX: usize = 64;
+/// Most series of a batch.
+const BATCH_SERIES_MAX: usize = 20;
 
 pub(super) fn settings(shard: u16, generations: &[Generation]) -> Settings {
     Settings {
         shard,
         generations: generations.to_vec(),
         node: [9; 16],
-        secret: KeySecret::new([5; 32]),
+        secret: KeySecret::new(SECRET),
         limits: LabelLimits::default(),
         answers_wait: true,
         segment_bytes: 64 * 1024,
@@ -54,11 +140,30 @@ pub(super) fn tenant(t: usize) -> TenantId {
     TenantId::new(TENANTS[t]).expect("a tenant")
 }
 
-pub(super) fn region_of(series: usize) -> Vec<u8> {
-    let value = format!("series-{series}");
-    let mut region = Vec::new();
-    region::encode([("__name__", "m"), ("series", value.as_str())], &mut region);
-    region
+/// What a sender of the world knows of a series.
+struct Known {
+    region: Vec<u8>,
+    /// Its key with each tenant.
+    keys: [u128; TENANTS.len()],
+}
+
+/// Made once: the keys of a tenant cost more than a batch.
+static SERIES: LazyLock<Vec<Known>> = LazyLock::new(|| {
+    let secret = KeySecret::new(SECRET);
+    let keys = [0, 1].map(|t| secret.of(&tenant(t)));
+    let known = |series: usize| {
+        let value = format!("series-{series}");
+        let mut region = Vec::new();
+        region::encode([("__name__", "m"), ("series", value.as_str())], &mut region);
+        let keys = [keys[0].key(&region), keys[1].key(&region)];
+        Known { region, keys }
+    };
+    (0..SERIES_MAX).map(known).collect()
+});
+
+/// Whether a shard with `slots` is home to a series.
+pub(super) fn is_home(slots: &SlotSet, t: usize, series: usize) -> bool {
+    slots.contains(slots::slot(SERIES[series].keys[t]))
 }
 
 /// A batch for the shard that owns `slots`: samples of one tenant, some of them sent before.
@@ -67,18 +172,16 @@ pub(super) fn batch(
     samples: &[(usize, Sample)],
     slots: &SlotSet,
 ) -> (Batch, mpsc::UnboundedReceiver<Written>) {
-    let keys = KeySecret::new([5; 32]).of(&tenant(t));
     let mut bytes = Vec::new();
     let mut items: Vec<Item> = Vec::new();
     let mut all: Vec<Sample> = Vec::new();
     for &(series, sample) in samples {
-        let region = region_of(series);
-        let key = keys.key(&region);
-        if !slots.contains(slots::slot(key)) {
+        if !is_home(slots, t, series) {
             continue;
         }
+        let key = SERIES[series].keys[t];
         let from = bytes.len() as u32;
-        bytes.extend_from_slice(&region);
+        bytes.extend_from_slice(&SERIES[series].region);
         let at = all.len() as u32;
         all.push(sample);
         items.push(Item { key, region: from..bytes.len() as u32, samples: at..at + 1 });
@@ -88,7 +191,7 @@ pub(super) fn batch(
         tenant: tenant(t),
         items,
         samples: all,
-        bytes: Home::new(1).lend(bytes),
+        bytes: mesh::Home::new(1).lend(bytes),
         max_t: i64::MAX,
         forwarded: false,
         reply,
@@ -96,29 +199,54 @@ pub(super) fn batch(
     (batch, answer)
 }
 
-/// What the shard holds, by the ledger's names.
+/// What the shard's head holds from the times on from which it serves, by the ledger's names.
 pub(super) fn stored(shard: &Shard<Twin>) -> Ledger {
+    let mut all = Ledger::default();
+    add_stored(shard, &mut all);
+    all
+}
+
+/// Adds what a shard's head serves.
+pub(super) fn add_stored(shard: &Shard<Twin>, all: &mut Ledger) {
     let mut state = shard.state.borrow_mut();
     let head = &mut state.applier.head;
-    let mut all = Ledger::new();
     let mut copied = Copied::default();
     for t in 0..head.tenants.len() {
-        let name = head.tenants[t].id.as_str().to_owned();
-        let owner = TENANTS.iter().position(|n| *n == name).expect("a known tenant");
+        let owner = TENANTS.iter().position(|n| *n == head.tenants[t].id.as_str());
+        let owner = owner.expect("a known tenant");
+        let from = head.tenants[t].served_from_ms;
         for index in head.tenants[t].members.clone() {
             let value = head.labels(index).find(|(n, _)| *n == "series").expect("a label").1;
-            let series: usize = value["series-".len()..].parse().expect("a number");
-            head.copy_chunks(index, TimeSpan::ALL, &mut copied);
+            let series = series_number(value);
+            head.copy_chunks(index, TimeSpan { min: from, max: i64::MAX }, &mut copied);
             for chunk in copied.iter() {
-                for sample in xor::Reader::new(chunk.bytes).expect("a chunk") {
-                    let sample = sample.expect("a sample");
-                    let old = all.insert((owner, series, sample.t), sample.bits);
-                    assert_eq!(old, None, "a time is stored once");
-                }
+                add_chunk(owner, series, chunk.bytes, all);
             }
         }
     }
-    all
+}
+
+pub(super) fn series_number(value: &str) -> usize {
+    value["series-".len()..].parse().expect("a number")
+}
+
+pub(super) fn add_chunk(t: usize, series: usize, chunk: &[u8], all: &mut Ledger) {
+    for sample in xor::Reader::new(chunk).expect("a chunk") {
+        all.push(t, series, sample.expect("a sample"));
+    }
+}
+
+/// What is wrong with what was found, if senders were told and sent this: acknowledged ⊆ stored ⊆
+/// sent, and nothing twice.
+pub(super) fn judge(found: Ledger, said: &Said) -> Result<(), String> {
+    let found = found.sorted_once()?;
+    if let Some(lost) = said.acked.clone().sorted_set().not_in(&found) {
+        return Err(format!("acknowledged and lost: {lost}"));
+    }
+    match found.not_in(&said.sent) {
+        Some(strange) => Err(format!("never sent: {strange}")),
+        None => Ok(()),
+    }
 }
 
 /// Recovers a shard.
@@ -130,97 +258,119 @@ pub(super) async fn start(twin: &Twin, settings: &Settings) -> Recovered<Twin> {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Said {
     pub(super) sent: Ledger,
-    pub(super) acked: BTreeSet<(usize, usize, i64)>,
+    pub(super) acked: Ledger,
 }
 
-/// Runs senders against a started shard until the power goes or `rounds` are done.
-///
-/// Every sender has a time of its own per series, sends in order, and sometimes sends a batch
-/// again that was answered or not, as Prometheus does after a timeout.
-pub(super) async fn run(
+/// A running shard and what it is home to.
+pub(super) type Home = (Shard<Twin>, SlotSet);
+
+/// How senders behave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) rounds: usize,
+    /// Time between two rounds.
+    pub(super) step_ms: i64,
+    /// Most turns that other tasks get between two rounds.
+    pub(super) turns: u64,
+}
+
+pub(super) type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Runs all of them to their ends.
+pub(super) async fn all(mut tasks: Vec<Boxed<'_>>) {
+    poll_fn(|context| {
+        tasks.retain_mut(|task| task.as_mut().poll(context).is_pending());
+        if tasks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Returns when the power has gone.
+pub(super) async fn off(twin: &Twin) {
+    while !twin.is_off() {
+        future::yield_now().await;
+    }
+}
+
+/// Runs started shards until `main` has ended or the power goes.
+pub(super) async fn serve(
     twin: &Twin,
-    recovered: Recovered<Twin>,
-    slots: &SlotSet,
-    said: &mut Said,
-    dice: &mut Dice,
-    rounds: usize,
-) -> Report {
-    let Recovered { shard, log, series, spares, report, .. } = recovered;
+    recovered: Vec<Recovered<Twin>>,
+    main: impl AsyncFnOnce(&[Home]),
+) {
     let clock = Clock::twin(0);
-    let commits = async {
-        shard.commit_loop(log, series, &clock).await;
-    };
-    let making = async {
-        spares.prepare().await.ok();
+    let (mut homes, mut logs) = (Vec::new(), Vec::new());
+    for Recovered { shard, log, series, spares, .. } in recovered {
+        let slots = shard.state.borrow().applier.slots;
+        homes.push((shard, slots));
+        logs.push((log, series, spares));
+    }
+    let mut tasks: Vec<Boxed<'_>> = Vec::new();
+    for ((shard, _), (log, series, spares)) in homes.iter().zip(logs) {
+        let clock = &clock;
+        // The commit loop ends when the device refuses twice; the senders then hear of it.
+        tasks.push(Box::pin(async move {
+            shard.commit_loop(log, series, clock).await;
+        }));
+        tasks.push(Box::pin(async move {
+            spares.prepare().await.ok();
+        }));
+    }
+    let background = async {
+        all(tasks).await;
         future::pending::<()>().await;
     };
-    let senders = send(&shard, slots, said, dice, rounds);
-    let off = async {
-        while !twin.is_off() {
-            future::yield_now().await;
-        }
-    };
-    // The commit loop ends when the device refuses twice; the senders then hear of it.
-    let background = async {
-        future::zip(commits, making).await;
-    };
-    future::or(off, future::or(senders, background)).await;
-    report
+    future::or(off(twin), future::or(main(&homes), background)).await;
 }
 
-async fn send(
-    shard: &Shard<Twin>,
-    slots: &SlotSet,
-    said: &mut Said,
-    dice: &mut Dice,
-    rounds: usize,
-) {
-    let mut last: Vec<Sent> = Vec::new();
+/// A batch that waits for its answer, and the shard it went to.
+type Open = (usize, Vec<(usize, Sample)>, SlotSet, mpsc::UnboundedReceiver<Written>);
+
+/// Sends to shards. Every series has a time of its own and is sent in order; sometimes a batch
+/// comes again that was answered or not, as Prometheus does after a timeout.
+pub(super) async fn send(homes: &[Home], said: &mut Said, dice: &mut Dice, load: Load) {
+    let mut last: Vec<(usize, Vec<(usize, Sample)>)> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
-    let first = said.sent.keys().map(|k| k.2).max().unwrap_or(0) + 15_000;
-    for round in 0..rounds {
+    let first = said.sent.newest_of_all() + load.step_ms;
+    for round in 0..load.rounds {
         let t = dice.below(TENANTS.len() as u64) as usize;
         let again = (!last.is_empty() && dice.below(4) == 0)
             .then(|| last[dice.below(last.len() as u64) as usize].clone());
         let (t, samples) = again.unwrap_or_else(|| {
-            let time = first + round as i64 * 15_000;
-            let count = 1 + dice.below(30) as usize;
-            let from = dice.below(200) as usize;
+            let time = first + round as i64 * load.step_ms;
+            let count = 1 + dice.below(BATCH_SERIES_MAX as u64) as usize;
+            let from = dice.below((SERIES_MAX - BATCH_SERIES_MAX) as u64) as usize;
             let sample = |dice: &mut Dice| Sample { t: time, bits: dice.below(1000) };
             (t, (from..from + count).map(|series| (series, sample(dice))).collect())
         });
         for (series, sample) in &samples {
-            said.sent.insert((t, *series, sample.t), sample.bits);
+            said.sent.push_newer(t, *series, *sample);
         }
-        let (batch, answer) = batch(t, &samples, slots);
-        assert!(shard.write(batch).is_empty(), "canonical spellings stay here");
-        last.push((t, samples.clone()));
-        open.push((t, samples, answer));
-        for _ in 0..dice.below(6) {
+        for (shard, slots) in homes {
+            let (batch, answer) = batch(t, &samples, slots);
+            assert!(shard.write(batch).is_empty(), "canonical spellings stay here");
+            open.push((t, samples.clone(), *slots, answer));
+        }
+        last.push((t, samples));
+        for _ in 0..dice.below(load.turns) {
             future::yield_now().await;
         }
-        hear(&mut open, said, slots);
+        hear(&mut open, said);
     }
     while !open.is_empty() {
         future::yield_now().await;
-        hear(&mut open, said, slots);
+        hear(&mut open, said);
     }
 }
 
 /// Takes the answers that have come.
-fn hear(open: &mut Vec<Open>, said: &mut Said, slots: &SlotSet) {
-    open.retain_mut(|(t, samples, answer)| {
+fn hear(open: &mut Vec<Open>, said: &mut Said) {
+    open.retain_mut(|(t, samples, slots, answer)| {
         let Ok(written) = answer.try_recv() else { return true };
-        if written.unavailable.is_some() {
-            return false;
-        }
         // A repeated batch may be behind what was sent since; then it is refused, not lost.
         if written.is_clean() {
-            let keys = KeySecret::new([5; 32]).of(&tenant(*t));
-            for (series, sample) in samples {
-                if slots.contains(slots::slot(keys.key(&region_of(*series)))) {
-                    said.acked.insert((*t, *series, sample.t));
-                }
+            for (series, sample) in samples.iter().filter(|(s, _)| is_home(slots, *t, *s)) {
+                said.acked.push(*t, *series, *sample);
             }
         }
         false

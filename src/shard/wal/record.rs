@@ -59,7 +59,6 @@ pub(crate) struct Group {
     last_id: u64,
     last_t: i64,
     last_step: i64,
-    sample_count: u64,
 }
 
 impl Group {
@@ -99,7 +98,6 @@ impl Group {
         if step != 0 {
             self.last_step = step;
         }
-        self.sample_count += 1;
     }
 
     /// Adds a cut.
@@ -125,11 +123,6 @@ impl Group {
         self.series.len() + self.samples.len() + self.cuts.len()
     }
 
-    /// Samples gathered.
-    pub(crate) fn sample_count(&self) -> u64 {
-        self.sample_count
-    }
-
     /// Appends the payload to `out` and starts anew. Buffers are kept.
     pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
         for (kind, section) in
@@ -140,7 +133,7 @@ impl Group {
                 section.clear();
             }
         }
-        (self.last_id, self.last_t, self.last_step, self.sample_count) = (0, 0, 0, 0);
+        (self.last_id, self.last_t, self.last_step) = (0, 0, 0);
     }
 }
 
@@ -154,18 +147,6 @@ fn put_series(out: &mut Vec<u8>, id: u64, tenant: &str, region: &[u8]) {
     varint::put_u64(out, id);
     varint::put_bytes(out, tenant.as_bytes());
     varint::put_bytes(out, region);
-}
-
-/// A payload that says what it says of series only; the series file is made of these.
-pub(crate) fn series_payload<'a>(
-    all: impl Iterator<Item = (u64, &'a str, &'a [u8])>,
-    out: &mut Vec<u8>,
-) {
-    let mut section = Vec::new();
-    for (id, tenant, region) in all {
-        put_series(&mut section, id, tenant, region);
-    }
-    put_section(out, SERIES, &section);
 }
 
 /// Receives the records of a payload.

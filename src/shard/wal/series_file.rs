@@ -11,26 +11,27 @@
 //! ## Crash
 //! Either place suffices. A number told twice is told the same twice.
 //!
-//! ## Rewriting
-//! Numbers of series that are gone stay in old segments. When they are the larger part, the living
-//! are written anew behind them and the old segments go.
+//! ## Limits
+//! It grows with every series that was ever made here, about its labels in bytes each: numbers of
+//! series that are gone stay.
 
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::rt::storage::Storage;
+use crate::rt::storage::{BLOCK_BYTES, Storage};
 use crate::shard::wal::reader::{Position, SegmentEnd};
 use crate::shard::wal::record::Group;
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Closed, Identity, Log, LogError, LogOptions, Newest, Sealed};
 
-/// Size of a segment in bytes.
-pub(crate) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Size of a segment in bytes, when those of the log have `log_segment_bytes`: 8 MiB to 64 MiB.
+pub(crate) fn segment_bytes(log_segment_bytes: u64) -> u64 {
+    (log_segment_bytes / 8).max(8 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
+}
+
 /// Bytes gathered before a flush is worth its write.
 const FLUSH_BYTES: usize = 1024 * 1024;
-/// The one "tenant" by which the segments' age is kept.
-const AGE: u32 = 0;
 
 /// The series file of one shard, open for writing.
 #[derive(Debug)]
@@ -38,32 +39,27 @@ pub(crate) struct SeriesFile<S: Storage> {
     log: Log<S>,
     pending: Group,
     sealed: Sealed,
-    /// Rewrites so far: the age given to blocks.
-    age: i64,
-    written: u64,
 }
 
 impl<S: Storage> SeriesFile<S> {
-    /// Opens it for writing after it was read; it told `written` series.
+    /// Opens it for writing after it was read.
     pub(crate) async fn open(
         (storage, dir): (S, &Path),
         identity: Identity,
         options: LogOptions,
         position: &Position,
         found: Vec<(Closed, SegmentEnd)>,
-        written: u64,
     ) -> io::Result<Self> {
         let size = options.segment_bytes;
         let spares = Rc::new(Spares::open(storage.clone(), dir, size, 0).await?);
         let log = Log::open((storage, dir), identity, options, spares, position, found).await?;
         let (pending, sealed) = (Group::default(), Sealed::default());
-        Ok(Self { log, pending, sealed, age: 0, written })
+        Ok(Self { log, pending, sealed })
     }
 
     /// Adds a series. Durable after the next [`SeriesFile::flush`].
     pub(crate) fn add(&mut self, id: u64, tenant: &str, region: &[u8]) {
         self.pending.add_series(id, tenant, region);
-        self.written += 1;
     }
 
     /// Whether enough is waiting for a flush to be worth it.
@@ -76,30 +72,7 @@ impl<S: Storage> SeriesFile<S> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let mut newest = Newest::from([(AGE, self.age)]);
-        self.sealed.fill(&mut self.pending, &mut newest);
+        self.sealed.fill(&mut self.pending, &mut Newest::new());
         self.log.commit(&mut self.sealed, wall_ms).await.map(drop)
-    }
-
-    /// Whether the dead are the larger part.
-    pub(crate) fn wants_rewrite(&self, alive: u64) -> bool {
-        self.written > 2 * alive + 100_000
-    }
-
-    /// Begins a rewrite: what is added from here on, up to [`SeriesFile::end_rewrite`], must be
-    /// every living series.
-    pub(crate) async fn begin_rewrite(&mut self, wall_ms: i64) -> Result<(), LogError> {
-        self.flush(wall_ms).await?;
-        self.age += 1;
-        self.written = 0;
-        Ok(())
-    }
-
-    /// Ends a rewrite: the living are durable, the segments before go.
-    pub(crate) async fn end_rewrite(&mut self, wall_ms: i64) -> Result<(), LogError> {
-        self.flush(wall_ms).await?;
-        let age = self.age;
-        let gone = self.log.truncate(|_, newest| newest < age).await;
-        gone.map(drop).map_err(|source| LogError::Write { path: self.log.dir().into(), source })
     }
 }
