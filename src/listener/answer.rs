@@ -199,11 +199,20 @@ pub struct Answer {
     pub text: String,
     /// Whether the connection must end with it.
     pub close: bool,
+    /// Name of the refusal, if the request was refused as a whole.
+    pub refused: Option<&'static str>,
 }
 
 impl Answer {
     fn bare(status: Status) -> Self {
-        Self { status, retry_after_s: None, written: None, text: String::new(), close: false }
+        Self {
+            status,
+            retry_after_s: None,
+            written: None,
+            text: String::new(),
+            close: false,
+            refused: None,
+        }
     }
 
     /// The answer to a write request.
@@ -226,6 +235,7 @@ impl Answer {
             written: known.then(Written::default),
             text,
             close,
+            refused: Some(refusal.id()),
             ..Self::bare(status)
         }
     }

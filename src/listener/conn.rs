@@ -393,7 +393,7 @@ where
     async fn send(&mut self, answer: &Answer, keep: bool, to_head: bool) -> Result<After, End> {
         let mut bytes = Vec::with_capacity(512);
         answer.encode(keep, to_head, &mut bytes);
-        self.wire.probe.answered(answer.status);
+        self.wire.probe.answered(answer);
         self.write(&bytes).await?;
         Ok(if keep { After::Rest } else { After::Linger })
     }

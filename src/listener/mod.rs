@@ -115,7 +115,7 @@ impl<T: Timer, V: Service> Listener<T, V> {
             let answer = self.service.refuse(None, &refusal);
             let mut bytes = Vec::new();
             answer.encode(false, false, &mut bytes);
-            self.probe.answered(answer.status);
+            self.probe.answered(&answer);
             let farewell = async {
                 stream.write_all(&bytes).await?;
                 stream.close().await

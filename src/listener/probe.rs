@@ -1,8 +1,9 @@
 //! What a core's listener has counted. One writer, no atomics; read on the same core.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
-use crate::listener::answer::Status;
+use crate::listener::answer::{Answer, Status};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -39,13 +40,23 @@ pub struct Probe {
     /// Panics caught in the service or the connection.
     pub panics: Counter,
     answers: [Counter; Status::ALL.len()],
+    /// Requests refused as a whole, by the refusal's name: a closed list.
+    refused: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 impl Probe {
-    pub(crate) fn answered(&self, status: Status) {
-        if let Some(counter) = self.answers.get(status as usize) {
+    pub(crate) fn answered(&self, answer: &Answer) {
+        if let Some(counter) = self.answers.get(answer.status as usize) {
             counter.add(1);
         }
+        if let Some(name) = answer.refused {
+            *self.refused.borrow_mut().entry(name).or_default() += 1;
+        }
+    }
+
+    /// Requests refused as a whole, by the name of the refusal.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        self.refused.borrow().iter().map(|(&name, &count)| (name, count)).collect()
     }
 
     /// Answers with this status.

@@ -124,6 +124,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
+    nobody_listens("--remote-write.address", &config.write.addresses)?;
     let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
@@ -345,6 +346,23 @@ fn listener_limits(limits: &config::Limits) -> Limits {
         connections_max: limits.connections_per_core_max as usize,
         ..Limits::default()
     }
+}
+
+/// Refuses an address on which somebody listens. The doors of the cores share theirs, so they
+/// would share it with another process of this user as well, and neither would notice.
+fn nobody_listens(flag: &'static str, addresses: &[SocketAddr]) -> Result<(), Error> {
+    for &address in addresses.iter().filter(|address| address.port() != 0) {
+        let tried = || {
+            let socket = match address {
+                SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+            };
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)
+        };
+        tried().map_err(|source| Error::Listen { flag, address, source })?;
+    }
+    Ok(())
 }
 
 type Listening = Vec<(SocketAddr, tokio::net::TcpListener)>;

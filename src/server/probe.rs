@@ -1,5 +1,6 @@
 //! A core's numbers, under the names users know.
 
+use crate::listener::Status;
 use crate::rt::core::Disk;
 use crate::server::core::CoreListener;
 use crate::server::intake::CoreIntake;
@@ -23,7 +24,17 @@ pub(super) fn snapshot(
     out.count(Metric::ReceivedMetadata, vec![], counts.metadata.get());
     out.count(Metric::RepairedSeries, vec![], counts.repaired.get());
     out.count(Metric::TurnedAwayRequests, vec![], counts.turned_away.get());
+    let listened = listener.probe();
+    for (status, answers) in Status::ALL.map(|status| (status, listened.answers(status))) {
+        if answers > 0 {
+            let code = vec![("code", status.code().to_string())];
+            out.count(Metric::ListenerAnswers, code, answers);
+        }
+    }
     let reason = |reason: &str| vec![("reason", reason.to_owned())];
+    for (why, count) in listened.refused() {
+        out.count(Metric::RefusedRequests, reason(why), count);
+    }
     for (why, count) in Refusal::ALL.into_iter().zip(&counts.refused) {
         out.count(Metric::RejectedSamples, reason(why.reason()), count.get());
     }

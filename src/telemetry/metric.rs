@@ -83,6 +83,10 @@ metrics! {
         "New spellings of series whose labels were sorted or lost empty values.";
     TurnedAwayRequests, Counter, "tidegate_turned_away_requests",
         "Write requests answered 503: not ready, draining, or no room.";
+    ListenerAnswers, Counter, "tidegate_listener_answers",
+        "Answers to senders, by code.";
+    RefusedRequests, Counter, "tidegate_refused_requests",
+        "Write requests refused as a whole, by reason.";
     ListenerConnections, Gauge, "tidegate_listener_connections",
         "Open connections of senders.";
     ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",

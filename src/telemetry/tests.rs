@@ -33,6 +33,8 @@ fn the_list_of_metrics() {
             "Counter tidegate_rejected_series",
             "Counter tidegate_repaired_series",
             "Counter tidegate_turned_away_requests",
+            "Counter tidegate_listener_answers",
+            "Counter tidegate_refused_requests",
             "Gauge tidegate_listener_connections",
             "Gauge tidegate_listener_buffer_bytes",
             "Counter tidegate_log_commits",

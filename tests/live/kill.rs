@@ -129,7 +129,7 @@ impl Ledger {
     }
 
     /// acked ⊆ stored ⊆ sent, each sample once.
-    fn check(&self, stored: &mut BTreeMap<Labels, Samples>) {
+    fn check(&self, stored: &mut BTreeMap<Labels, Samples>) -> Result<(), String> {
         let mut expected: BTreeMap<u64, Vec<(u64, Round)>> = BTreeMap::new();
         for (round, &state) in (0..).zip(&self.rounds) {
             for series in Self::window(round) {
@@ -143,12 +143,16 @@ impl Ledger {
             for (round, state) in rounds {
                 let sample = (self.time(round), self.bits(round, series));
                 let is_stored = samples.next_if_eq(&sample).is_some();
-                let is_lost = state == Round::Acked && !is_stored;
-                assert!(!is_lost, "{labels:?}: round {round} {sample:?} was acknowledged");
+                if state == Round::Acked && !is_stored {
+                    return Err(format!("{labels:?}: round {round} {sample:?} was acknowledged"));
+                }
             }
             // Foreign, doubled, changed or misplaced: all end up here.
-            assert_eq!(samples.next(), None, "{labels:?}: was never sent so");
+            if let Some(sample) = samples.next() {
+                return Err(format!("{labels:?}: {sample:?} was never sent so"));
+            }
         }
+        Ok(())
     }
 
     /// As the StoreAPI has them: sorted, with the external labels.
@@ -166,7 +170,7 @@ fn check(node: &Node, ledgers: &[Ledger]) -> usize {
     let mut stored = Store::connect(node.at.grpc).select(&[("__name__", ".+")]);
     let samples = stored.values().map(Vec::len).sum();
     for ledger in ledgers {
-        ledger.check(&mut stored);
+        ledger.check(&mut stored).expect("acked ⊆ stored ⊆ sent, once");
     }
     assert!(stored.is_empty(), "series that nobody sent: {:?}", stored.keys().next());
     samples
@@ -217,4 +221,39 @@ fn what_was_acknowledged_outlives_kill_9() {
     let open: usize = ledgers.iter().map(open).sum();
     println!("{kills} kills, {rounds} rounds, {open} never answered, {samples} samples stored");
     assert!(rounds as u64 > kills, "there was load");
+}
+
+#[test]
+fn the_ledger_finds_every_kind_of_lie() {
+    let mut ledger = Ledger::new(7, 2, 1_000_000);
+    ledger.rounds = vec![Round::Acked, Round::Acked, Round::Sent];
+    let labels = ledger.final_labels(0);
+    let sample = |round| (ledger.time(round), ledger.bits(round, 0));
+    let all = |last: u64| -> BTreeMap<Labels, Samples> {
+        let of = |series| (0..last).map(|r| (ledger.time(r), ledger.bits(r, series))).collect();
+        Ledger::window(0).map(|series| (ledger.final_labels(series), of(series))).collect()
+    };
+    let judge = |samples: Option<Samples>| {
+        let mut stored = all(2);
+        stored.remove(&labels);
+        stored.extend(samples.map(|samples| (labels.clone(), samples)));
+        ledger.check(&mut stored)
+    };
+    // What was not answered may be stored, even in part.
+    assert_eq!(judge(Some(vec![sample(0), sample(1)])), Ok(()));
+    assert_eq!(judge(Some(vec![sample(0), sample(1), sample(2)])), Ok(()));
+    assert_eq!(ledger.check(&mut all(3)), Ok(()));
+    let (t, bits) = sample(1);
+    for (lie, samples) in [
+        ("a series is lost", None),
+        ("a sample is lost", Some(vec![sample(0)])),
+        ("the first is lost", Some(vec![sample(1)])),
+        ("a sample twice", Some(vec![sample(0), sample(0), sample(1)])),
+        ("the order", Some(vec![sample(1), sample(0)])),
+        ("one bit", Some(vec![sample(0), (t, bits ^ 1)])),
+        ("the time", Some(vec![sample(0), (t + 1, bits)])),
+        ("one that nobody sent", Some(vec![sample(0), sample(1), sample(3)])),
+    ] {
+        assert!(judge(samples).is_err(), "{lie}");
+    }
 }

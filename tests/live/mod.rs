@@ -3,11 +3,12 @@
 //! | file | what is asked |
 //! |---|---|
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
+//! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
 //! [`harness`] starts and stops the program, [`wire`] speaks its protocols. A line of its log that
-//! warns and was not foreseen fails a test.
+//! warns fails a test.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,6 +16,7 @@
 )]
 
 mod harness;
+mod hostile;
 mod kill;
 mod prometheus;
 mod traps;

@@ -2,9 +2,10 @@
 //! that leak, with a second process, at the stop, and when one core is busy.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,20 +19,69 @@ use crate::live::wire::{Sender, Store, fetch, request, series};
 
 /// A stop must end before systemd's patience and a sender's do.
 const STOP: Duration = Duration::from_secs(10);
+/// A start that is refused is refused soon.
+const REFUSAL: Duration = Duration::from_secs(10);
 /// The slowest good answer of the control side at saturation.
 const ANSWER: Duration = Duration::from_millis(100);
 
 /// Runs to its end a command that must not start.
-fn fails(mut command: Command) -> (Output, String) {
-    let output = command.stdin(Stdio::null()).output().expect("runs");
+fn fails(mut command: Command) -> String {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("starts");
+    let begun = Instant::now();
+    while child.try_wait().expect("a child").is_none() && begun.elapsed() < REFUSAL {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Killed if it runs after all.
+    child.kill().ok();
+    let output = child.wait_with_output().expect("its words");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{said}");
-    (output, said)
+    assert_eq!(output.status.code(), Some(1), "it ends by itself: {said}");
+    said
 }
 
 /// The last line on standard error, which is the error.
 fn error(said: &str) -> &str {
     said.lines().last().unwrap_or_default()
+}
+
+#[test]
+fn it_starts_with_little_locked_memory_as_nobody() {
+    let found = Command::new("setpriv").arg("--version").output();
+    if !peer(found, "setpriv", "the start as an unprivileged user") {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: the start as an unprivileged user, which root alone can try");
+        return;
+    }
+    let home = home();
+    for path in [home.path(), &home.path().join("data")] {
+        fs::create_dir_all(path).expect("a folder");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("is ours");
+    }
+    // The program may lie where nobody may look.
+    let copy = home.path().join("tidegate");
+    fs::copy(TIDEGATE, &copy).expect("a copy");
+    let nobody = |memlock_kib: u32| {
+        let mut command = Command::new("sh");
+        let script = format!(
+            "ulimit -l {memlock_kib} && exec setpriv --reuid=65534 --regid=65534 --clear-groups \
+             --inh-caps=-all --bounding-set=-all \"$0\" \"$@\" --shards 2"
+        );
+        command.arg("-c").arg(script).arg(&copy).args(arguments(home.path()));
+        command
+    };
+    let node = Node::begin(home.path(), nobody(8 << 10));
+    node.wait_ready();
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    let answer = sender.write("a", &one(now_ms())).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    drop(node);
+    // Less than the rings need at all: said before anything runs.
+    let said = fails(nobody(256));
+    assert!(error(&said).starts_with("tidegate: "), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]
@@ -58,10 +108,33 @@ os.execv(sys.argv[1], sys.argv[1:])
     let home = home();
     let mut filtered = Command::new("python3");
     filtered.arg("-c").arg(wrapper).arg(TIDEGATE).args(arguments(home.path()));
-    let (_, said) = fails(filtered);
+    let said = fails(filtered);
     assert!(error(&said).starts_with("tidegate: "), "{said}");
     assert!(error(&said).contains("io_uring"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let home = home();
+    let other = crate::live::harness::home();
+    let node = Node::start(home.path(), &["--shards", "1"]);
+    let said = fails(command(home.path(), &["--shards", "1"]));
+    assert!(error(&said).contains("another tidegate uses the data directory"), "{said}");
+    // Another directory and the same ports: SO_REUSEPORT alone would let them share in silence.
+    let Addresses { write, grpc, http } = node.at;
+    for (flag, address) in
+        [("remote-write.address", write), ("grpc-address", grpc), ("http-address", http)]
+    {
+        let mut command = Command::new(TIDEGATE);
+        let free = arguments(other.path());
+        command.args(free.iter().filter(|argument| !argument.contains(flag)));
+        command.arg(format!("--{flag}={address}")).args(["--shards", "1"]);
+        let said = fails(command);
+        assert!(error(&said).contains(&address.to_string()), "{flag}: {said}");
+        assert!(error(&said).contains(flag), "{flag}: {said}");
+    }
+    assert!(node.is_ready());
 }
 
 fn one(t: i64) -> WriteRequest {
@@ -200,9 +273,9 @@ fn a_busy_core_leaves_the_readers_doors_quick() {
 }
 
 /// A service manager's end of `NOTIFY_SOCKET`.
-struct Listening(UnixDatagram);
+struct Systemd(UnixDatagram);
 
-impl Listening {
+impl Systemd {
     fn at(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -233,20 +306,20 @@ impl Listening {
 fn a_service_manager_is_told_the_truth() {
     let home = home();
     let socket = home.path().join("notify");
-    let manager = Listening::at(&socket);
+    let systemd = Systemd::at(&socket);
     let mut command = command(home.path(), &["--shards", "2"]);
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
     let mut node = Node::begin(home.path(), command);
-    let (news, _) = manager.hears_news();
+    let (news, _) = systemd.hears_news();
     assert!(news.lines().any(|line| line == "READY=1"), "{news:?}");
     assert!(node.is_ready(), "ready is said when it is true");
     for _ in 0..4 {
         let begun = Instant::now();
-        assert_eq!(manager.hears().trim_end(), "WATCHDOG=1");
+        assert_eq!(systemd.hears().trim_end(), "WATCHDOG=1");
         assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
     }
     node.terminate();
-    let (news, _) = manager.hears_news();
+    let (news, _) = systemd.hears_news();
     assert!(news.lines().any(|line| line == "STOPPING=1"), "{news:?}");
     assert!(node.wait().success());
 }

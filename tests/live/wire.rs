@@ -18,6 +18,8 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::live::harness::PATIENCE;
+
 /// The head of a write request up to its length, as Prometheus has it, and `more` header lines.
 pub(crate) fn write_head(more: &str) -> String {
     let head = "POST /api/v1/receive HTTP/1.1\r\nHost: gate\r\nContent-Encoding: snappy\r\n\
@@ -210,7 +212,7 @@ impl Store {
     }
 
     fn run<T>(&self, call: impl Future<Output = Result<T, tonic::Status>>) -> T {
-        let bounded = async { tokio::time::timeout(Duration::from_mins(1), call).await };
+        let bounded = async { tokio::time::timeout(PATIENCE, call).await };
         self.runtime.block_on(bounded).expect("an answer in time").expect("a good answer")
     }
 
