@@ -181,9 +181,14 @@ impl fmt::Display for Error {
             Fault::Unexpected => "the object is not what was expected",
             Fault::Local => "the local disk failed",
         };
-        let way_out = fault.way_out();
         let space = if key.is_empty() { "" } else { " " };
-        write!(f, "bucket {}{space}{key}: {what} ({source}){way_out}", op.as_str())
+        write!(f, "bucket {}{space}{key}: {what} ({source}", op.as_str())?;
+        // HTTP clients say "connect error" on top; why not is at the bottom.
+        let (top, bottom) = (source.to_string(), bottom(source.as_ref()).to_string());
+        if !top.contains(&bottom) {
+            write!(f, ": {bottom}")?;
+        }
+        write!(f, "){}", fault.way_out())
     }
 }
 
@@ -217,6 +222,14 @@ pub enum SettingsError {
     /// The `object_store` crate refused the whole.
     #[error("bucket settings: {0}")]
     Store(#[from] object_store::Error),
+}
+
+/// The error that all above it come from.
+fn bottom<'a>(mut error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    while let Some(below) = error.source() {
+        error = below;
+    }
+    error
 }
 
 /// The message of an error and of all below it.

@@ -173,7 +173,6 @@ async fn ride_out(kind: Kind, fault: Fault, source: &Path) {
 }
 
 #[tokio::test]
-#[ignore = "fails since the branches met: UnknownIssuer for the test's own CA"]
 async fn tls_trusts_whom_it_is_told_to_trust() {
     let server = Server::start_tls().await;
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bucket/tls/authority.pem");
