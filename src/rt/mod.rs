@@ -11,6 +11,7 @@ pub mod files;
 pub mod map;
 pub mod mesh;
 pub mod sink;
+pub mod step;
 pub mod storage;
 pub mod storage_sink;
 pub mod thread;

@@ -38,6 +38,7 @@ use crate::block::{self, Meta, MetaDraft, Writer};
 use crate::chunk::Chunk;
 use crate::model::{External, TenantId, TimeRange, TimeSpan};
 use crate::rt::StorageSink;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::blocks::{self, Origin};
@@ -305,6 +306,7 @@ impl<S: Storage> Shard<S> {
             let (action, path) = ("create", dir.display().to_string());
             block::Error::Io { action, path, source }
         })?;
+        step::done(Step::BlockBegun);
         let mut writer = Writer::new(sink, draft);
         let span = TimeSpan { min: range.start, max: range.end - 1 };
         let (mut copied, mut text) = (Copied::default(), Text::default());
@@ -321,6 +323,7 @@ impl<S: Storage> Shard<S> {
             let chunks: Vec<Chunk<'_>> = copied.iter().collect();
             writer.add(&text.pairs(), &chunks).await?;
         }
+        step::done(Step::BlockFilled);
         let (meta, _) = writer.finish().await?;
         Ok(meta)
     }
@@ -343,6 +346,7 @@ impl<S: Storage> Shard<S> {
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
         let logged = self.log_cut(&record).await;
         logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })?;
+        step::done(Step::CutLogged);
         self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
         Ok(())
     }
@@ -390,6 +394,7 @@ impl<S: Storage> Shard<S> {
             self.storage.pause().await;
         }
         drop(alone);
+        step::done(Step::HeadTruncated);
         self.request_truncation();
         Ok(())
     }
