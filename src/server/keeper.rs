@@ -24,9 +24,11 @@ use crate::model::{External, TenantId};
 use crate::query::{Blocks, LocalBlock};
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::{Clock, Moment};
+use crate::rt::step::{self, Step};
 use crate::rt::{beside, control, files};
+use crate::shard::blocks::Origin;
 use crate::shard::cut_plan::{CutPlan, Due, Held};
-use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
+use crate::shard::message::{Ask, FlushAsk};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
 
 /// Between two looks.
@@ -82,7 +84,11 @@ impl Keeper {
                     // What a crash left of a deletion.
                     drop(files::remove_dir(&dir.join(&name)));
                 } else if name.parse::<Ulid>().is_ok() {
-                    keeper.add(&tenant, &dir.join(name), None).await;
+                    let dir = dir.join(name);
+                    if let Err(error) = keeper.add(&tenant, &dir, false).await {
+                        let what = "a block cannot be read; it is left";
+                        tracing::error!(dir = %dir.display(), error, "{what}");
+                    }
                 }
             }
         }
@@ -201,7 +207,9 @@ impl Keeper {
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
-            self.add(&due.tenant, &block.dir, Some((number, &block))).await;
+            // Unlisted, the block has no readers: the head keeps what is in it.
+            self.add(&due.tenant, &block.dir, true).await?;
+            step::done(Step::BlockListed);
         }
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
         ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
@@ -212,33 +220,25 @@ impl Keeper {
         Ulid::from_parts(self.parts.clock.wall_ms().max(0) as u64, random)
     }
 
-    /// Lists a block and offers it. `born` tells the shard that has just written it.
-    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<(u16, &FlushedBlock)>) {
+    /// Lists a block and offers it. `born` when a shard has just written it.
+    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: bool) -> Result<(), String> {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
-        let reader = match opened
-            .map_err(|e| e.to_string())
-            .and_then(|r| r.map_err(|e| e.to_string()))
-        {
-            Ok(reader) => reader,
-            Err(error) => {
-                tracing::error!(dir = %dir.display(), %error, "a block cannot be read; it is left");
-                return;
-            }
-        };
+        let reader = opened.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let meta = reader.meta();
         let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
         let range = meta.range();
         self.parts.blocks.add(LocalBlock {
             tenant: tenant.clone(),
             range,
-            shard: born.map_or(0, |(shard, _)| shard),
-            born_in_this_process: born.is_some(),
+            shard: Origin::of(meta).map_or(0, |origin| origin.shard),
+            born_in_this_process: born,
             reader,
         });
         self.kept.insert(dir.to_owned(), kept);
         // Without a shipper there is nobody to offer to: the process is stopping.
         drop(self.parts.to_ship.send(ship::Ask::Offer(dir.to_owned())).await);
+        Ok(())
     }
 
     /// Deletes what is shipped and past retention, here and in the default bucket.

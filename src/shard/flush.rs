@@ -38,6 +38,7 @@ use crate::block::{self, Meta, MetaDraft, Writer};
 use crate::chunk::Chunk;
 use crate::model::{External, TenantId, TimeRange, TimeSpan};
 use crate::rt::StorageSink;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::blocks::{self, Origin};
@@ -309,6 +310,7 @@ impl<S: Storage> Shard<S> {
             let (action, path) = ("create", dir.display().to_string());
             block::Error::Io { action, path, source }
         })?;
+        step::done(Step::BlockBegun);
         let mut writer = Writer::new(sink, draft);
         let span = TimeSpan { min: range.start, max: range.end - 1 };
         let (mut copied, mut text) = (Copied::default(), Text::default());
@@ -325,6 +327,7 @@ impl<S: Storage> Shard<S> {
             let chunks: Vec<Chunk<'_>> = copied.iter().collect();
             writer.add(&text.pairs(), &chunks).await?;
         }
+        step::done(Step::BlockFilled);
         let (meta, _) = writer.finish().await?;
         Ok(meta)
     }
@@ -346,6 +349,9 @@ impl<S: Storage> Shard<S> {
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
         let logged = self.log_cut(&record).await;
+        if logged.is_ok() {
+            step::done(Step::CutLogged);
+        }
         // Also when the log died over it: a published block is a cut by itself, which the next
         // start finds, and nothing may be written a second time until then.
         if logged.is_ok() || !block.is_nil() {
@@ -397,6 +403,7 @@ impl<S: Storage> Shard<S> {
             self.storage.pause().await;
         }
         drop(alone);
+        step::done(Step::HeadTruncated);
         self.request_truncation();
         Ok(())
     }

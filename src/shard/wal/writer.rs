@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::rt::step::{self, Step};
 use crate::rt::storage::{Storage, StorageFile};
 use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, FLAG_CUT, PAYLOAD_BYTES_MAX, SegmentHeader,
@@ -352,6 +353,7 @@ impl<S: Storage> Log<S> {
                 self.storage.remove(&path).await?;
                 self.storage.sync_dir(&self.dir).await?;
             }
+            step::done(Step::SegmentGone);
             self.closed.remove(0);
             gone += 1;
         }
