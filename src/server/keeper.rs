@@ -12,6 +12,9 @@
 //! ## Crash
 //! Every step is found again at the next start: finished blocks are listed and offered once more.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +22,15 @@ use std::time::Duration;
 
 use ulid::Ulid;
 
-use crate::block::Reader;
+use crate::block::{Meta, Reader};
 use crate::model::{External, TenantId};
 use crate::query::{Blocks, LocalBlock};
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::{beside, control, files};
+use crate::shard::blocks::Origin;
 use crate::shard::cut_plan::{CutPlan, Due, Held};
-use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
+use crate::shard::message::{Ask, FlushAsk};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
 
 /// Between two looks.
@@ -43,7 +47,7 @@ pub(super) struct Parts {
     pub(super) external: Arc<External>,
     pub(super) blocks: Blocks,
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
-    pub(super) shipped: mpsc::Receiver<Shipped>,
+    pub(super) shipped: mpsc::UnboundedReceiver<Shipped>,
     /// How long blocks are kept; none for ever.
     pub(super) retention: Option<Duration>,
     /// The default bucket, which nobody else prunes.
@@ -59,6 +63,14 @@ async fn ask<T>(
     let (reply, answer) = oneshot::channel();
     shard.send(question(reply)).await.ok()?;
     answer.await.ok()
+}
+
+/// Whose labels a block is served with: those in its `meta.json`, as in the bucket. If they name no
+/// shard, those of the shard that wrote it.
+fn shard_of(meta: &Meta, external: &External) -> u16 {
+    let labels = meta.external_labels().ok();
+    let named = labels.and_then(|labels| external.shard_in(&labels));
+    named.or_else(|| Origin::of(meta).map(|origin| origin.shard)).unwrap_or(0)
 }
 
 /// The keeper of the finished blocks.
@@ -201,7 +213,7 @@ impl Keeper {
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
-            self.add(&due.tenant, &block.dir, Some((number, &block))).await;
+            self.add(&due.tenant, &block.dir, Some(number)).await;
         }
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
         ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
@@ -213,7 +225,7 @@ impl Keeper {
     }
 
     /// Lists a block and offers it. `born` tells the shard that has just written it.
-    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<(u16, &FlushedBlock)>) {
+    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<u16>) {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
         let reader = match opened
@@ -232,7 +244,7 @@ impl Keeper {
         self.parts.blocks.add(LocalBlock {
             tenant: tenant.clone(),
             range,
-            shard: born.map_or(0, |(shard, _)| shard),
+            shard: born.unwrap_or_else(|| shard_of(meta, &self.parts.external)),
             born_in_this_process: born.is_some(),
             reader,
         });
