@@ -1,8 +1,9 @@
 //! What becomes of the data in time: cut, flush, list, truncate, ship, retain.
 //!
-//! One task of the control thread. It looks about once a second what is due; a tenant's range is
-//! cut on all shards first, then the shards write their blocks one after the other, because they
-//! share one device. Nothing here is waited for by intake.
+//! One task of the control thread. It looks about once a second what is due; a tenant's data is
+//! cut on all shards first, then the shards write a block each, one after the other, because they
+//! share one device. Then it is the next tenant's turn: nobody waits for more than one range of
+//! each other. Nothing here is waited for by intake.
 //!
 //! ## Order
 //! A block is in the list of the view before its shard lets the head go, and offered to the
@@ -107,30 +108,39 @@ impl Keeper {
         let mut retained = Moment::now();
         let mut settled = false;
         loop {
-            beside::sleep(LOOK_EVERY).await;
-            while let Ok(shipped) = self.parts.shipped.try_recv() {
-                if let Some(kept) = self.kept.get_mut(&shipped.dir) {
-                    kept.shipped = true;
-                }
-            }
-            let wall_ms = self.parts.clock.wall_ms();
-            let mut cut = false;
-            while let Some(held) = self.held().await
-                && let Some(due) = self.plan.next(&held, begun.elapsed(), wall_ms)
-            {
-                cut = true;
-                if !self.cut(&due).await {
-                    break;
-                }
-            }
+            self.note_shipped();
+            let cut = self.cut_round(begun.elapsed()).await;
             if cut || !settled {
                 settled |= self.drop_old_logs(settled).await;
             }
             if retained.elapsed() >= RETAIN_EVERY {
                 retained = Moment::now();
-                self.retain(wall_ms).await;
+                self.retain(self.parts.clock.wall_ms()).await;
+            }
+            if !cut {
+                beside::sleep(LOOK_EVERY).await;
             }
         }
+    }
+
+    fn note_shipped(&mut self) {
+        while let Ok(shipped) = self.parts.shipped.try_recv() {
+            if let Some(kept) = self.kept.get_mut(&shipped.dir) {
+                kept.shipped = true;
+            }
+        }
+    }
+
+    /// Writes one range of each tenant that is due. Whether there was one that could be written.
+    async fn cut_round(&mut self, uptime: Duration) -> bool {
+        let Some(held) = self.held().await else { return false };
+        let mut any = false;
+        for due in self.plan.round(&held, uptime, self.parts.clock.wall_ms()) {
+            let well = self.cut(&due).await;
+            self.plan.ended(&due.tenant, well, uptime);
+            any |= well;
+        }
+        any
     }
 
     /// What all shards hold. `None` when one does not answer: the process is stopping.
@@ -175,7 +185,8 @@ impl Keeper {
         true
     }
 
-    /// Cuts a range on all shards, then has each write its block. Whether all of it was done.
+    /// Cuts a tenant's data on all shards, then has each write its oldest range. Whether all of it
+    /// was done; more ranges may be left.
     async fn cut(&mut self, due: &Due) -> bool {
         for shard in &self.parts.shards {
             let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
@@ -196,7 +207,7 @@ impl Keeper {
         done
     }
 
-    /// Has a shard write blocks until nothing is left before the cut, and then truncate.
+    /// Has a shard write the oldest range before the cut, and then let go of what is in blocks.
     async fn flush(
         &mut self,
         number: u16,
@@ -204,11 +215,10 @@ impl Keeper {
         due: &Due,
     ) -> Result<(), String> {
         let gone = || "the shard is gone".to_owned();
-        loop {
-            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-            let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
-            let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
-            let Some(block) = ask(shard, order).await.ok_or_else(gone)?? else { break };
+        let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+        let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
+        let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
+        if let Some(block) = ask(shard, order).await.ok_or_else(gone)?? {
             tracing::info!(
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"

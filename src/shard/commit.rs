@@ -147,6 +147,11 @@ impl<S: Storage> Shard<S> {
         waits.is_none() || state.commits.failed.is_some()
     }
 
+    /// Why nothing can be logged any more, if so.
+    pub(crate) fn log_failure(&self) -> Option<Unavailable> {
+        self.state.borrow().commits.failed
+    }
+
     /// Logs a cut; returns when it is durable.
     pub(crate) async fn log_cut(&self, cut: &CutRecord) -> Result<(), Unavailable> {
         let done = {

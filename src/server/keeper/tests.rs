@@ -1,8 +1,9 @@
 //! The keeper with the real shipper, a directory as bucket, and twins of shards: each holds ranges
 //! without samples of its own and writes real blocks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -19,6 +20,7 @@ use crate::model::{BLOCK_RANGE_MS, Labels, TimeRange};
 use crate::rt::channel::watch;
 use crate::rt::{DirSink, control};
 use crate::shard::blocks::Origin;
+use crate::shard::message::FlushedBlock;
 use crate::shard::slots::SlotSet;
 use crate::ship::{COPY_AGE_MS_MAX, HashFunc, Settings, Shipper, Terms};
 
@@ -75,10 +77,82 @@ async fn fill(root: &Path, name: &str, count: i64) {
     fs::write(dir.join(ship::STATE_FILE), state).expect("a file");
 }
 
+/// Ranges of each tenant that a shard holds and no block has, by number.
+type Ranges = BTreeMap<TenantId, BTreeSet<i64>>;
+
+/// A shard that owns everything and keeps no samples. It writes a block for each range it holds;
+/// not for tenants called "broken".
+struct ShardTwin {
+    root: PathBuf,
+    ranges: Ranges,
+    flushed: mpsc::UnboundedSender<(TenantId, i64)>,
+}
+
+impl ShardTwin {
+    async fn answer(mut self, mut asks: mpsc::Receiver<Ask>) {
+        while let Some(ask) = asks.recv().await {
+            match ask {
+                Ask::Held(reply) => drop(reply.send(self.held())),
+                Ask::Cut { reply, .. } => drop(reply.send(())),
+                Ask::Flush(ask) => {
+                    let block = self.flush(&ask).await;
+                    drop(ask.reply.send(block));
+                }
+                Ask::Truncate { reply, .. } | Ask::Settle(reply) => drop(reply.send(Ok(()))),
+                Ask::DropOld { reply, .. } => drop(reply.send(Ok(0))),
+                other => panic!("the keeper asked {other:?}"),
+            }
+        }
+    }
+
+    fn held(&self) -> BTreeMap<TenantId, Held> {
+        let held = |ranges: &BTreeSet<i64>| Held {
+            oldest_ms: ranges.first().map_or(i64::MAX, |first| range(*first).start),
+            newest_ms: range(1_000).start,
+            cut_ms: i64::MIN,
+            covered_ms: i64::MIN,
+            accepted: 1,
+        };
+        self.ranges.iter().map(|(tenant, ranges)| (tenant.clone(), held(ranges))).collect()
+    }
+
+    async fn flush(&mut self, ask: &FlushAsk) -> Result<Option<FlushedBlock>, String> {
+        let FlushAsk { tenant, external, ulid, .. } = ask;
+        let ranges = self.ranges.get_mut(tenant).expect("a tenant of ours");
+        let Some(number) = ranges.first().copied() else { return Ok(None) };
+        self.flushed.send((tenant.clone(), number)).expect("the test listens");
+        if tenant.as_str() == "broken" {
+            return Err("the device refuses".to_owned());
+        }
+        ranges.pop_first();
+        let dir = self.root.join("blocks").join(tenant.as_str()).join(ulid.to_string());
+        let draft = MetaDraft::fresh(*ulid, range(number), external.of(tenant, 0));
+        write_block(&dir, draft).await;
+        let range = range(number);
+        Ok(Some(FlushedBlock { ulid: *ulid, dir, range, series: 1, samples: 1 }))
+    }
+}
+
+/// A keeper over one shard that holds ranges; and what the shard is told to flush.
+async fn keeper(
+    home: &TempDir,
+    ranges: &[(&str, i64)],
+) -> (Keeper, mpsc::UnboundedReceiver<(TenantId, i64)>) {
+    let ranges = ranges.iter().map(|&(name, count)| (tenant(name), (0..count).collect())).collect();
+    let (flushed, seen) = mpsc::unbounded_channel();
+    let (asks, asked) = mpsc::channel(1);
+    let twin = ShardTwin { root: home.path().to_owned(), ranges, flushed };
+    beside::spawn(twin.answer(asked));
+    (Keeper::take_over(parts(home, vec![asks], None)).await, seen)
+}
+
+fn bucket_of(home: &TempDir) -> config::Bucket {
+    config::Bucket::Filesystem { directory: home.path().join("bucket"), prefix: String::new() }
+}
+
 /// What keeper and shipper need, with room for four blocks on the way to the shipper.
 fn parts(home: &TempDir, shards: Vec<mpsc::Sender<Ask>>, shard_label: Option<&str>) -> Parts {
-    let (directory, prefix) = (home.path().join("bucket"), String::new());
-    let bucket = Bucket::open(&config::Bucket::Filesystem { directory, prefix }).expect("a bucket");
+    let bucket = Bucket::open(&bucket_of(home)).expect("a bucket");
     let clock = Clock::twin(START);
     let terms =
         Terms { hash: HashFunc::None, copy_age_ms_max: COPY_AGE_MS_MAX, clock: clock.clone() };
@@ -144,5 +218,58 @@ fn a_block_found_at_the_start_is_of_the_shard_that_its_labels_name() {
         let listed = keeper.parts.blocks.now();
         let listed: Vec<_> = listed.iter().map(|block| (block.range, block.shard)).collect();
         assert_eq!(listed, want);
+    });
+}
+
+#[test]
+fn a_flood_of_ranges_holds_up_another_tenant_by_one() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        let (mut keeper, mut flushed) = keeper(&home, &[("flood", 50), ("poor", 2)]).await;
+        let mut uptime = Duration::ZERO;
+        while keeper.cut_round(uptime).await {
+            uptime += Duration::from_millis(1);
+        }
+        let mut order = Vec::new();
+        while let Ok((tenant, number)) = flushed.try_recv() {
+            order.push((tenant.as_str().to_owned(), number));
+        }
+        let head: Vec<_> = order.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+        assert_eq!(head[..5], [("flood", 0), ("poor", 0), ("flood", 1), ("poor", 1), ("flood", 2)]);
+        assert_eq!(order.len(), 52, "in the end all of it");
+        assert_eq!(keeper.parts.blocks.now().len(), 52);
+    });
+}
+
+#[test]
+fn a_flush_that_fails_holds_up_nobody_else() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        let (mut keeper, mut flushed) = keeper(&home, &[("broken", 1), ("whole", 20)]).await;
+        while keeper.cut_round(Duration::ZERO).await {}
+        assert_eq!(keeper.parts.blocks.now().len(), 20);
+        let mut tries = 0;
+        while let Ok((tenant, _)) = flushed.try_recv() {
+            tries += usize::from(tenant.as_str() == "broken");
+        }
+        assert_eq!(tries, 1, "it is left alone for a while");
+        keeper.cut_round(Duration::from_secs(1)).await;
+        assert_eq!(flushed.try_recv().ok(), Some((tenant("broken"), 0)), "and tried again");
+    });
+}
+
+#[test]
+fn what_was_flushed_is_shipped_and_noted() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        let (mut keeper, _flushed) = keeper(&home, &[("a", 12)]).await;
+        while keeper.cut_round(Duration::ZERO).await {}
+        while !keeper.kept.values().all(|kept| kept.shipped) {
+            keeper.note_shipped();
+            beside::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(keeper.kept.len(), 12);
+        let bucket = Bucket::open(&bucket_of(&home)).expect("a bucket");
+        assert_eq!(bucket.blocks().await.expect("a list").len(), 12);
     });
 }
