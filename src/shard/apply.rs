@@ -106,7 +106,10 @@ impl Applier {
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
         let mut written = Written::default();
         let tenant = self.tenant(&batch.tenant);
-        let min_t = self.head.tenants[tenant as usize].cut_ms;
+        let owner = &self.head.tenants[tenant as usize];
+        // Where it was cut, it has had newer data.
+        let newest_ms = owner.newest_ms.max(owner.cut_ms);
+        let min_t = owner.cut_ms.max(batch.past.begins_ms(newest_ms));
         let bounds = Bounds { min_t, max_t: batch.max_t };
         let mut span = (i64::MAX, i64::MIN);
         for item in &batch.items {

@@ -2,9 +2,11 @@
 //!
 //! | file | what is asked |
 //! |---|---|
+//! | `age` | how old may a sample be |
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
+//! | `shard_label` | does a restart change the labels of what is in blocks |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
 //! [`harness`] starts and stops the program, [`wire`] speaks its protocols. A line of its log that
@@ -15,9 +17,11 @@
     reason = "clocks, threads and the environment are ours here: the program under test is outside"
 )]
 
+mod age;
 mod harness;
 mod hostile;
 mod kill;
 mod prometheus;
+mod shard_label;
 mod traps;
 mod wire;

@@ -25,7 +25,7 @@ use crate::shard::slots::SlotSet;
 use crate::ship::{COPY_AGE_MS_MAX, HashFunc, Settings, Shipper, Terms};
 
 /// Far more than a test takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// When the first range begins.
 const START: i64 = 200_000 * BLOCK_RANGE_MS;
 
