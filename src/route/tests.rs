@@ -33,6 +33,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         own: 0,
         secret,
         decoded_bytes_max: 1 << 24,
+        keep_ms: None,
         future_ms: None,
         clock: Clock::system(),
     };

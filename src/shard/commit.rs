@@ -74,11 +74,6 @@ impl Commits {
         self.stats
     }
 
-    /// Why nothing can be written any more.
-    pub(crate) fn failed(&self) -> Option<Unavailable> {
-        self.failed
-    }
-
     /// The block that makes durable all that is applied by now; `None` when all of it is.
     fn waits_for(&self, group_is_empty: bool) -> Option<u64> {
         if group_is_empty { self.in_flight } else { Some(self.open_seq) }
@@ -151,6 +146,11 @@ impl<S: Storage> Shard<S> {
         let state = self.state.borrow();
         let waits = state.commits.waits_for(state.applier.group.is_empty());
         waits.is_none() || state.commits.failed.is_some()
+    }
+
+    /// Why nothing can be logged any more, if so.
+    pub(crate) fn log_failure(&self) -> Option<Unavailable> {
+        self.state.borrow().commits.failed
     }
 
     /// Logs a cut; returns when it is durable.

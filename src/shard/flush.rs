@@ -11,6 +11,8 @@
 //! 5. [`Shard::truncate`]: waits for the readers that began before, drops the samples from the
 //!    head, and lets go of log segments that hold nothing else.
 //!
+//! While ranges are left before the end, 2 to 5 come again; the turns of other tenants lie between.
+//!
 //! ## Crash
 //! Before the block has its name: a directory that nobody reads. After it: the block stands for
 //! the cut, logged or not ([`crate::shard::blocks`]). During a truncation: the head is gone anyway,
@@ -101,7 +103,7 @@ pub(crate) enum FlushError {
         /// Why.
         source: block::Error,
     },
-    /// The log is dead. The block is there and will be found at the next start.
+    /// The log is dead. If a block was written it will be found at the next start.
     #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
     Log {
         /// Whose.
@@ -198,7 +200,7 @@ impl<S: Storage> Shard<S> {
 
     /// Writes the oldest range of a tenant that has samples before `end_ms` as a block, and logs
     /// the cut. `None` when there is no such sample any more: then the cut at `end_ms` is logged.
-    /// So it is called until it answers `None`, with a new ULID each time.
+    /// So it is called until nothing is held before `end_ms`, with a new ULID each time.
     pub(crate) async fn flush(
         &self,
         tenant: &TenantId,
@@ -210,7 +212,7 @@ impl<S: Storage> Shard<S> {
         }
         let _turn = self.turn.take()?;
         // Without a log there is no cut, and a block without a cut would be written again and again.
-        if let Some(reason) = self.state.borrow().commits.failed() {
+        if let Some(reason) = self.log_failure() {
             return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
         }
         self.cut(tenant, end_ms);

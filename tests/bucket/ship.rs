@@ -310,8 +310,8 @@ async fn a_wrong_secret_concerns_the_whole_bucket_and_says_so() {
     assert!(error.to_string().contains("check access_key, secret_key"), "{error}");
 }
 
-fn shipper(bucket: Bucket) -> (Shipper, mpsc::Receiver<Shipped>) {
-    let (shipped, heard) = mpsc::channel(64);
+fn shipper(bucket: Bucket) -> (Shipper, mpsc::UnboundedReceiver<Shipped>) {
+    let (shipped, heard) = mpsc::unbounded_channel();
     let settings = Settings { uploads_at_once: 2, terms: terms(), seed: 1 };
     (Shipper::new(bucket, settings, shipped), heard)
 }
