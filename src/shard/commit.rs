@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::apply::SentOn;
@@ -277,6 +278,7 @@ impl<S: Storage> Shard<S> {
     ) -> Result<(), LogError> {
         let wall_ms = clock.wall_ms();
         series.flush(wall_ms).await?;
+        step::done(Step::SeriesTold);
         {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
@@ -291,6 +293,7 @@ impl<S: Storage> Shard<S> {
             state.commits.release(seq);
         }
         series.flush(wall_ms).await?;
+        step::done(Step::CutsTold);
         let covered = {
             let state = self.state.borrow();
             if state.commits.behind_old {

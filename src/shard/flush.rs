@@ -40,6 +40,7 @@ use crate::block::{self, Meta, MetaDraft, Writer};
 use crate::chunk::Chunk;
 use crate::model::{External, TenantId, TimeRange, TimeSpan};
 use crate::rt::StorageSink;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::blocks::{self, Origin};
@@ -210,8 +211,8 @@ impl<S: Storage> Shard<S> {
             return Err(FlushError::Unaligned { end_ms });
         }
         let _turn = self.turn.take()?;
+        // Without a log there is no cut, and a block without a cut would be written again and again.
         if let Some(reason) = self.log_failure() {
-            // Each try would leave one more block whose cut nobody can log.
             return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
         }
         self.cut(tenant, end_ms);
@@ -311,6 +312,7 @@ impl<S: Storage> Shard<S> {
             let (action, path) = ("create", dir.display().to_string());
             block::Error::Io { action, path, source }
         })?;
+        step::done(Step::BlockBegun);
         let mut writer = Writer::new(sink, draft);
         let span = TimeSpan { min: range.start, max: range.end - 1 };
         let (mut copied, mut text) = (Copied::default(), Text::default());
@@ -327,6 +329,7 @@ impl<S: Storage> Shard<S> {
             let chunks: Vec<Chunk<'_>> = copied.iter().collect();
             writer.add(&text.pairs(), &chunks).await?;
         }
+        step::done(Step::BlockFilled);
         let (meta, _) = writer.finish().await?;
         Ok(meta)
     }
@@ -348,9 +351,15 @@ impl<S: Storage> Shard<S> {
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
         let logged = self.log_cut(&record).await;
-        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })?;
-        self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
-        Ok(())
+        if logged.is_ok() {
+            step::done(Step::CutLogged);
+        }
+        // Also when the log died over it: a published block is a cut by itself, which the next
+        // start finds, and nothing may be written a second time until then.
+        if logged.is_ok() || !block.is_nil() {
+            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+        }
+        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
     }
 
     /// Drops the samples of a tenant before `end_ms`, as far as they are covered, and the series
@@ -396,6 +405,7 @@ impl<S: Storage> Shard<S> {
             self.storage.pause().await;
         }
         drop(alone);
+        step::done(Step::HeadTruncated);
         self.request_truncation();
         Ok(())
     }

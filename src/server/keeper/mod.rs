@@ -28,6 +28,7 @@ use crate::model::{External, TenantId};
 use crate::query::{Blocks, LocalBlock};
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::{Clock, Moment};
+use crate::rt::step::{self, Step};
 use crate::rt::{beside, control, files};
 use crate::shard::blocks::Origin;
 use crate::shard::cut_plan::{CutPlan, Due, Held};
@@ -66,6 +67,14 @@ async fn ask<T>(
     answer.await.ok()
 }
 
+/// The names in a directory of blocks.
+fn names_in(dir: &Path) -> Vec<String> {
+    files::list(dir).unwrap_or_else(|error| {
+        tracing::error!(dir = %dir.display(), %error, "blocks cannot be listed; they are left");
+        Vec::new()
+    })
+}
+
 /// Whose labels a block is served with: those in its `meta.json`, as in the bucket. If they name no
 /// shard, those of the shard that wrote it.
 fn shard_of(meta: &Meta, external: &External) -> u16 {
@@ -79,23 +88,30 @@ pub(super) struct Keeper {
     parts: Parts,
     kept: BTreeMap<PathBuf, Kept>,
     plan: CutPlan,
+    /// Blocks that a shard has written and nobody can read yet.
+    unlisted: Vec<(TenantId, u16, PathBuf)>,
 }
 
 impl Keeper {
     /// Takes over the blocks that are there: lists them for readers and offers them to the
     /// shipper. To be called before the process is ready.
     pub(super) async fn take_over(parts: Parts) -> Self {
-        let mut keeper = Self { parts, kept: BTreeMap::new(), plan: CutPlan::default() };
+        let (kept, plan, unlisted) = Default::default();
+        let mut keeper = Self { parts, kept, plan, unlisted };
         let root = keeper.parts.root.join("blocks");
-        for tenant in files::list(&root).unwrap_or_default() {
+        for tenant in names_in(&root) {
             let Ok(tenant) = TenantId::new(&tenant) else { continue };
             let dir = root.join(tenant.as_str());
-            for name in files::list(&dir).unwrap_or_default() {
+            for name in names_in(&dir) {
                 if name.ends_with(files::DOOMED_SUFFIX) {
                     // What a crash left of a deletion.
                     drop(files::remove_dir(&dir.join(&name)));
                 } else if name.parse::<Ulid>().is_ok() {
-                    keeper.add(&tenant, &dir.join(name), None).await;
+                    let dir = dir.join(name);
+                    if let Err(error) = keeper.add(&tenant, &dir, None).await {
+                        let what = "a block cannot be read; it is left";
+                        tracing::error!(dir = %dir.display(), error, "{what}");
+                    }
                 }
             }
         }
@@ -223,8 +239,9 @@ impl Keeper {
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
-            self.add(&due.tenant, &block.dir, Some(number)).await;
+            self.unlisted.push((due.tenant.clone(), number, block.dir));
         }
+        self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
         ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
     }
@@ -234,20 +251,29 @@ impl Keeper {
         Ulid::from_parts(self.parts.clock.wall_ms().max(0) as u64, random)
     }
 
+    /// Lists what a shard has written of a tenant. Before that nothing of it is let go: an unlisted
+    /// block has no readers, so the head keeps what is in it.
+    async fn list_new(&mut self, tenant: &TenantId, shard: u16) -> Result<(), String> {
+        let is_ours = |(of, by, _): &(TenantId, u16, PathBuf)| of == tenant && *by == shard;
+        while let Some(at) = self.unlisted.iter().position(is_ours) {
+            let dir = self.unlisted[at].2.clone();
+            self.add(tenant, &dir, Some(shard)).await?;
+            self.unlisted.remove(at);
+            step::done(Step::BlockListed);
+        }
+        Ok(())
+    }
+
     /// Lists a block and offers it. `born` tells the shard that has just written it.
-    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<u16>) {
+    async fn add(
+        &mut self,
+        tenant: &TenantId,
+        dir: &Path,
+        born: Option<u16>,
+    ) -> Result<(), String> {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
-        let reader = match opened
-            .map_err(|e| e.to_string())
-            .and_then(|r| r.map_err(|e| e.to_string()))
-        {
-            Ok(reader) => reader,
-            Err(error) => {
-                tracing::error!(dir = %dir.display(), %error, "a block cannot be read; it is left");
-                return;
-            }
-        };
+        let reader = opened.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let meta = reader.meta();
         let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
         let range = meta.range();
@@ -261,6 +287,7 @@ impl Keeper {
         self.kept.insert(dir.to_owned(), kept);
         // Without a shipper there is nobody to offer to: the process is stopping.
         drop(self.parts.to_ship.send(ship::Ask::Offer(dir.to_owned())).await);
+        Ok(())
     }
 
     /// Deletes what is shipped and past retention, here and in the default bucket.

@@ -7,7 +7,8 @@
 //! A payload is a run of sections: `u8 kind · u32le length · bytes`.
 //!
 //! ```text
-//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them
+//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them;
+//!             an empty tenant is that of the series before
 //! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
 //!
@@ -50,27 +51,60 @@ pub(crate) struct CutRecord {
     pub(crate) slots: [u8; 32],
 }
 
+/// Most bytes of a sample: control, two varints, the value; rounded up.
+const SAMPLE_BYTES_MAX: usize = 32;
+
 /// The open group: records on their way into one commit block.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
-    samples: Vec<u8>,
+    /// Tenant of the last series.
+    tenant: String,
+    samples: Samples,
     cuts: Vec<u8>,
     last_id: u64,
     last_t: i64,
     last_step: i64,
 }
 
+/// The samples of the open group. The buffer is longer than what is in it, so that a sample is
+/// written in stores of a fixed size and not by a call that copies one to eight bytes.
+#[derive(Debug, Default)]
+struct Samples {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Samples {
+    /// Room for one more sample; what is in it is left over.
+    #[inline]
+    fn room(&mut self) -> &mut [u8] {
+        if self.bytes.len() < self.len + SAMPLE_BYTES_MAX {
+            self.grow();
+        }
+        &mut self.bytes[self.len..][..SAMPLE_BYTES_MAX]
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.bytes.resize((2 * self.bytes.len()).max(128 * SAMPLE_BYTES_MAX), 0);
+    }
+}
+
 impl Group {
     /// Adds a series. It must come before its first sample is committed; within a block the order
     /// does not matter, for readers take the series first.
     pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
-        put_series(&mut self.series, id, tenant, region);
+        let told = !self.series.is_empty() && self.tenant == tenant;
+        put_series(&mut self.series, id, if told { "" } else { tenant }, region);
+        if !told {
+            tenant.clone_into(&mut self.tenant);
+        }
     }
 
     /// Adds a sample of a series.
+    #[inline]
     pub(crate) fn add_sample(&mut self, id: u64, sample: Sample) {
-        let value = sample.bits.to_be_bytes();
         let kept = 8 - (sample.bits.trailing_zeros() / 8).min(8) as usize;
         let mut control = kept as u8;
         let id_step = id.wrapping_sub(self.last_id);
@@ -85,14 +119,17 @@ impl Group {
             s if s == self.last_step => TIME_REPEAT,
             _ => TIME_STEP,
         };
-        self.samples.push(control);
+        let room = self.samples.room();
+        room[0] = control;
+        let mut at = 1;
         if control & 0x30 == ID_STEP {
-            varint::put_i64(&mut self.samples, id_step as i64);
+            at += varint::write_i64(&mut room[at..], id_step as i64);
         }
         if control & 0xc0 == TIME_STEP {
-            varint::put_i64(&mut self.samples, step);
+            at += varint::write_i64(&mut room[at..], step);
         }
-        self.samples.extend_from_slice(&value[..kept]);
+        room[at..at + 8].copy_from_slice(&sample.bits.to_be_bytes());
+        self.samples.len += at + kept;
         self.last_id = id;
         self.last_t = sample.t;
         if step != 0 {
@@ -120,19 +157,20 @@ impl Group {
 
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.series.len() + self.samples.len() + self.cuts.len()
+        self.series.len() + self.samples.len + self.cuts.len()
     }
 
     /// Appends the payload to `out` and starts anew. Buffers are kept.
     pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
-        for (kind, section) in
-            [(SERIES, &mut self.series), (CUTS, &mut self.cuts), (SAMPLES, &mut self.samples)]
-        {
+        let samples = &self.samples.bytes[..self.samples.len];
+        for (kind, section) in [(SERIES, &*self.series), (CUTS, &*self.cuts), (SAMPLES, samples)] {
             if !section.is_empty() {
                 put_section(out, kind, section);
-                section.clear();
             }
         }
+        self.series.clear();
+        self.cuts.clear();
+        self.samples.len = 0;
         (self.last_id, self.last_t, self.last_step) = (0, 0, 0);
     }
 }
@@ -189,9 +227,15 @@ pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result
 }
 
 fn read_series(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
+    let mut tenant = "";
     while !bytes.is_empty() {
         let id = varint::take_u64(&mut bytes)?;
-        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
+        let told = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
+        match (told, tenant) {
+            ("", "") => return None,
+            ("", _) => {}
+            (told, _) => tenant = told,
+        }
         out.series(id, tenant, varint::take_bytes(&mut bytes)?);
     }
     Some(())
@@ -283,7 +327,7 @@ mod tests {
         fn a_group_comes_back(
             samples in proptest::collection::vec(a_sample(), 0..50),
             series in proptest::collection::vec(
-                (any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5
+                (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
         ) {
