@@ -61,6 +61,15 @@ pub enum Ack {
     Relaxed,
 }
 
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Durable => "durable",
+            Self::Relaxed => "relaxed",
+        })
+    }
+}
+
 /// Limits of receiving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

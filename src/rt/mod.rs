@@ -10,6 +10,7 @@ pub mod core;
 pub mod files;
 pub mod map;
 pub mod mesh;
+pub mod process;
 pub mod sink;
 pub mod storage;
 pub mod storage_sink;

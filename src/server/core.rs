@@ -238,7 +238,7 @@ fn publish(
         let mut rounds = 0;
         loop {
             rounds += 1;
-            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard));
+            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard).await);
             rt_core::sleep(Duration::from_secs(1)).await;
         }
     });

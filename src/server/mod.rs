@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bucket::Bucket;
 use crate::config;
 use crate::listener::{Limits, TenantSource};
 use crate::model::{External, LabelError};
@@ -40,7 +41,8 @@ use crate::server::pulse::Pulse;
 use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
-use crate::telemetry::{Exposition, Snapshot};
+use crate::telemetry::log::Counts;
+use crate::telemetry::{Counters, Exposition, Snapshot};
 use crate::{api, bucket, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
@@ -98,10 +100,10 @@ fn start_error(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Start { what, source }
 }
 
-/// Runs the receiver until it is told to stop.
-pub fn receive(config: &config::Receive) -> Result<(), Error> {
+/// Runs the receiver until it is told to stop. `lines` counts what is logged.
+pub fn receive(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     rt_core::probe()?;
-    control::run(serve(config)).map_err(start_error("cannot start the control thread"))?
+    control::run(serve(config, lines)).map_err(start_error("cannot start the control thread"))?
 }
 
 /// The cores, as the control thread holds them.
@@ -114,11 +116,12 @@ struct Cores {
     write_addresses: Vec<SocketAddr>,
 }
 
-async fn serve(config: &config::Receive) -> Result<(), Error> {
+async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     let stop = control::stop_signal().map_err(start_error("cannot handle signals"))?;
     let cpus = rt_core::cpus();
     let shards = shard_count(config, cpus.len())?;
     let dir = DataDir::open(&config.data.path, shards)?;
+    let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
     let pulse = Pulse::begin();
     let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0), &pulse).await?;
     say_start(config, &cpus, shards, measured);
@@ -138,11 +141,15 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats.clone(), limits);
     let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
-    let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
+    let counters = Counters::default();
+    let mut shown = exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
+    let ack = config.write.ack;
+    shown.source(move |all| probe::sample_process(ack, &lines, all));
+    let doors = open_doors(config, &view, (grpc, http), (shown, &counters), &closing);
 
     wait_until_ready(&mut cores).await?;
     let (stop_uploads, uploads_stop) = watch::channel(false);
-    let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
+    let uploads = Uploads::start(config, bucket, counters.clone(), Clock::system(), uploads_stop)?;
     let (to_ship, shipped, uploads_end) = uploads.split();
     let keeper = Keeper::take_over(keeper::Parts {
         root: dir.path.clone(),
@@ -154,6 +161,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
         retention: config.data.retention,
         pruner: uploads::default_bucket(config),
         clock: Clock::system(),
+        counters,
     });
     let keeping = beside::spawn(keeper.await.run());
     set_ready.send_modify(|ready| *ready = Ok(()));
@@ -382,7 +390,7 @@ fn open_doors(
     config: &config::Receive,
     view: &View,
     (grpc, http): (Listening, Listening),
-    snapshots: &[watch::Receiver<Snapshot>],
+    (exposition, counters): (Exposition, &Counters),
     closing: &watch::Receiver<bool>,
 ) -> Vec<beside::JoinHandle<()>> {
     let mut doors = Vec::new();
@@ -390,18 +398,17 @@ fn open_doors(
     if let Some(age) = config.read.grpc_connection_age_max {
         connections.age_max = age;
     }
-    let mut exposition = exposition(snapshots);
-    let calls = store_api::Calls::new(&mut exposition);
     for (_, listener) in grpc {
         let stop = closed(closing.clone());
-        let serving = store_api::serve(view.clone(), listener, connections, calls.clone(), stop);
+        let counters = counters.clone();
+        let serving = store_api::serve(view.clone(), listener, connections, counters, stop);
         doors.push(beside::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the StoreAPI ended");
             }
         }));
     }
-    let routes = api::routes(view.clone(), exposition);
+    let routes = api::routes(view.clone(), exposition, counters.clone());
     for (_, listener) in http {
         let stop = closed(closing.clone());
         let serving = api::serve(routes.clone(), listener, stop);
@@ -414,11 +421,22 @@ fn open_doors(
     doors
 }
 
-fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
+/// What `/metrics` shows: the cores' last numbers, what the view knows, and what is counted beside.
+fn exposition(
+    view: &View,
+    snapshots: &[watch::Receiver<Snapshot>],
+    counters: [&Counters; 2],
+) -> Exposition {
     let mut exposition = Exposition::default();
     for core in snapshots {
         let core = core.clone();
         exposition.source(move |all| all.merge(&core.borrow()));
+    }
+    let view = view.clone();
+    exposition.source(move |all| view.sample(all));
+    for counters in counters {
+        let counters = counters.clone();
+        exposition.source(move |all| counters.sample(all));
     }
     exposition
 }

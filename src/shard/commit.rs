@@ -54,8 +54,8 @@ pub(crate) struct Commits {
 
 impl Commits {
     /// Nothing is waiting; the first group gets `next_seq`. `behind_old`: segments of an earlier
-    /// generation lie in the same directory.
-    pub(crate) fn new(next_seq: u64, behind_old: bool) -> Self {
+    /// generation lie in the same directory. `stats` are those of the log as it was opened.
+    pub(crate) fn new(next_seq: u64, behind_old: bool, stats: LogStats) -> Self {
         Self {
             open_seq: next_seq,
             in_flight: None,
@@ -64,11 +64,11 @@ impl Commits {
             truncated: Vec::new(),
             behind_old,
             failed: None,
-            stats: LogStats::default(),
+            stats,
         }
     }
 
-    /// Figures of the log, as of the last commit.
+    /// Figures of the log, as of the last commit or of its opening.
     pub(crate) fn stats(&self) -> LogStats {
         self.stats
     }

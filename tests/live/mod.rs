@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
+//! | `numbers` | is every metric fed, and can it be read |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
@@ -18,6 +19,7 @@
 mod harness;
 mod hostile;
 mod kill;
+mod numbers;
 mod prometheus;
 mod traps;
 mod wire;
