@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::config::Ack;
 use crate::decode::{self, region};
 use crate::listener::{Body, Fact, Intake, Load, Outcome, Refusal, Tally, Version, Written};
 use crate::model::{Labels, TenantId};
@@ -236,9 +235,4 @@ fn label_fact(error: &region::LabelError) -> Fact {
             Fact::LabelTooLong { name: "(all labels)".into(), got: *got, max: *max }
         }
     }
-}
-
-/// Whether answers wait for the flush.
-pub(super) fn answers_wait(ack: Ack) -> bool {
-    ack == Ack::Durable
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::config;
+use crate::config::{self, Ack};
 use crate::listener::{Limits, TenantSource};
 use crate::model::{External, LabelError};
 use crate::query::{self, Blocks, KnownStats, NotReady, View};
@@ -123,7 +123,7 @@ async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     let dir = DataDir::open(&config.data.path, shards)?;
     let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
     let pulse = Pulse::begin();
-    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0), &pulse).await?;
+    let measured = measure(&dir.path, &cpus, config.write.ack, &pulse).await?;
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
@@ -239,7 +239,8 @@ fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Error> {
+async fn measure(dir: &Path, cpus: &[usize], ack: Ack, pulse: &Pulse) -> Result<Measured, Error> {
+    let cpu = cpus.first().copied().unwrap_or(0);
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
     let pulse = pulse.clone();
     let begin = move || async move {
@@ -250,7 +251,11 @@ async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Erro
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
     match measured {
-        Ok(Ok(measured)) => measured.map_err(start_error("cannot measure the device")),
+        Ok(Ok(measured)) => {
+            let measured = measured.map_err(start_error("cannot measure the device"))?;
+            // A write that is its own flush cannot be answered before it.
+            Ok(Measured { dsync: measured.dsync && ack == Ack::Durable, ..measured })
+        }
         Ok(Err(died)) => Err(Error::Core(died.to_string())),
         Err(broken) => Err(Error::Core(broken.to_string())),
     }
@@ -325,7 +330,7 @@ fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard
             value_bytes_max: limits.label_value_bytes_max as usize,
             region_bytes_max: limits.label_set_bytes_max as usize,
         },
-        answers_wait: intake::answers_wait(config.write.ack),
+        answers_wait: config.write.ack == Ack::Durable,
         segment_bytes: shard::SEGMENT_BYTES,
         spare_segments: 2,
         epochs: control::random_u64,

@@ -176,10 +176,10 @@ fn check(node: &Node, ledgers: &[Ledger]) -> usize {
     samples
 }
 
-fn begin(home: &Path, number: u64) -> Node {
+fn begin(home: &Path, number: u64, ack: &str) -> Node {
     let shards = SHARDS[(number % 3) as usize];
     let label = "receive_replica=\"0\"";
-    Node::begin(home, command(home, &["--shards", shards, "--label", label]))
+    Node::begin(home, command(home, &["--shards", shards, "--label", label, "--log.ack", ack]))
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -188,6 +188,16 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn what_was_acknowledged_outlives_kill_9() {
+    outlives_kills("durable");
+}
+
+/// Without the wait for the flush too: the kernel, or the device, has what was written.
+#[test]
+fn what_was_acknowledged_relaxed_outlives_kill_9() {
+    outlives_kills("relaxed");
+}
+
+fn outlives_kills(ack: &str) {
     let kills = setting("TIDEGATE_KILLS").unwrap_or(20);
     let seed = setting("TIDEGATE_SEED").unwrap_or_else(|| getrandom::u64().expect("a number"));
     println!("TIDEGATE_SEED={seed} TIDEGATE_KILLS={kills}");
@@ -197,7 +207,7 @@ fn what_was_acknowledged_outlives_kill_9() {
     let mut ledgers: Vec<Ledger> =
         (0..SENDERS).map(|sender| Ledger::new(seed, sender, begin_ms)).collect();
     for kill in 0..kills {
-        let node = begin(home.path(), kill);
+        let node = begin(home.path(), kill, ack);
         let alive = Duration::from_millis(20 + random.below(250));
         // Some die while they start and replay.
         if random.below(4) > 0 {
@@ -213,7 +223,7 @@ fn what_was_acknowledged_outlives_kill_9() {
             node.kill();
         });
     }
-    let node = begin(home.path(), kills);
+    let node = begin(home.path(), kills, ack);
     node.wait_ready();
     let samples = check(&node, &ledgers);
     let rounds: usize = ledgers.iter().map(|ledger| ledger.rounds.len()).sum();
