@@ -17,7 +17,6 @@ mod data_dir;
 mod intake;
 mod keeper;
 mod probe;
-mod pulse;
 mod uploads;
 
 use std::io;
@@ -37,7 +36,6 @@ use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::keeper::Keeper;
-use crate::server::pulse::Pulse;
 use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
@@ -122,13 +120,12 @@ async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     let shards = shard_count(config, cpus.len())?;
     let dir = DataDir::open(&config.data.path, shards)?;
     let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
-    let pulse = Pulse::begin();
-    let measured = measure(&dir.path, &cpus, config.write.ack, &pulse).await?;
+    let measured = measure(&dir.path, &cpus, config.write.ack).await?;
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
     nobody_listens("--remote-write.address", &config.write.addresses)?;
-    let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
+    let mut cores = start_cores(config, &dir, (&cpus, shards), measured)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
     let external = external(&config.external)?;
@@ -239,14 +236,10 @@ fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-async fn measure(dir: &Path, cpus: &[usize], ack: Ack, pulse: &Pulse) -> Result<Measured, Error> {
+async fn measure(dir: &Path, cpus: &[usize], ack: Ack) -> Result<Measured, Error> {
     let cpu = cpus.first().copied().unwrap_or(0);
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
-    let pulse = pulse.clone();
-    let begin = move || async move {
-        pulse.keep_awake();
-        Disk::measure(&scratch).await
-    };
+    let begin = move || async move { Disk::measure(&scratch).await };
     let core = Core::start("measure", cpu, rt_core::io_memory(1), begin)
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
@@ -266,7 +259,6 @@ fn start_cores(
     dir: &DataDir,
     (cpus, shards): (&[usize], u16),
     measured: Measured,
-    pulse: &Pulse,
 ) -> Result<Cores, Error> {
     let count = usize::from(shards);
     let addresses = &config.write.addresses;
@@ -305,7 +297,6 @@ fn start_cores(
             clock: Clock::system(),
             ready: report,
             snapshot,
-            pulse: pulse.clone(),
         };
         let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
         let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));
