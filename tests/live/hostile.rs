@@ -10,7 +10,7 @@ use tidegate_proto::prometheus::{
     histogram,
 };
 
-use crate::live::harness::{Node, home, now_ms};
+use crate::live::harness::{Node, home, now_ms, wait_for};
 use crate::live::wire::{
     Answer, Sender, Store, encode, request, series, snappy, write_bytes, write_head,
 };
@@ -415,7 +415,10 @@ fn a_flood_of_spellings_is_one_series() {
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
     let stored = Store::connect(node.at.grpc).select(&[("__name__", "flood")]);
     assert_eq!(stored.len(), 1, "one series");
-    let held = node.metrics().sum("prometheus_tsdb_head_series");
+    let held = wait_for("the numbers of the head", || {
+        let held = node.metrics().sum("prometheus_tsdb_head_series");
+        (held > 0.0).then_some(held)
+    });
     assert!((held - 1.0).abs() < f64::EPSILON, "{held} series in the head");
 }
 
