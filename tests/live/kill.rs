@@ -6,10 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::live::blocks::{self, wait_until_settled};
 use crate::live::harness::{Node, Random, command, home, now_ms, setting};
 use crate::live::ledger::{Ledger, Round, Shape, check};
-use crate::live::wire::Store;
 
 /// How many shards the starts have, in turn.
 const SHARDS: [&str; 3] = ["2", "3", "1"];
@@ -66,33 +64,4 @@ fn what_was_acknowledged_outlives_kill_9() {
     let open: usize = ledgers.iter().map(open).sum();
     println!("{kills} kills, {rounds} rounds, {open} never answered, {samples} samples stored");
     assert!(rounds as u64 > kills, "there was load");
-}
-
-#[test]
-fn blocks_keep_the_label_of_the_shard_that_wrote_them() {
-    let home = home();
-    let shape = Shape {
-        tenant: "red",
-        begin_ms: now_ms() - 30 * 24 * 3_600_000,
-        step_ms: 300_000,
-        churn: 1,
-        pad_bytes: 0,
-        reversed: false,
-    };
-    let mut ledger = Ledger::new(5, 0, shape);
-    let flags = ["--shards=2", "--label=receive_replica=\"0\"", "--tsdb.shard-label=part"];
-    let select = |node: &Node| Store::connect(node.at.grpc).select(&[("__name__", ".+")]);
-    let node = Node::start(home.path(), &flags);
-    ledger.load(node.at.write, |round| round < 72);
-    let (data, ledgers) = (home.path().join("data"), [ledger]);
-    wait_until_settled(&data, &ledgers);
-    blocks::sound(&data);
-    let before = select(&node);
-    let has = |part: &str| before.keys().any(|l| l.contains(&("part".into(), part.into())));
-    assert!(has("0") && has("1"));
-    node.kill();
-    let node = Node::start(home.path(), &flags);
-    let after = select(&node);
-    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
-    assert_eq!(after, before);
 }
