@@ -280,9 +280,20 @@ pub struct Written {
     pub exemplars: u64,
 }
 
+/// What a request holds, stored or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Series.
+    pub series: u64,
+    /// Float samples.
+    pub samples: u64,
+}
+
 /// The account of a request, or of one shard's part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
+    /// What it held.
+    pub load: Load,
     /// What is stored.
     pub written: Written,
     refused: [u64; Reason::ALL.len()],
@@ -299,8 +310,8 @@ pub(crate) struct Example {
 
 impl Tally {
     /// An account with nothing refused yet.
-    pub fn of(written: Written) -> Self {
-        Self { written, ..Self::default() }
+    pub fn of(load: Load, written: Written) -> Self {
+        Self { load, written, ..Self::default() }
     }
 
     /// Counts `count` samples, histograms or exemplars of one series as refused. `series` writes
@@ -316,6 +327,8 @@ impl Tally {
 
     /// Adds another shard's part.
     pub fn join(&mut self, other: Self) {
+        self.load.series += other.load.series;
+        self.load.samples += other.load.samples;
         self.written.samples += other.written.samples;
         self.written.histograms += other.written.histograms;
         self.written.exemplars += other.written.exemplars;

@@ -138,7 +138,7 @@ pub(crate) async fn recover<S: Storage>(
         own.open_for_writing(&storage, settings, current.number, slots).await?;
     finish(&mut applier, &cuts, &mut series);
     let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
-    let commits = Commits::new(log.next_seq(), behind_old);
+    let commits = Commits::new(log.next_seq(), behind_old, log.stats());
     let shard = Shard {
         storage,
         shard: settings.shard,

@@ -12,14 +12,24 @@ use crate::live::ledger::{Ledger, Round, Shape, check};
 /// How many shards the starts have, in turn.
 const SHARDS: [&str; 3] = ["2", "3", "1"];
 
-fn begin(home: &Path, number: u64) -> Node {
+fn begin(home: &Path, number: u64, ack: &str) -> Node {
     let shards = SHARDS[(number % 3) as usize];
     let label = "receive_replica=\"0\"";
-    Node::begin(home, command(home, &["--shards", shards, "--label", label]))
+    Node::begin(home, command(home, &["--shards", shards, "--label", label, "--log.ack", ack]))
 }
 
 #[test]
 fn what_was_acknowledged_outlives_kill_9() {
+    outlives_kills("durable");
+}
+
+/// Without the wait for the flush too: the kernel, or the device, has what was written.
+#[test]
+fn what_was_acknowledged_relaxed_outlives_kill_9() {
+    outlives_kills("relaxed");
+}
+
+fn outlives_kills(ack: &str) {
     let kills = setting("TIDEGATE_KILLS").unwrap_or(20);
     let seed = setting("TIDEGATE_SEED").unwrap_or_else(|| getrandom::u64().expect("a number"));
     println!("TIDEGATE_SEED={seed} TIDEGATE_KILLS={kills}");
@@ -40,7 +50,7 @@ fn what_was_acknowledged_outlives_kill_9() {
         Ledger::new(seed, 2, shape("blue", true)),
     ];
     for kill in 0..kills {
-        let node = begin(home.path(), kill);
+        let node = begin(home.path(), kill, ack);
         let alive = Duration::from_millis(20 + random.below(250));
         // Some die while they start and replay.
         if random.below(4) > 0 {
@@ -56,7 +66,7 @@ fn what_was_acknowledged_outlives_kill_9() {
             node.kill();
         });
     }
-    let node = begin(home.path(), kills);
+    let node = begin(home.path(), kills, ack);
     node.wait_ready();
     let samples = check(&node, &ledgers);
     let rounds: usize = ledgers.iter().map(|ledger| ledger.rounds.len()).sum();

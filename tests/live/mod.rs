@@ -6,6 +6,7 @@
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `steps` | and after a death at each named step from the head to the bucket |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
+//! | `numbers` | is every metric fed, and can it be read |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `outage` | does intake notice that the bucket is down, and do all blocks come after |
 //! | `shard_label` | does a restart change the labels of what is in blocks |
@@ -27,6 +28,7 @@ mod hostile;
 mod kill;
 mod ledger;
 mod outage;
+mod numbers;
 mod prometheus;
 #[cfg(debug_assertions)]
 mod steps;
