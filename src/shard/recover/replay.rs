@@ -250,11 +250,20 @@ struct Visitor<'a, 'b, S> {
     source: &'a mut Source<'b>,
 }
 
+impl<S: Storage> Visitor<'_, '_, S> {
+    /// Numbers this log has used are not given again, not even those whose labels are lost: their
+    /// samples would become another series'.
+    fn is_used(&mut self, id: u64) {
+        if self.source.own {
+            let next = &mut self.replay.applier.next_id;
+            *next = id.saturating_add(1).max(*next);
+        }
+    }
+}
+
 impl<S: Storage> Receive for Visitor<'_, '_, S> {
     fn series(&mut self, id: u64, tenant: &str, region: &[u8]) {
-        if self.source.own {
-            self.replay.applier.next_id = self.replay.applier.next_id.max(id + 1);
-        }
+        self.is_used(id);
         let known = self.source.numbers.entry(id);
         if !matches!(known, Known::Unknown) {
             return;
@@ -274,6 +283,7 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
 
     #[inline]
     fn sample(&mut self, id: u64, sample: Sample) {
+        self.is_used(id);
         let Replay { applier, report, covered, newest, .. } = &mut *self.replay;
         let mut nobody = Known::Unknown;
         let known = self.source.numbers.get(id).unwrap_or(&mut nobody);

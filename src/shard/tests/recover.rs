@@ -118,6 +118,25 @@ fn a_directory_nobody_lives_in_is_told_of_once() {
 }
 
 #[test]
+fn numbers_of_lost_labels_are_not_given_again() {
+    let twin = one_shard(&[(1, 5), (2, 6), (2, 7)]);
+    block_on(async {
+        // The block that told series 2, with its first sample.
+        twin.damage(&in_shard(0, "log/0000000000000001.log"), 8192 + 4096 + 70);
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!(recovered.report.orphaned, 1);
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            write(homes, &[(3, 8)]).await;
+            homes[0].0.settle_log().await.expect("a settled log");
+        })
+        .await;
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!(stored(&recovered.shard), ledger(&[(1, 5), (3, 8)]));
+        assert_eq!(recovered.report.orphaned, 1);
+    });
+}
+
+#[test]
 fn others_run_while_a_log_is_read() {
     let twin = Twin::new(3);
     let mut settings = settings(0, &ONE);
