@@ -196,7 +196,8 @@ const DATA: &[Flag] = &[
         "tsdb.retention",
         Duration,
         "15d",
-        "How long blocks stay on local disk, the default bucket included; 0d for ever.",
+        "How long blocks stay on local disk, the default bucket included; 0d for ever. Older \
+         samples are refused.",
     ),
     acts(
         "tsdb.too-far-in-future.time-window",

@@ -31,8 +31,12 @@ pub enum Fact {
         /// First time inside the window.
         min: i64,
     },
-    /// Older than what the tenant's head still takes.
-    #[error("sample at {t} is older than {min}, before which this tenant's data is cut to blocks")]
+    /// Older than what is still taken of the tenant.
+    #[error(
+        "sample at {t} is older than {min}, the oldest time still taken of this tenant: what lies \
+         before is cut to blocks, or past --tsdb.retention; check the sender's clock, and keep \
+         retention longer than senders may lag behind"
+    )]
     SampleOutOfBounds {
         /// Its time.
         t: i64,

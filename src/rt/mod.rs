@@ -12,6 +12,7 @@ pub mod map;
 pub mod memory;
 pub mod mesh;
 pub mod sink;
+pub mod step;
 pub mod storage;
 pub mod storage_sink;
 pub mod thread;

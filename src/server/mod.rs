@@ -340,6 +340,7 @@ fn route_settings(
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
+        keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),
     }
 }

@@ -133,7 +133,10 @@ impl Applier {
     /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
         let tenant = self.tenant(&batch.tenant);
-        let min_t = self.head.tenants[tenant as usize].cut_ms;
+        let owner = &self.head.tenants[tenant as usize];
+        // Where it was cut, it has had newer data.
+        let newest_ms = owner.newest_ms.max(owner.cut_ms);
+        let min_t = owner.cut_ms.max(batch.past.begins_ms(newest_ms));
         let bounds = Bounds { min_t, max_t: batch.max_t };
         let mut tally =
             Tally { bounds, oldest: i64::MAX, newest: i64::MIN, written: Written::default() };

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::apply::SentOn;
@@ -147,6 +148,11 @@ impl<S: Storage> Shard<S> {
         waits.is_none() || state.commits.failed.is_some()
     }
 
+    /// Why nothing can be logged any more, if so.
+    pub(crate) fn log_failure(&self) -> Option<Unavailable> {
+        self.state.borrow().commits.failed
+    }
+
     /// Logs a cut; returns when it is durable.
     pub(crate) async fn log_cut(&self, cut: &CutRecord) -> Result<(), Unavailable> {
         let done = {
@@ -272,6 +278,7 @@ impl<S: Storage> Shard<S> {
     ) -> Result<(), LogError> {
         let wall_ms = clock.wall_ms();
         series.flush(wall_ms).await?;
+        step::done(Step::SeriesTold);
         {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
@@ -286,6 +293,7 @@ impl<S: Storage> Shard<S> {
             state.commits.release(seq);
         }
         series.flush(wall_ms).await?;
+        step::done(Step::CutsTold);
         let covered = {
             let state = self.state.borrow();
             if state.commits.behind_old {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use ulid::Ulid;
 
 use crate::bucket::block::{self, HOUR_MS, NOW_MS, visible};
-use crate::bucket::server::{Fault, Kind, Server};
+use crate::bucket::server::{Fault, Kind, Outage, Server};
 use crate::bucket::{directory_bucket, keys, open, s3_bucket, s3_settings};
 
 fn terms() -> Terms {
@@ -310,8 +310,8 @@ async fn a_wrong_secret_concerns_the_whole_bucket_and_says_so() {
     assert!(error.to_string().contains("check access_key, secret_key"), "{error}");
 }
 
-fn shipper(bucket: Bucket) -> (Shipper, mpsc::Receiver<Shipped>) {
-    let (shipped, heard) = mpsc::channel(64);
+fn shipper(bucket: Bucket) -> (Shipper, mpsc::UnboundedReceiver<Shipped>) {
+    let (shipped, heard) = mpsc::unbounded_channel();
     let settings = Settings { uploads_at_once: 2, terms: terms(), seed: 1 };
     (Shipper::new(bucket, settings, shipped), heard)
 }
@@ -320,7 +320,7 @@ fn shipper(bucket: Bucket) -> (Shipper, mpsc::Receiver<Shipped>) {
 async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     let world = World::new(true).await;
     let server = world.server.as_ref().expect("a server");
-    server.set_down(true);
+    server.set(Outage::Closes);
     let (shipper, mut heard) = shipper(world.bucket());
     let mut progress = shipper.progress();
     let (asks, inbox) = mpsc::channel(8);
@@ -342,7 +342,7 @@ async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     timeout(Duration::from_secs(20), failed).await.expect("in time").expect("failures");
     assert_eq!(progress.borrow().uploads_total, 0);
     assert_eq!(progress.borrow().backlog.blocks, 5);
-    server.set_down(false);
+    server.set(Outage::None);
     for want in &want {
         let got = timeout(Duration::from_secs(20), heard.recv()).await.expect("in time");
         assert_eq!(got.as_ref(), Some(want));

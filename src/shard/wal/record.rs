@@ -7,7 +7,8 @@
 //! A payload is a run of sections: `u8 kind · u32le length · bytes`.
 //!
 //! ```text
-//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them
+//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them;
+//!             an empty tenant is that of the series before
 //! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
 //!
@@ -57,6 +58,8 @@ const SAMPLE_BYTES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
+    /// Tenant of the last series.
+    tenant: String,
     samples: Samples,
     cuts: Vec<u8>,
     last_id: u64,
@@ -92,7 +95,11 @@ impl Group {
     /// Adds a series. It must come before its first sample is committed; within a block the order
     /// does not matter, for readers take the series first.
     pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
-        put_series(&mut self.series, id, tenant, region);
+        let told = !self.series.is_empty() && self.tenant == tenant;
+        put_series(&mut self.series, id, if told { "" } else { tenant }, region);
+        if !told {
+            tenant.clone_into(&mut self.tenant);
+        }
     }
 
     /// Adds a sample of a series.
@@ -210,6 +217,8 @@ pub(crate) struct Records<'a> {
     kind: u8,
     /// What is left of the section that was begun.
     section: &'a [u8],
+    /// Tenant of the series before.
+    tenant: &'a str,
     id: u64,
     t: i64,
     step: i64,
@@ -218,7 +227,7 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     /// At the start of a payload.
     pub(crate) fn new(payload: &'a [u8]) -> Self {
-        Self { payload, kind: 0, section: &[], id: 0, t: 0, step: 0 }
+        Self { payload, kind: 0, section: &[], tenant: "", id: 0, t: 0, step: 0 }
     }
 
     /// Hands up to `most` records on; whether there may be more.
@@ -250,7 +259,7 @@ impl<'a> Records<'a> {
         let (&kind, rest) = self.payload.split_first()?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
         (self.section, self.payload) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-        (self.kind, self.id, self.t, self.step) = (kind, 0, 0, 0);
+        (self.kind, self.tenant, self.id, self.t, self.step) = (kind, "", 0, 0, 0);
         Some(())
     }
 
@@ -258,8 +267,13 @@ impl<'a> Records<'a> {
         let mut done = 0;
         while done < most && !self.section.is_empty() {
             let id = varint::take_u64(&mut self.section)?;
-            let tenant = str::from_utf8(varint::take_bytes(&mut self.section)?).ok()?;
-            out.series(id, tenant, varint::take_bytes(&mut self.section)?);
+            let told = str::from_utf8(varint::take_bytes(&mut self.section)?).ok()?;
+            match (told, self.tenant) {
+                ("", "") => return None,
+                ("", _) => {}
+                (told, _) => self.tenant = told,
+            }
+            out.series(id, self.tenant, varint::take_bytes(&mut self.section)?);
             done += 1;
         }
         Some(done)
@@ -364,7 +378,7 @@ mod tests {
         fn a_group_comes_back(
             samples in proptest::collection::vec(a_sample(), 0..50),
             series in proptest::collection::vec(
-                (any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5
+                (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
             slice in 1..20_usize,
