@@ -50,6 +50,8 @@ const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 /// Longest time without an answer from a core before the watchdog is left unfed.
 const PULSE: Duration = Duration::from_secs(5);
 
+/// Time that systemd is asked for again and again while the logs are replayed.
+const START_TIME: Duration = Duration::from_secs(60);
 /// Longest wait at a stop for uploads to break off.
 const UPLOADS_STOP: Duration = Duration::from_secs(4);
 
@@ -144,6 +146,7 @@ async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     shown.source(move |all| probe::sample_process(ack, &lines, all));
     let doors = open_doors(config, &view, (grpc, http), (shown, &counters), &closing);
 
+    let asking = beside::spawn(ask_for_time());
     wait_until_ready(&mut cores).await?;
     let (stop_uploads, uploads_stop) = watch::channel(false);
     let uploads = Uploads::start(config, bucket, counters.clone(), Clock::system(), uploads_stop)?;
@@ -162,6 +165,7 @@ async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     });
     let keeping = beside::spawn(keeper.await.run());
     set_ready.send_modify(|ready| *ready = Ok(()));
+    asking.abort();
     tracing::info!("ready: writes and reads are taken");
     notify(sd_notify::NotifyState::Ready);
     let feeding = beside::spawn(feed_watchdog(cores.asks.clone()));
@@ -479,6 +483,14 @@ async fn first_end(cores: &mut Vec<Core<Result<(), String>>>) -> String {
 fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
+/// Asks systemd for more time to start: how much there is to replay is not for a unit to know.
+async fn ask_for_time() {
+    loop {
+        notify(sd_notify::NotifyState::ExtendTimeoutUsec(START_TIME.as_micros() as u32));
+        beside::sleep(START_TIME / 3).await;
     }
 }
 

@@ -120,7 +120,7 @@ fn check(twin: &Twin, all: &[Settings], said: &Said, shelf: &mut Shelf) -> Resul
     judge(found, said)
 }
 
-fn order(dice: &mut Dice) -> FlushOrder {
+pub(super) fn order(dice: &mut Dice) -> FlushOrder {
     let labels = Labels::new([("receive_replica", "r0")]).expect("labels");
     let external = External::new(labels, "tenant_id", None).expect("external labels");
     let high = dice.roll();

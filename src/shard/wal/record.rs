@@ -208,77 +208,128 @@ pub(crate) enum PayloadError {
     Malformed,
 }
 
-/// Reads a payload. Its checksum was good, so an error is a defect or another version.
-pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
-    while let Some((&kind, rest)) = payload.split_first() {
-        let (len, rest) = rest.split_first_chunk::<4>().ok_or(PayloadError::Malformed)?;
-        let len = u32::from_le_bytes(*len) as usize;
-        let (section, rest) = rest.split_at_checked(len).ok_or(PayloadError::Malformed)?;
-        payload = rest;
-        let done = match kind {
-            SERIES => read_series(section, out),
-            SAMPLES => read_samples(section, out),
-            CUTS => read_cuts(section, out),
-            _ => return Err(PayloadError::UnknownKind(kind)),
-        };
-        done.ok_or(PayloadError::Malformed)?;
-    }
-    Ok(())
+/// The records of a payload, read some at a time. Its checksum was good, so an error is a defect
+/// or another version; nothing can be read behind one.
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    /// The sections not begun.
+    payload: &'a [u8],
+    kind: u8,
+    /// What is left of the section that was begun.
+    section: &'a [u8],
+    /// Tenant of the series before.
+    tenant: &'a str,
+    id: u64,
+    t: i64,
+    step: i64,
 }
 
-fn read_series(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    let mut tenant = "";
-    while !bytes.is_empty() {
-        let id = varint::take_u64(&mut bytes)?;
-        let told = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
-        match (told, tenant) {
-            ("", "") => return None,
-            ("", _) => {}
-            (told, _) => tenant = told,
-        }
-        out.series(id, tenant, varint::take_bytes(&mut bytes)?);
+impl<'a> Records<'a> {
+    /// At the start of a payload.
+    pub(crate) fn new(payload: &'a [u8]) -> Self {
+        Self { payload, kind: 0, section: &[], tenant: "", id: 0, t: 0, step: 0 }
     }
-    Some(())
-}
 
-fn read_samples(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    let (mut id, mut t, mut step) = (0_u64, 0_i64, 0_i64);
-    while let Some((&control, rest)) = bytes.split_first() {
-        bytes = rest;
-        match control & 0x30 {
-            ID_NEXT => id = id.wrapping_add(1),
-            ID_SAME => {}
-            ID_STEP => id = id.wrapping_add(varint::take_i64(&mut bytes)? as u64),
-            _ => return None,
-        }
-        match control & 0xc0 {
-            TIME_SAME => {}
-            TIME_STEP => {
-                step = varint::take_i64(&mut bytes)?;
-                t = t.wrapping_add(step);
+    /// Hands up to `most` records on; whether there may be more.
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        out: &mut impl Receive,
+    ) -> Result<bool, PayloadError> {
+        let mut left = most;
+        while left > 0 {
+            if self.section.is_empty() {
+                if self.payload.is_empty() {
+                    return Ok(false);
+                }
+                self.begin_section().ok_or(PayloadError::Malformed)?;
             }
-            TIME_REPEAT => t = t.wrapping_add(step),
-            _ => return None,
+            let done = match self.kind {
+                SERIES => self.read_series(left, out),
+                SAMPLES => self.read_samples(left, out),
+                CUTS => self.read_cuts(left, out),
+                kind => return Err(PayloadError::UnknownKind(kind)),
+            };
+            left -= done.ok_or(PayloadError::Malformed)?;
         }
-        let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
-        bytes = rest;
-        let mut value = [0; 8];
-        value.get_mut(..kept.len())?.copy_from_slice(kept);
-        out.sample(id, Sample { t, bits: u64::from_be_bytes(value) });
+        Ok(true)
     }
-    Some(())
+
+    fn begin_section(&mut self) -> Option<()> {
+        let (&kind, rest) = self.payload.split_first()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        (self.section, self.payload) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        (self.kind, self.tenant, self.id, self.t, self.step) = (kind, "", 0, 0, 0);
+        Some(())
+    }
+
+    fn read_series(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let mut done = 0;
+        while done < most && !self.section.is_empty() {
+            let id = varint::take_u64(&mut self.section)?;
+            let told = str::from_utf8(varint::take_bytes(&mut self.section)?).ok()?;
+            match (told, self.tenant) {
+                ("", "") => return None,
+                ("", _) => {}
+                (told, _) => self.tenant = told,
+            }
+            out.series(id, self.tenant, varint::take_bytes(&mut self.section)?);
+            done += 1;
+        }
+        Some(done)
+    }
+
+    fn read_samples(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let Self { section: bytes, id, t, step, .. } = self;
+        let mut done = 0;
+        while done < most
+            && let Some((&control, rest)) = bytes.split_first()
+        {
+            *bytes = rest;
+            match control & 0x30 {
+                ID_NEXT => *id = id.wrapping_add(1),
+                ID_SAME => {}
+                ID_STEP => *id = id.wrapping_add(varint::take_i64(bytes)? as u64),
+                _ => return None,
+            }
+            match control & 0xc0 {
+                TIME_SAME => {}
+                TIME_STEP => {
+                    *step = varint::take_i64(bytes)?;
+                    *t = t.wrapping_add(*step);
+                }
+                TIME_REPEAT => *t = t.wrapping_add(*step),
+                _ => return None,
+            }
+            let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
+            *bytes = rest;
+            let mut value = [0; 8];
+            value.get_mut(..kept.len())?.copy_from_slice(kept);
+            out.sample(*id, Sample { t: *t, bits: u64::from_be_bytes(value) });
+            done += 1;
+        }
+        Some(done)
+    }
+
+    fn read_cuts(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let bytes = &mut self.section;
+        let mut done = 0;
+        while done < most && !bytes.is_empty() {
+            let tenant = str::from_utf8(varint::take_bytes(bytes)?).ok()?.to_owned();
+            let end_ms = varint::take_i64(bytes)?;
+            let (ulid, rest) = bytes.split_first_chunk::<16>()?;
+            let (slots, rest) = rest.split_first_chunk::<32>()?;
+            *bytes = rest;
+            out.cut(CutRecord { tenant, end_ms, block: Ulid::from_bytes(*ulid), slots: *slots });
+            done += 1;
+        }
+        Some(done)
+    }
 }
 
-fn read_cuts(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    while !bytes.is_empty() {
-        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?.to_owned();
-        let end_ms = varint::take_i64(&mut bytes)?;
-        let (ulid, rest) = bytes.split_first_chunk::<16>()?;
-        let (slots, rest) = rest.split_first_chunk::<32>()?;
-        bytes = rest;
-        out.cut(CutRecord { tenant, end_ms, block: Ulid::from_bytes(*ulid), slots: *slots });
-    }
-    Some(())
+/// Reads a payload at a stretch.
+pub(crate) fn read_payload(payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
+    Records::new(payload).read(usize::MAX, out).map(drop)
 }
 
 #[cfg(test)]
@@ -330,6 +381,7 @@ mod tests {
                 (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
+            slice in 1..20_usize,
         ) {
             let cut = CutRecord { tenant: "t".into(), end_ms, block: Ulid::nil(), slots: [3; 32] };
             let mut group = Group::default();
@@ -347,7 +399,8 @@ mod tests {
                 prop_assert!(group.is_empty(), "round {round}");
             }
             let mut seen = Seen::default();
-            read_payload(&out, &mut seen).expect("a readable payload");
+            let mut records = Records::new(&out);
+            while records.read(slice, &mut seen).expect("a readable payload") {}
             prop_assert_eq!(seen, Seen { series, samples, cuts: vec![cut] });
         }
 
