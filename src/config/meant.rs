@@ -14,6 +14,9 @@ use crate::config::typed::{Typed, bad};
 use crate::config::{Error, cli, duration, label, size};
 use crate::model::{Labels, TenantId};
 
+/// Longest time readers get at a stop, whatever the flags say: a stop ends below ten seconds.
+pub const READS_STOP_MAX: Duration = Duration::from_secs(4);
+
 /// All that `tidegate receive` was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receive {
@@ -87,13 +90,15 @@ pub struct Limits {
 pub struct Read {
     /// `--grpc-address`: StoreAPI, one socket each.
     pub grpc_addresses: Vec<SocketAddr>,
-    /// `--grpc-grace-period`: longest time open calls get at a stop.
+    /// `--grpc-grace-period`: longest time open calls get at a stop, never more than
+    /// [`READS_STOP_MAX`].
     pub grpc_grace: Duration,
     /// `--grpc-server-max-connection-age`; `None` for no bound.
     pub grpc_connection_age_max: Option<Duration>,
     /// `--http-address`: metrics, status and query API, one socket each.
     pub http_addresses: Vec<SocketAddr>,
-    /// `--http-grace-period`: longest time open requests get at a stop.
+    /// `--http-grace-period`: longest time open requests get at a stop, never more than
+    /// [`READS_STOP_MAX`].
     pub http_grace: Duration,
     /// `--store.limits.request-series`; `None` for no limit.
     pub request_series_max: Option<u64>,
@@ -406,7 +411,8 @@ impl fmt::Display for Receive {
             (or_none(read.request_series_max), or_none(read.request_samples_max));
         writeln!(f, "select   series {series}, samples {samples}")?;
         let (grpc, http) = (duration::text(read.grpc_grace), duration::text(read.http_grace));
-        writeln!(f, "stop     gRPC calls get {grpc}, HTTP requests {http}")?;
+        let most = duration::text(READS_STOP_MAX);
+        writeln!(f, "stop     gRPC calls get {grpc}, HTTP requests {http}, at most {most}")?;
         let (path, kept) = (data.path.display(), or_never(data.retention, "for ever"));
         writeln!(f, "data     {path}, blocks kept {kept}")?;
         let ahead = or_never(data.future_window, "any time");

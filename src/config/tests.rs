@@ -280,7 +280,7 @@ series   128 labels of 64KiB, names 1KiB, values 16KiB
 tenants  series in memory no limit
 read     StoreAPI 0.0.0.0:10901 (connections 1h), HTTP 0.0.0.0:10902
 select   series no limit, samples no limit
-stop     gRPC calls get 2m, HTTP requests 2m
+stop     gRPC calls get 2m, HTTP requests 2m, at most 4s
 data     ./data, blocks kept 15d
 time     ahead of the clock 10m, out of order 0s
 labels   {receive_replica=\"host-1\"}, tenant in tenant_id

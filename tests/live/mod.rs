@@ -5,6 +5,7 @@
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
+//! | `stop` | does it end soon, whatever its clients do |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
 //!
 //! [`harness`] starts and stops the program, [`wire`] speaks its protocols. A line of its log that
@@ -19,5 +20,6 @@ mod harness;
 mod hostile;
 mod kill;
 mod prometheus;
+mod stop;
 mod traps;
 mod wire;
