@@ -37,7 +37,7 @@ use crate::listener::tally::{Class, Tally, Written};
 
 /// Longest labels, longest fact and longest text shown in an answer, in bytes. Prometheus' log cuts
 /// at 1,024.
-const SERIES_BYTES_MAX: usize = 300;
+const SERIES_BYTES_MAX: usize = 400;
 const FACT_BYTES_MAX: usize = 250;
 const TEXT_BYTES_MAX: usize = 1000;
 
@@ -315,9 +315,11 @@ fn text_of(tally: &Tally) -> String {
         let comma = if i == 0 { "" } else { ", " };
         let _ = write!(text, "{comma}{count} {}", reason.id());
     }
-    let series = excerpt(&example.series, SERIES_BYTES_MAX);
-    let _ =
-        write!(text, "; first: {series}: {}", excerpt(&example.fact.to_string(), FACT_BYTES_MAX));
+    text.push_str("; first: ");
+    if !example.series.is_empty() {
+        let _ = write!(text, "{}: ", excerpt(&example.series, SERIES_BYTES_MAX));
+    }
+    text.push_str(&excerpt(&example.fact.to_string(), FACT_BYTES_MAX));
     let _ = write!(text, " (err-tidegate-{})", example.fact.reason().id());
     excerpt(&text, TEXT_BYTES_MAX)
 }

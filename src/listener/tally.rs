@@ -11,8 +11,8 @@ use thiserror::Error;
 pub enum Fact {
     /// Older than the newest sample of its series, with no out-of-order window.
     #[error(
-        "sample at {t} is older than the newest of its series at {newest}; \
-         --tsdb.out-of-order.time-window admits late samples"
+        "sample at {t} is older than the newest of its series at {newest}; this version stores \
+         samples in order only"
     )]
     SampleOutOfOrder {
         /// Its time.
@@ -69,22 +69,56 @@ pub enum Fact {
         name: String,
     },
     /// A name or value is not UTF-8.
-    #[error("a label of the series is not valid UTF-8")]
-    LabelNotUtf8,
+    #[error("label {name:?} is not valid UTF-8 in its name or value")]
+    LabelNotUtf8 {
+        /// Its name, as far as it is text.
+        name: String,
+    },
+    /// A label is no message.
+    #[error("a label of the series cannot be read: {what}")]
+    LabelMalformed {
+        /// What is wrong with it.
+        what: String,
+    },
     /// Too many labels.
-    #[error("series has {got} labels, at most {max} are allowed")]
+    #[error("series has more than {max} labels; --receive.labels-per-series-max admits more")]
     LabelsTooMany {
-        /// How many.
+        /// The limit.
+        max: usize,
+    },
+    /// The name of a label is too long.
+    #[error(
+        "label name {name:?} has {got} bytes, at most {max} are allowed; \
+         --receive.label-name-bytes-max admits more"
+    )]
+    LabelNameTooLong {
+        /// The begin of it.
+        name: String,
+        /// Its bytes.
         got: usize,
         /// The limit.
         max: usize,
     },
-    /// A label is too long.
-    #[error("label {name:?} has {got} bytes in its name or value, at most {max} are allowed")]
-    LabelTooLong {
-        /// Its name, or the begin of it.
+    /// The value of a label is too long.
+    #[error(
+        "the value of label {name:?} has {got} bytes, at most {max} are allowed; \
+         --receive.label-value-bytes-max admits more"
+    )]
+    LabelValueTooLong {
+        /// The name of the label.
         name: String,
-        /// Bytes of the longer part.
+        /// Bytes of the value.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// All labels of a series together are too long.
+    #[error(
+        "the labels of the series have {got} bytes together, at most {max} are allowed; \
+         --receive.label-set-bytes-max admits more"
+    )]
+    LabelSetTooLong {
+        /// Their bytes, as they are sent.
         got: usize,
         /// The limit.
         max: usize,
@@ -146,9 +180,11 @@ pub enum Reason {
     LabelNameTwice,
     /// [`Fact::LabelNotUtf8`]
     LabelNotUtf8,
+    /// [`Fact::LabelMalformed`]
+    LabelMalformed,
     /// [`Fact::LabelsTooMany`]
     LabelsTooMany,
-    /// [`Fact::LabelTooLong`]
+    /// [`Fact::LabelNameTooLong`], [`Fact::LabelValueTooLong`], [`Fact::LabelSetTooLong`]
     LabelTooLong,
     /// [`Fact::SymbolMissing`]
     SymbolMissing,
@@ -175,7 +211,7 @@ pub(crate) enum Class {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SampleOutOfOrder,
         Self::SampleTooOld,
         Self::SampleOutOfBounds,
@@ -185,6 +221,7 @@ impl Reason {
         Self::LabelNameEmpty,
         Self::LabelNameTwice,
         Self::LabelNotUtf8,
+        Self::LabelMalformed,
         Self::LabelsTooMany,
         Self::LabelTooLong,
         Self::SymbolMissing,
@@ -206,6 +243,7 @@ impl Reason {
             Self::LabelNameEmpty => "label-name-empty",
             Self::LabelNameTwice => "label-name-twice",
             Self::LabelNotUtf8 => "label-not-utf8",
+            Self::LabelMalformed => "label-malformed",
             Self::LabelsTooMany => "labels-too-many",
             Self::LabelTooLong => "label-too-long",
             Self::SymbolMissing => "symbol-missing",
@@ -229,6 +267,7 @@ impl Reason {
             | Self::LabelNameEmpty
             | Self::LabelNameTwice => Class::Conflict,
             Self::LabelNotUtf8
+            | Self::LabelMalformed
             | Self::LabelsTooMany
             | Self::LabelTooLong
             | Self::SymbolMissing
@@ -252,9 +291,12 @@ impl Fact {
             Self::LabelsMissing => Reason::LabelsMissing,
             Self::LabelNameEmpty => Reason::LabelNameEmpty,
             Self::LabelNameTwice { .. } => Reason::LabelNameTwice,
-            Self::LabelNotUtf8 => Reason::LabelNotUtf8,
+            Self::LabelNotUtf8 { .. } => Reason::LabelNotUtf8,
+            Self::LabelMalformed { .. } => Reason::LabelMalformed,
             Self::LabelsTooMany { .. } => Reason::LabelsTooMany,
-            Self::LabelTooLong { .. } => Reason::LabelTooLong,
+            Self::LabelNameTooLong { .. }
+            | Self::LabelValueTooLong { .. }
+            | Self::LabelSetTooLong { .. } => Reason::LabelTooLong,
             Self::SymbolMissing { .. } => Reason::SymbolMissing,
             Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
             Self::HistogramNotStored => Reason::HistogramNotStored,

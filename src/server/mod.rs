@@ -172,8 +172,8 @@ impl Running {
         words::say_addresses(&cores.write_addresses, &grpc, &http);
 
         let external = external(&config.external)?;
-        let replaying = NotReady { why: "the logs are being replayed".into() };
-        let (set_ready, ready) = watch::channel(Err(replaying));
+        let (set_ready, ready) = watch::channel(Ok(()));
+        say(&set_ready, Err("the logs are being replayed"));
         let (known, stats) = watch::channel::<KnownStats>(vec![None; usize::from(shards)].into());
         let blocks = Blocks::default();
         let limits = query::Limits::default();
@@ -183,6 +183,7 @@ impl Running {
         let doors = ReadDoors::open(config, &view, (grpc, http), &cores.snapshots);
 
         cores.wait_until_ready().await?;
+        say(&set_ready, Err("the finished blocks are being listed"));
         let (stop_uploads, uploads_stop) = watch::channel(false);
         let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
         let (to_ship, shipped, uploads) = uploads.split();
@@ -198,7 +199,7 @@ impl Running {
             clock: Clock::system(),
         });
         let keeping = beside::spawn(keeper.await.run());
-        set_ready.send_modify(|ready| *ready = Ok(()));
+        say(&set_ready, Ok(()));
         tracing::info!("ready: writes and reads are taken");
         watchdog::notify(sd_notify::NotifyState::Ready);
         let feeding = beside::spawn(watchdog::feed(cores.asks.clone()));
@@ -209,8 +210,7 @@ impl Running {
     /// Ends all of it in order. The parts that wait for others do so at the same time.
     async fn stop(self) {
         watchdog::notify(sd_notify::NotifyState::Stopping);
-        let stopping = NotReady { why: "the process is stopping".into() };
-        self.set_ready.send_modify(|ready| *ready = Err(stopping));
+        say(&self.set_ready, Err("the process is stopping"));
         let begun = Moment::now();
         for task in &self.beside {
             task.abort();
@@ -225,6 +225,11 @@ impl Running {
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
         drop(self.dir);
     }
+}
+
+/// Tells all who ask whether the process is ready, or what is waited for.
+fn say(set_ready: &watch::Sender<Result<(), NotReady>>, ready: Result<(), &str>) {
+    set_ready.send_modify(|known| *known = ready.map_err(|why| NotReady { why: why.into() }));
 }
 
 fn external(config: &config::External) -> Result<Arc<External>, Error> {

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::live::harness::{Node, command, home};
-use crate::live::wire::{Sender, Store};
+use crate::live::harness::{Node, command, home, wait_for};
+use crate::live::wire::{Sender, Store, fetch};
 
 /// Below the ten seconds that are promised, less what a busy machine takes.
 const STOP: Duration = Duration::from_secs(9);
@@ -82,8 +82,9 @@ fn a_signal_before_it_is_ready_ends_it() {
     let path = block.join("meta.json");
     rustix::fs::mknodat(rustix::fs::CWD, &path, pipe, mode, 0).expect("a pipe");
     let mut node = Node::begin(home.path(), command(home.path(), &["--shards", "1"]));
-    thread::sleep(Duration::from_millis(300));
-    assert!(!node.is_ready());
+    let waits = || fetch(node.at.http, "/-/ready").expect("an answer");
+    wait_for("the blocks' turn", || waits().text.contains("blocks").then_some(()));
+    assert_eq!(waits().status, 503);
     let begun = Instant::now();
     node.terminate();
     let status = node.wait();
