@@ -74,9 +74,9 @@ impl Keeper {
     pub(super) async fn take_over(parts: Parts) -> Self {
         let mut keeper = Self { parts, kept: BTreeMap::new(), plan: CutPlan::default() };
         let root = keeper.parts.root.join("blocks");
-        for tenant in files::list(&root).unwrap_or_default() {
-            let Ok(tenant) = TenantId::new(&tenant) else { continue };
-            let dir = root.join(tenant.as_str());
+        for dir in files::list(&root).unwrap_or_default() {
+            let Some(tenant) = TenantId::of_dir(&dir) else { continue };
+            let dir = root.join(dir);
             for name in files::list(&dir).unwrap_or_default() {
                 if name.ends_with(files::DOOMED_SUFFIX) {
                     // What a crash left of a deletion.

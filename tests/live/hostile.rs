@@ -109,7 +109,7 @@ fn heads() -> Vec<Row> {
         row("tenant climbs", post("THANOS-TENANT: ..\r\n"), 400, TENANT),
         row("tenant with a slash", post("THANOS-TENANT: a/b\r\n"), 400, TENANT),
         row("tenant of many bytes", post(&tenant(&"x".repeat(151))), 400, TENANT),
-        row("tenant not ASCII", post("THANOS-TENANT: é\r\n"), 400, TENANT),
+        row("tenant too long for a folder", post(&tenant(&"é".repeat(43))), 400, TENANT),
         row("two tenants", post("THANOS-TENANT: a\r\nthanos-tenant: b\r\n"), 400, TWICE),
         row("two content types", post("Content-Type: text/plain\r\n"), 400, TWICE),
         row("two encodings", post("Content-Encoding: snappy\r\n"), 400, TWICE),
@@ -327,7 +327,7 @@ fn a_bomb_takes_no_memory() {
             assert!(matches!(answer.status, 400 | 413), "{answer:?}");
         }
     }
-    let growth = node.status_kib("VmHWM") - before;
+    let growth = node.status_kib("VmHWM").saturating_sub(before);
     println!("{growth} KiB more after 400 bombs, {before} KiB before");
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
 }
@@ -408,7 +408,7 @@ fn a_flood_of_spellings_is_one_series() {
     write(0, 1000);
     let before = node.reset_peak_kib();
     write(1000, SPELLINGS);
-    let growth = node.status_kib("VmHWM") - before;
+    let growth = node.status_kib("VmHWM").saturating_sub(before);
     println!("{growth} KiB more after 9,000 spellings, {before} KiB before");
     assert!(growth < GROWTH_KIB_MAX, "{growth} KiB");
     let stored = Store::connect(node.at.grpc).select(&[("__name__", "flood")]);

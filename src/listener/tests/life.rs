@@ -75,6 +75,7 @@ fn the_configured_tenant_header_goes_first() {
     for (headers, tenant) in [
         ("", "default-tenant"),
         ("thanos-tenant: t\r\n", "t"),
+        ("THANOS-TENANT: team a:b@c+50%é\r\n", "team a:b@c+50%é"),
         ("X-Scope-OrgID: x\r\nTHANOS-TENANT: t\r\n", "x"),
         ("X-Scope-OrgID:\r\nTHANOS-TENANT: t\r\n", "t"),
         ("X-Scope-OrgID: \r\nTHANOS-TENANT:\r\n", "default-tenant"),
