@@ -20,17 +20,6 @@ pub enum Fact {
         /// The newest time of its series.
         newest: i64,
     },
-    /// Older than the out-of-order window.
-    #[error(
-        "sample at {t} is older than the out-of-order window, which begins at {min}; \
-         --tsdb.out-of-order.time-window sets its length"
-    )]
-    SampleTooOld {
-        /// Its time.
-        t: i64,
-        /// First time inside the window.
-        min: i64,
-    },
     /// Older than what the tenant's head still takes.
     #[error("sample at {t} is older than {min}, before which this tenant's data is cut to blocks")]
     SampleOutOfBounds {
@@ -123,22 +112,6 @@ pub enum Fact {
         /// The limit.
         max: usize,
     },
-    /// A reference into the symbol table of a 2.0 request leads nowhere.
-    #[error("symbol {symbol} of {symbols} is referred to")]
-    SymbolMissing {
-        /// The reference.
-        symbol: u64,
-        /// How many symbols there are.
-        symbols: u64,
-    },
-    /// A native histogram contradicts itself.
-    #[error("native histogram at {t} is invalid: {what}")]
-    HistogramInvalid {
-        /// Its time.
-        t: i64,
-        /// What is wrong with it.
-        what: String,
-    },
     /// A native histogram, which this version does not store.
     #[error(
         "native histograms are not stored by this version; set send_native_histograms: false, \
@@ -151,12 +124,6 @@ pub enum Fact {
          floats are stored"
     )]
     ExemplarNotStored,
-    /// The tenant may not have another series. Known series go on.
-    #[error("a new series is beyond the tenant's limit of {max}; known series go on")]
-    SeriesLimit {
-        /// The limit.
-        max: u64,
-    },
 }
 
 /// [`Fact`] without its values, to count by.
@@ -164,8 +131,6 @@ pub enum Fact {
 pub enum Reason {
     /// [`Fact::SampleOutOfOrder`]
     SampleOutOfOrder,
-    /// [`Fact::SampleTooOld`]
-    SampleTooOld,
     /// [`Fact::SampleOutOfBounds`]
     SampleOutOfBounds,
     /// [`Fact::SampleTooFarInFuture`]
@@ -186,16 +151,10 @@ pub enum Reason {
     LabelsTooMany,
     /// [`Fact::LabelNameTooLong`], [`Fact::LabelValueTooLong`], [`Fact::LabelSetTooLong`]
     LabelTooLong,
-    /// [`Fact::SymbolMissing`]
-    SymbolMissing,
-    /// [`Fact::HistogramInvalid`]
-    HistogramInvalid,
     /// [`Fact::HistogramNotStored`]
     HistogramNotStored,
     /// [`Fact::ExemplarNotStored`]
     ExemplarNotStored,
-    /// [`Fact::SeriesLimit`]
-    SeriesLimit,
 }
 
 /// What a reason means for the answer, the strongest last.
@@ -205,15 +164,12 @@ pub(crate) enum Class {
     Conflict,
     /// The sender writes nonsense: 400.
     Malformed,
-    /// The tenant is full: 429, because a later try may succeed.
-    Limit,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 13] = [
         Self::SampleOutOfOrder,
-        Self::SampleTooOld,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
         Self::SampleConflict,
@@ -224,18 +180,14 @@ impl Reason {
         Self::LabelMalformed,
         Self::LabelsTooMany,
         Self::LabelTooLong,
-        Self::SymbolMissing,
-        Self::HistogramInvalid,
         Self::HistogramNotStored,
         Self::ExemplarNotStored,
-        Self::SeriesLimit,
     ];
 
     /// Its name in answers and metrics.
     pub fn id(self) -> &'static str {
         match self {
             Self::SampleOutOfOrder => "sample-out-of-order",
-            Self::SampleTooOld => "sample-too-old",
             Self::SampleOutOfBounds => "sample-out-of-bounds",
             Self::SampleTooFarInFuture => "sample-too-far-in-future",
             Self::SampleConflict => "sample-conflict",
@@ -246,11 +198,8 @@ impl Reason {
             Self::LabelMalformed => "label-malformed",
             Self::LabelsTooMany => "labels-too-many",
             Self::LabelTooLong => "label-too-long",
-            Self::SymbolMissing => "symbol-missing",
-            Self::HistogramInvalid => "histogram-invalid",
             Self::HistogramNotStored => "histogram-not-stored",
             Self::ExemplarNotStored => "exemplar-not-stored",
-            Self::SeriesLimit => "series-limit",
         }
     }
 
@@ -259,7 +208,6 @@ impl Reason {
     pub(crate) fn class(self) -> Class {
         match self {
             Self::SampleOutOfOrder
-            | Self::SampleTooOld
             | Self::SampleOutOfBounds
             | Self::SampleTooFarInFuture
             | Self::SampleConflict
@@ -270,11 +218,8 @@ impl Reason {
             | Self::LabelMalformed
             | Self::LabelsTooMany
             | Self::LabelTooLong
-            | Self::SymbolMissing
-            | Self::HistogramInvalid
             | Self::HistogramNotStored
             | Self::ExemplarNotStored => Class::Malformed,
-            Self::SeriesLimit => Class::Limit,
         }
     }
 }
@@ -284,7 +229,6 @@ impl Fact {
     pub fn reason(&self) -> Reason {
         match self {
             Self::SampleOutOfOrder { .. } => Reason::SampleOutOfOrder,
-            Self::SampleTooOld { .. } => Reason::SampleTooOld,
             Self::SampleOutOfBounds { .. } => Reason::SampleOutOfBounds,
             Self::SampleTooFarInFuture { .. } => Reason::SampleTooFarInFuture,
             Self::SampleConflict { .. } => Reason::SampleConflict,
@@ -297,11 +241,8 @@ impl Fact {
             Self::LabelNameTooLong { .. }
             | Self::LabelValueTooLong { .. }
             | Self::LabelSetTooLong { .. } => Reason::LabelTooLong,
-            Self::SymbolMissing { .. } => Reason::SymbolMissing,
-            Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
             Self::HistogramNotStored => Reason::HistogramNotStored,
             Self::ExemplarNotStored => Reason::ExemplarNotStored,
-            Self::SeriesLimit { .. } => Reason::SeriesLimit,
         }
     }
 }

@@ -41,7 +41,6 @@ pub(super) struct CoreIntake {
 /// What the core counts per request.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) samples: Cell<u64>,
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
@@ -86,7 +85,6 @@ impl CoreIntake {
     fn account(&self, routed: &Routed) {
         let counts = &self.counts;
         let written = &routed.written;
-        add(&counts.samples, written.stored);
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);

@@ -87,6 +87,17 @@ fn the_configured_tenant_header_goes_first() {
 }
 
 #[test]
+fn a_target_may_name_the_host() {
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    for target in ["http://a/api/v1/write", "HTTP://a:80/api/v1/write?x=http://y"] {
+        client.send(head("").replace("/api/v1/write", target));
+        let seen = stage.notes.seen.borrow_mut().pop();
+        assert_eq!(seen.as_deref(), Some("default-tenant:"), "{target}");
+    }
+}
+
+#[test]
 fn continue_is_said_only_when_the_body_will_be_read() {
     let stage = Stage::new();
     let mut client = stage.connect();
