@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tidegate::config::{self, Command, LogFormat, LogLevel};
 use tidegate::rt::{control, thread};
-use tidegate::telemetry::log;
+use tidegate::telemetry::{log, panics};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,6 +36,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Command::Print(text) => writeln!(io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
         Command::Receive(config) => {
+            panics::count();
             let (lines, waiting) = log::lines();
             let (level, form) = (level(config.log.level), form(config.log.format));
             let subscriber = log::subscriber(lines.clone(), level, form);
@@ -43,7 +44,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             thread::spawn_named("tidegate-log", move || {
                 log::write_lines(&waiting, io::stderr()).ok();
             })?;
-            let ended = tidegate::server::receive(&config);
+            let ended = tidegate::server::receive(&config, lines.counts());
             lines.flush();
             ended?;
         }

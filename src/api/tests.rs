@@ -16,7 +16,7 @@ use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
-use crate::telemetry::{Exposition, Metric};
+use crate::telemetry::{Counters, Exposition, Metric};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -51,7 +51,7 @@ async fn twins() -> Twins {
 }
 
 async fn send(twins: &Twins, request: Request<Body>) -> Response<Body> {
-    let mut router = routes(twins.view.clone(), Exposition::default());
+    let mut router = routes(twins.view.clone(), Exposition::default(), Counters::default());
     router.call(request).await.expect("routers answer")
 }
 
@@ -236,10 +236,14 @@ fn metrics_over_a_socket() {
         let view = twins.view.clone();
         exposition.source(move |out| view.sample(out));
         exposition.source(|out| out.gauge(Metric::BuildInfo, vec![("version", "1".into())], 1.0));
+        let counters = Counters::default();
+        let counted = counters.clone();
+        exposition.source(move |out| counted.sample(out));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(routes(twins.view.clone(), exposition), listener, async {
+        let routes = routes(twins.view.clone(), exposition, counters);
+        let served = tokio::spawn(serve(routes, listener, async {
             drop(stopped.await);
         }));
         let ask = async |path: &str, accept: &str| {
@@ -283,7 +287,7 @@ fn metrics_over_a_socket() {
 fn a_connection_that_says_nothing_is_closed() {
     run(async {
         let twins = twins().await;
-        let routes = routes(twins.view.clone(), Exposition::default());
+        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let head_time = Duration::from_millis(50);

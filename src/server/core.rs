@@ -20,7 +20,6 @@ use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
-use crate::server::pulse::Pulse;
 use crate::server::{probe, raised};
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
@@ -57,7 +56,6 @@ pub(super) struct Start {
     pub(super) clock: Clock,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
-    pub(super) pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -74,7 +72,6 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
     let Start { doors, limits, tenants, drain, leave, asks, .. } = start;
-    start.pulse.keep_awake();
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
@@ -239,7 +236,7 @@ fn publish(
         let mut rounds = 0;
         loop {
             rounds += 1;
-            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard));
+            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard).await);
             rt_core::sleep(Duration::from_secs(1)).await;
         }
     });

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::{self, Ack};
 use crate::listener::{Limits, TenantSource};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::DataDir;
-use crate::server::pulse::Pulse;
-use crate::server::{Error, core, intake, start_error, words};
+use crate::server::{Error, core, start_error, words};
 use crate::shard::message::Ask;
 use crate::shard::recover::Report;
 use crate::telemetry::Snapshot;
-use crate::{config, decode, route, shard};
+use crate::{decode, route, shard};
 
 /// Questions waiting at a shard.
 const ASKS: usize = 256;
@@ -42,7 +42,6 @@ impl Cores {
         dir: &DataDir,
         (cpus, shards): (&[usize], u16),
         measured: Measured,
-        pulse: &Pulse,
     ) -> Result<Self, Error> {
         let count = usize::from(shards);
         let addresses = &config.write.addresses;
@@ -83,7 +82,6 @@ impl Cores {
                 clock: Clock::system(),
                 ready: report,
                 snapshot,
-                pulse: pulse.clone(),
             };
             let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
             let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));
@@ -147,18 +145,19 @@ fn written_file(dir: &Path) -> io::Result<PathBuf> {
 }
 
 /// What the device under `dir` can do, measured on a core of its own.
-pub(super) async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Error> {
+pub(super) async fn measure(dir: &Path, cpus: &[usize], ack: Ack) -> Result<Measured, Error> {
+    let cpu = cpus.first().copied().unwrap_or(0);
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
-    let pulse = pulse.clone();
-    let begin = move || async move {
-        pulse.keep_awake();
-        Disk::measure(&scratch).await
-    };
+    let begin = move || async move { Disk::measure(&scratch).await };
     let core = Core::start("measure", cpu, rt_core::io_memory(1), begin)
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
     match measured {
-        Ok(Ok(measured)) => measured.map_err(start_error("cannot measure the device")),
+        Ok(Ok(measured)) => {
+            let measured = measured.map_err(start_error("cannot measure the device"))?;
+            // A write that is its own flush cannot be answered before it.
+            Ok(Measured { dsync: measured.dsync && ack == Ack::Durable, ..measured })
+        }
         Ok(Err(died)) => Err(Error::Core(died.to_string())),
         Err(broken) => Err(Error::Core(broken.to_string())),
     }
@@ -177,7 +176,7 @@ fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard
             value_bytes_max: limits.label_value_bytes_max as usize,
             region_bytes_max: limits.label_set_bytes_max as usize,
         },
-        answers_wait: intake::answers_wait(config.write.ack),
+        answers_wait: config.write.ack == Ack::Durable,
         segment_bytes: shard::SEGMENT_BYTES,
         spare_segments: 2,
         epochs: control::random_u64,
@@ -196,6 +195,7 @@ fn route_settings(
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
+        keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),
     }
 }

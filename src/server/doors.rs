@@ -8,7 +8,7 @@ use crate::rt::beside;
 use crate::rt::channel::watch;
 use crate::rt::clock::Moment;
 use crate::server::{Error, raised};
-use crate::telemetry::{Exposition, Snapshot};
+use crate::telemetry::{Counters, Exposition, Snapshot};
 use crate::{api, config, store_api};
 
 /// Refuses an address on which somebody listens. The doors of the cores share theirs, so they
@@ -58,7 +58,7 @@ impl ReadDoors {
         config: &config::Receive,
         view: &View,
         (grpc, http): (Listening, Listening),
-        snapshots: &[watch::Receiver<Snapshot>],
+        (exposition, counters): (Exposition, &Counters),
     ) -> Self {
         let (close, closing) = watch::channel(false);
         let mut tasks = Vec::new();
@@ -66,12 +66,10 @@ impl ReadDoors {
         if let Some(age) = config.read.grpc_connection_age_max {
             connections.age_max = age;
         }
-        let mut exposition = exposition(snapshots);
-        let calls = store_api::Calls::new(&mut exposition);
         for (_, listener) in grpc {
             let stop = raised(closing.clone());
-            let (view, calls) = (view.clone(), calls.clone());
-            let serving = store_api::serve(view, listener, connections, calls, stop);
+            let (view, counters) = (view.clone(), counters.clone());
+            let serving = store_api::serve(view, listener, connections, counters, stop);
             let task = beside::spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the StoreAPI ended");
@@ -79,7 +77,7 @@ impl ReadDoors {
             });
             tasks.push((config.read.grpc_grace, task));
         }
-        let routes = api::routes(view.clone(), exposition);
+        let routes = api::routes(view.clone(), exposition, counters.clone());
         for (_, listener) in http {
             let task = api::serve(routes.clone(), listener, raised(closing.clone()));
             tasks.push((config.read.http_grace, beside::spawn(task)));
@@ -101,11 +99,22 @@ impl ReadDoors {
     }
 }
 
-fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
+/// What `/metrics` shows: the cores' last numbers, what the view knows, and what is counted beside.
+pub(super) fn exposition(
+    view: &View,
+    snapshots: &[watch::Receiver<Snapshot>],
+    counters: [&Counters; 2],
+) -> Exposition {
     let mut exposition = Exposition::default();
     for core in snapshots {
         let core = core.clone();
         exposition.source(move |all| all.merge(&core.borrow()));
+    }
+    let view = view.clone();
+    exposition.source(move |all| view.sample(all));
+    for counters in counters {
+        let counters = counters.clone();
+        exposition.source(move |all| counters.sample(all));
     }
     exposition
 }

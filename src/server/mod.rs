@@ -24,7 +24,6 @@ mod doors;
 mod intake;
 mod keeper;
 mod probe;
-mod pulse;
 mod uploads;
 mod watchdog;
 mod words;
@@ -34,7 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bucket;
+use crate::bucket::{self, Bucket};
 use crate::config;
 use crate::model::{External, LabelError};
 use crate::query::{self, Blocks, KnownStats, NotReady, View};
@@ -46,8 +45,9 @@ use crate::server::cores::{Cores, first_end};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::doors::ReadDoors;
 use crate::server::keeper::Keeper;
-use crate::server::pulse::Pulse;
 use crate::server::uploads::{Uploading, Uploads};
+use crate::telemetry::Counters;
+use crate::telemetry::log::Counts;
 
 /// Longest stop, whatever does not end by itself; ten seconds are promised.
 const STOP: Duration = Duration::from_secs(8);
@@ -109,16 +109,16 @@ fn start_error(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Start { what, source }
 }
 
-/// Runs the receiver until it is told to stop.
-pub fn receive(config: &config::Receive) -> Result<(), Error> {
+/// Runs the receiver until it is told to stop. `lines` counts what is logged.
+pub fn receive(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     rt_core::probe()?;
-    control::run(serve(config)).map_err(start_error("cannot start the control thread"))?
+    control::run(serve(config, lines)).map_err(start_error("cannot start the control thread"))?
 }
 
-async fn serve(config: &config::Receive) -> Result<(), Error> {
+async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(start_error("cannot handle signals"))?;
     let mut running = tokio::select! {
-        started = Running::start(config) => started?,
+        started = Running::start(config, lines) => started?,
         signal = signals.next() => {
             tracing::info!(signal, "stopping before it was ready");
             watchdog::notify(sd_notify::NotifyState::Stopping);
@@ -157,18 +157,17 @@ struct Running {
 
 impl Running {
     /// Starts all of it. What has begun ends with the process when this future is dropped.
-    async fn start(config: &config::Receive) -> Result<Self, Error> {
+    async fn start(config: &config::Receive, lines: Counts) -> Result<Self, Error> {
         let cpus = rt_core::cpus();
         let shards = cores::count(config, cpus.len())?;
         let dir = DataDir::open(&config.data.path, shards)?;
-        let pulse = Pulse::begin();
-        let first = cpus.first().copied().unwrap_or(0);
-        let measured = cores::measure(&dir.path, first, &pulse).await?;
+        let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
+        let measured = cores::measure(&dir.path, &cpus, config.write.ack).await?;
         words::say_start(config, &cpus, shards, measured);
         let grpc = doors::listen("--grpc-address", &config.read.grpc_addresses).await?;
         let http = doors::listen("--http-address", &config.read.http_addresses).await?;
         doors::nobody_listens("--remote-write.address", &config.write.addresses)?;
-        let mut cores = Cores::start(config, &dir, (&cpus, shards), measured, &pulse)?;
+        let mut cores = Cores::start(config, &dir, (&cpus, shards), measured)?;
         words::say_addresses(&cores.write_addresses, &grpc, &http);
 
         let external = external(&config.external)?;
@@ -180,12 +179,18 @@ impl Running {
         let shown = (blocks.clone(), Arc::clone(&external));
         let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats, limits);
         let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
-        let doors = ReadDoors::open(config, &view, (grpc, http), &cores.snapshots);
+        let counters = Counters::default();
+        let mut shown = doors::exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
+        let ack = config.write.ack;
+        shown.source(move |all| probe::sample_process(ack, &lines, all));
+        let doors = ReadDoors::open(config, &view, (grpc, http), (shown, &counters));
 
+        let asking = beside::spawn(watchdog::ask_for_time());
         cores.wait_until_ready().await?;
         say(&set_ready, Err("the finished blocks are being listed"));
         let (stop_uploads, uploads_stop) = watch::channel(false);
-        let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
+        let clock = Clock::system();
+        let uploads = Uploads::start(config, bucket, counters.clone(), clock, uploads_stop)?;
         let (to_ship, shipped, uploads) = uploads.split();
         let keeper = Keeper::take_over(keeper::Parts {
             root: dir.path.clone(),
@@ -197,9 +202,11 @@ impl Running {
             retention: config.data.retention,
             pruner: uploads::default_bucket(config),
             clock: Clock::system(),
+            counters,
         });
         let keeping = beside::spawn(keeper.await.run());
         say(&set_ready, Ok(()));
+        asking.abort();
         tracing::info!("ready: writes and reads are taken");
         watchdog::notify(sd_notify::NotifyState::Ready);
         let feeding = beside::spawn(watchdog::feed(cores.asks.clone()));

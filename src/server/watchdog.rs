@@ -8,11 +8,21 @@ use crate::shard::message::{Ask, Stats};
 
 /// Longest time without an answer from a core before the watchdog is left unfed.
 const PULSE: Duration = Duration::from_secs(5);
+/// Time that systemd is asked for again and again while the logs are replayed.
+const START_TIME: Duration = Duration::from_mins(1);
 
 /// Tells systemd, if it listens.
 pub(super) fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
+/// Asks systemd for more time to start: how much there is to replay is not for a unit to know.
+pub(super) async fn ask_for_time() {
+    loop {
+        notify(sd_notify::NotifyState::ExtendTimeoutUsec(START_TIME.as_micros() as u32));
+        beside::sleep(START_TIME / 3).await;
     }
 }
 

@@ -145,6 +145,6 @@ fn print_log(segments: &[PathBuf], out: &mut impl Write) -> Result<usize, Inspec
     for damage in &at.damage {
         writeln!(out, "  DAMAGED: {damage}")?;
     }
-    writeln!(out, "  last block {}, known durable up to {}", at.seq, at.durable_seq)?;
+    writeln!(out, "  last block {}", at.seq)?;
     Ok(at.damage.len())
 }

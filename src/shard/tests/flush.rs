@@ -24,6 +24,7 @@ use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
     send, series_number, serve, settings, start, stored, tenant,
 };
+use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
 use crate::stdx::crc32c;
 
@@ -119,7 +120,7 @@ fn check(twin: &Twin, all: &[Settings], said: &Said, shelf: &mut Shelf) -> Resul
     judge(found, said)
 }
 
-fn order(dice: &mut Dice) -> FlushOrder {
+pub(super) fn order(dice: &mut Dice) -> FlushOrder {
     let labels = Labels::new([("receive_replica", "r0")]).expect("labels");
     let external = External::new(labels, "tenant_id", None).expect("external labels");
     let high = dice.roll();
@@ -432,6 +433,35 @@ fn a_block_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
+fn without_a_log_no_block_is_written() {
+    let all = settings_of(&GENERATIONS[..1]);
+    let twin = Twin::new(3);
+    block_on(async {
+        fill(&twin, &all, &mut Said::default()).await;
+        let recovered = start_all(&twin, &all).await;
+        serve(&twin, recovered, async |homes| {
+            let (shard, slots) = &homes[0];
+            twin.fail_writes(u64::MAX);
+            let late = LOAD.rounds as i64 * LOAD.step_ms;
+            let samples: Vec<_> =
+                (0..64).map(|series| (series, Sample { t: late, bits: 1 })).collect();
+            let (batch, mut answer) = batch(0, &samples, slots);
+            shard.write(batch);
+            let written = answer.recv().await.expect("an answer");
+            assert_eq!(written.unavailable, Some(Unavailable::LogFailed));
+            twin.fail_writes(0);
+            for ulid in 1..3 {
+                let flushed =
+                    shard.flush(&tenant(0), BLOCK_RANGE_MS, &order(&mut Dice(ulid))).await;
+                assert!(matches!(flushed, Err(FlushError::Log { .. })), "{flushed:?}");
+            }
+            assert_eq!(twin.files_below(&Path::new(ROOT).join("blocks")), []);
+        })
+        .await;
+    });
+}
+
+#[test]
 fn one_flush_at_a_time() {
     let all = settings_of(&GENERATIONS[..1]);
     let twin = Twin::new(3);
@@ -451,4 +481,32 @@ fn one_flush_at_a_time() {
         })
         .await;
     });
+}
+
+#[test]
+fn a_shard_whose_log_is_dead_writes_no_block() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let one = [Generation { number: 1, shards: 1 }];
+        let recovered = start(&twin, &settings(0, &one)).await;
+        serve(&twin, vec![recovered], async |homes| {
+            let (shard, slots) = &homes[0];
+            let (first, mut answer) = batch(0, &[(1, Sample { t: 5, bits: 1 })], slots);
+            shard.write(first);
+            assert!(answer.recv().await.expect("an answer").is_clean());
+            twin.fail_writes(3);
+            let (second, mut answer) = batch(0, &[(2, Sample { t: 6, bits: 1 })], slots);
+            shard.write(second);
+            assert!(answer.recv().await.expect("an answer").unavailable.is_some());
+            twin.fail_writes(0);
+            for seed in 1..4 {
+                let order = order(&mut Dice(seed));
+                let refused = shard.flush(&tenant(0), BLOCK_RANGE_MS, &order).await;
+                assert!(matches!(refused, Err(FlushError::Log { .. })), "{refused:?}");
+            }
+        })
+        .await;
+    });
+    let blocks = twin.files_below(&Path::new(ROOT).join("blocks"));
+    assert!(blocks.is_empty(), "{:?}", blocks.iter().map(|(path, _)| path).collect::<Vec<_>>());
 }

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::rt::step::{self, Step};
 use crate::rt::storage::{Storage, StorageFile};
 use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, FLAG_CUT, PAYLOAD_BYTES_MAX, SegmentHeader,
@@ -101,7 +102,6 @@ impl Sealed {
         self.block.resize(BLOCK_HEADER_BYTES, 0);
         group.seal(&mut self.block);
         self.payload_len = self.block.len() - BLOCK_HEADER_BYTES;
-        debug_assert!(self.payload_len <= PAYLOAD_BYTES_MAX, "the shard bounds a group");
         self.block.resize(block_len(self.payload_len), 0);
         self.newest.clear();
         std::mem::swap(&mut self.newest, newest);
@@ -229,6 +229,7 @@ impl<S: Storage> Log<S> {
 
     /// Writes a block and makes it durable; returns its number. On an error from the device the
     /// block is written once more, into a fresh segment. An error from here is the end of the log.
+    /// `written` hears the number when the block is written and not yet flushed.
     ///
     /// Without direct I/O there is no second try: the kernel forgets what it failed to write, and
     /// the next sync says all is well.
@@ -236,11 +237,12 @@ impl<S: Storage> Log<S> {
         &mut self,
         sealed: &mut Sealed,
         wall_ms: i64,
+        written: impl Fn(u64),
     ) -> Result<u64, LogError> {
-        let mut done = self.write(sealed, wall_ms, false).await;
+        let mut done = self.write(sealed, wall_ms, false, &written).await;
         if done.is_err() && self.storage.is_direct() {
             self.stats.io_errors += 1;
-            done = self.write(sealed, wall_ms, true).await;
+            done = self.write(sealed, wall_ms, true, &written).await;
         }
         if let Err(source) = done {
             self.stats.io_errors += 1;
@@ -257,7 +259,18 @@ impl<S: Storage> Log<S> {
         Ok(self.seq)
     }
 
-    async fn write(&mut self, sealed: &mut Sealed, wall_ms: i64, fresh: bool) -> io::Result<()> {
+    async fn write(
+        &mut self,
+        sealed: &mut Sealed,
+        wall_ms: i64,
+        fresh: bool,
+        written: impl Fn(u64),
+    ) -> io::Result<()> {
+        if sealed.payload_len > PAYLOAD_BYTES_MAX {
+            // A reader would take it for garbage. The shard keeps groups far below.
+            let text = format!("a group of {} bytes is too large to read", sealed.payload_len);
+            return Err(io::Error::other(text));
+        }
         let len = sealed.block.len() as u64;
         let fits = |c: &Current<S::File>, size: u64| c.end + len <= size;
         if fresh || !self.current.as_ref().is_some_and(|c| fits(c, self.options.segment_bytes)) {
@@ -279,6 +292,7 @@ impl<S: Storage> Log<S> {
             return Err(io::Error::other("no segment is open"));
         };
         current.file.write_at(current.end, &sealed.block).await?;
+        written(header.seq);
         current.file.sync().await?;
         current.end += len;
         self.previous_crc = header.payload_crc;
@@ -348,6 +362,7 @@ impl<S: Storage> Log<S> {
                 self.storage.remove(&path).await?;
                 self.storage.sync_dir(&self.dir).await?;
             }
+            step::done(Step::SegmentGone);
             self.closed.remove(0);
             gone += 1;
         }
