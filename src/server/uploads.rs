@@ -51,13 +51,21 @@ impl Uploads {
         Ok(Self { to_ship, shipped, thread })
     }
 
-    /// What to wait for at the end.
+    /// The way there and back, and what to wait for at the end.
     pub(super) fn split(
         self,
-    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, impl FnOnce() + Send)
-    {
-        let Self { to_ship, shipped, thread } = self;
-        (to_ship, shipped, move || drop(thread.join()))
+    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, Uploading) {
+        (self.to_ship, self.shipped, Uploading(self.thread))
+    }
+}
+
+/// The shipper at work.
+pub(super) struct Uploading(std::thread::JoinHandle<()>);
+
+impl Uploading {
+    /// Waits for its end.
+    pub(super) fn join(self) {
+        drop(self.0.join());
     }
 }
 

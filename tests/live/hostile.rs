@@ -110,7 +110,7 @@ fn heads() -> Vec<Row> {
         row("tenant climbs", post("THANOS-TENANT: ..\r\n"), 400, TENANT),
         row("tenant with a slash", post("THANOS-TENANT: a/b\r\n"), 400, TENANT),
         row("tenant of many bytes", post(&tenant(&"x".repeat(151))), 400, TENANT),
-        row("tenant not ASCII", post("THANOS-TENANT: é\r\n"), 400, TENANT),
+        row("tenant too long for a folder", post(&tenant(&"é".repeat(43))), 400, TENANT),
         row("two tenants", post("THANOS-TENANT: a\r\nthanos-tenant: b\r\n"), 400, TWICE),
         row("two content types", post("Content-Type: text/plain\r\n"), 400, TWICE),
         row("two encodings", post("Content-Encoding: snappy\r\n"), 400, TWICE),
@@ -430,4 +430,31 @@ fn permuted(mut labels: Vec<(String, String)>, mut number: usize) -> Vec<(String
         number /= labels.len() + 1;
     }
     out
+}
+
+#[test]
+fn a_refused_series_is_named_with_the_way_out() {
+    let home = home();
+    let node = Node::start(home.path(), &["--shards", "2"]);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    let mut told = |labels: &[(&str, &str)], wants: &[&str]| {
+        let one = series(labels, &[(now_ms(), 1.0)]);
+        let answer = sender.write("a", &request(vec![one])).expect("an answer");
+        for want in wants {
+            assert!(answer.text.contains(want), "{want} is not in {answer:?}");
+        }
+    };
+    let long = "x".repeat(80_000);
+    let named = "first: {__name__=\"up\", ";
+    let value = ["the value of label \"big\" has 20000 bytes", "--receive.label-value-bytes-max"];
+    told(&[("__name__", "up"), ("big", &long[..20_000])], &[named, value[0], value[1]]);
+    told(&[("__name__", "up"), (&long[..2_000], "1")], &[named, "--receive.label-name-bytes-max"]);
+    let parts = ["a", "b", "c", "d", "e", "f"].map(|name| (name, &long[..12_000]));
+    let all = [&[("__name__", "up")], &parts[..]].concat();
+    told(&all, &[named, "--receive.label-set-bytes-max"]);
+    let names: Vec<String> = (0..200).map(|i| format!("l{i:03}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    told(&many, &["first: {l000=\"1\", ", "--receive.labels-per-series-max"]);
+    let twice = [("__name__", "up"), ("a", "1"), ("a", "2")];
+    told(&twice, &["first: {__name__=\"up\", a=\"1\", a=\"2\"}", "\"a\" occurs more than once"]);
 }

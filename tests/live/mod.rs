@@ -8,6 +8,7 @@
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `numbers` | is every metric fed, and can it be read |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
+//! | `stop` | does it end soon, whatever its clients do |
 //! | `outage` | does intake notice that the bucket is down, and do all blocks come after |
 //! | `shard_label` | does a restart change the labels of what is in blocks |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
@@ -30,6 +31,7 @@ mod ledger;
 mod outage;
 mod numbers;
 mod prometheus;
+mod stop;
 #[cfg(debug_assertions)]
 mod steps;
 mod shard_label;

@@ -101,9 +101,9 @@ impl Keeper {
         let (kept, plan, unlisted) = Default::default();
         let mut keeper = Self { parts, kept, plan, unlisted };
         let root = keeper.parts.root.join("blocks");
-        for tenant in names_in(&root) {
-            let Ok(tenant) = TenantId::new(&tenant) else { continue };
-            let dir = root.join(tenant.as_str());
+        for dir in names_in(&root) {
+            let Some(tenant) = TenantId::of_dir(&dir) else { continue };
+            let dir = root.join(dir);
             for name in names_in(&dir) {
                 if name.ends_with(files::DOOMED_SUFFIX) {
                     // What a crash left of a deletion.
