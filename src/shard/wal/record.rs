@@ -150,11 +150,6 @@ impl Group {
         self.len_bytes() == 0
     }
 
-    /// Whether a cut is among the records.
-    pub(crate) fn has_cut(&self) -> bool {
-        !self.cuts.is_empty()
-    }
-
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
         self.series.len() + self.samples.len + self.cuts.len()
