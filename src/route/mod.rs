@@ -12,6 +12,9 @@
 //! ## Crash
 //! Nothing is kept here. A request that was not answered comes again.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -174,13 +177,13 @@ impl<S: Storage> Router<S> {
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
-        let share = scan.series.len() / usize::from(shards) + 16;
+        let (items, samples) = rooms(scan, shards);
         let mut batches: Vec<(u16, Batch)> = (0..shards)
             .map(|shard| {
                 let batch = Batch {
                     tenant: tenant.clone(),
-                    items: Vec::with_capacity(share),
-                    samples: Vec::with_capacity(share),
+                    items: Vec::with_capacity(items),
+                    samples: Vec::with_capacity(samples),
                     bytes: bytes.clone(),
                     max_t,
                     forwarded: false,
@@ -250,6 +253,18 @@ impl<S: Storage> Router<S> {
             turn_away(&batch);
         }
     }
+}
+
+/// Room in the batch for one of `shards`, for items and for samples: what it gets on average and
+/// four standard deviations more, so that next to no batch has to grow. One series may have nearly
+/// all samples; no memory is taken for that beforehand.
+fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
+    let shards = usize::from(shards.max(1));
+    let (series, samples) = (scan.series.len(), scan.samples.len());
+    let average = series * slots::SLOTS.div_ceil(shards) / slots::SLOTS;
+    let items = series.min(average + 4 * average.isqrt() + 16);
+    let samples_of_each = samples.div_ceil(series.max(1));
+    (items, (items * samples_of_each).min(1024 + 2 * samples / shards))
 }
 
 /// Answers a batch that nobody takes: its sender must come again.
