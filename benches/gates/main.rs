@@ -33,8 +33,11 @@ mod stdx;
 #[path = "../../src/rt"]
 mod rt {
     pub mod channel;
+    pub mod memory;
     pub mod mesh;
     pub mod storage;
+
+    pub use memory::prefetch;
 }
 
 #[path = "../../src/shard"]

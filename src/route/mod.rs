@@ -25,7 +25,7 @@ use crate::model::{KeySecret, TenantId, TenantKeys};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::core::{Accepted, Mesh};
-use crate::rt::mesh::{Home, Loan};
+use crate::rt::mesh::{Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
@@ -34,7 +34,7 @@ use crate::shard::write::{Batch, Item, Unavailable, Written};
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
 /// Decoded buffers and scans a core keeps for the next request.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 /// Tenants whose keys a core keeps.
 const TENANTS_KEPT: usize = 10_000;
 
@@ -101,7 +101,7 @@ pub struct Router<S: Storage> {
     mesh: Rc<Mesh<Message>>,
     /// Batches sent to each core and not answered.
     under_way: Rc<[Cell<usize>]>,
-    home: Home,
+    decoded: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
 }
@@ -115,7 +115,7 @@ impl<S: Storage> Router<S> {
             shard,
             mesh,
             under_way,
-            home: Home::new(KEPT),
+            decoded: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
         }
@@ -127,14 +127,14 @@ impl<S: Storage> Router<S> {
         tenant: TenantId,
         body: impl Deref<Target = [u8]>,
     ) -> Result<Routed, Error> {
-        let mut decoded = self.home.take();
+        let mut decoded = self.decoded.take();
         let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
         scan.clear();
         let split = decode::snappy::decode(&body, self.settings.decoded_bytes_max, &mut decoded)
             .and_then(|()| decode::write_request_v1(&mut decoded, &mut scan));
         drop(body);
         if let Err(error) = split {
-            self.home.give_back(decoded);
+            self.decoded.home().give_back(decoded);
             self.keep(scan);
             return Err(error.into());
         }
@@ -146,7 +146,7 @@ impl<S: Storage> Router<S> {
             series: scan.series.len() as u64,
         };
         let (reply, mut answers) = mpsc::unbounded_channel();
-        let batches = self.deal(&tenant, &self.home.lend(decoded), &scan, &reply);
+        let batches = self.deal(&tenant, &self.decoded.home().lend(decoded), &scan, &reply);
         drop(reply);
         self.keep(scan);
         let _places = self.send(batches)?;
@@ -230,12 +230,14 @@ impl<S: Storage> Router<S> {
             let full = || Error::NoRoom { shard };
             places.push(Place::take(&self.under_way, usize::from(shard)).ok_or_else(full)?);
         }
-        for (shard, batch) in batches {
-            if shard == self.settings.own {
-                self.deliver(batch);
-            } else {
-                self.send_on(shard, batch);
-            }
+        // The others go first: they work while this core does.
+        let (own, others): (Vec<_>, Vec<_>) =
+            batches.into_iter().partition(|(shard, _)| *shard == self.settings.own);
+        for (shard, batch) in others {
+            self.send_on(shard, batch);
+        }
+        for (_, batch) in own {
+            self.deliver(batch);
         }
         Ok(places)
     }

@@ -9,6 +9,7 @@ pub mod control;
 pub mod core;
 pub mod files;
 pub mod map;
+pub mod memory;
 pub mod mesh;
 pub mod sink;
 pub mod storage;
@@ -21,5 +22,6 @@ pub(crate) mod allocations;
 pub(crate) mod twin;
 
 pub use map::Map;
+pub use memory::prefetch;
 pub use sink::{DirSink, Sink};
 pub use storage_sink::StorageSink;

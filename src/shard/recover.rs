@@ -415,7 +415,7 @@ impl Receive for Visitor<'_> {
                     None => head.create(*key, tenant, region::canonical_labels(region)),
                 };
                 if self.own {
-                    head.cold[index as usize].log_id = id;
+                    head.log_ids[index as usize] = id;
                 }
                 *known = Known::Here(tenant, index);
                 index

@@ -57,7 +57,7 @@ fn dealing(series: usize, samples: usize) -> u64 {
     let mut scan = Scan::default();
     let mut message = Fleet::new(0..series).message(0..samples);
     decode::write_request_v1(&mut message, &mut scan).expect("a request");
-    let loan = router.home.lend(message);
+    let loan = router.decoded.home().lend(message);
     let (reply, _answers) = mpsc::unbounded_channel();
     let tenant = tenant();
     let deal = || counted(|| router.deal(&tenant, &loan, &scan, &reply));

@@ -50,15 +50,42 @@ pub(crate) struct CutRecord {
     pub(crate) slots: [u8; 32],
 }
 
+/// Most bytes of a sample: control, two varints, the value; rounded up.
+const SAMPLE_BYTES_MAX: usize = 32;
+
 /// The open group: records on their way into one commit block.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
-    samples: Vec<u8>,
+    samples: Samples,
     cuts: Vec<u8>,
     last_id: u64,
     last_t: i64,
     last_step: i64,
+}
+
+/// The samples of the open group. The buffer is longer than what is in it, so that a sample is
+/// written in stores of a fixed size and not by a call that copies one to eight bytes.
+#[derive(Debug, Default)]
+struct Samples {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Samples {
+    /// Room for one more sample; what is in it is left over.
+    #[inline]
+    fn room(&mut self) -> &mut [u8] {
+        if self.bytes.len() < self.len + SAMPLE_BYTES_MAX {
+            self.grow();
+        }
+        &mut self.bytes[self.len..][..SAMPLE_BYTES_MAX]
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.bytes.resize((2 * self.bytes.len()).max(128 * SAMPLE_BYTES_MAX), 0);
+    }
 }
 
 impl Group {
@@ -69,8 +96,8 @@ impl Group {
     }
 
     /// Adds a sample of a series.
+    #[inline]
     pub(crate) fn add_sample(&mut self, id: u64, sample: Sample) {
-        let value = sample.bits.to_be_bytes();
         let kept = 8 - (sample.bits.trailing_zeros() / 8).min(8) as usize;
         let mut control = kept as u8;
         let id_step = id.wrapping_sub(self.last_id);
@@ -85,14 +112,17 @@ impl Group {
             s if s == self.last_step => TIME_REPEAT,
             _ => TIME_STEP,
         };
-        self.samples.push(control);
+        let room = self.samples.room();
+        room[0] = control;
+        let mut at = 1;
         if control & 0x30 == ID_STEP {
-            varint::put_i64(&mut self.samples, id_step as i64);
+            at += varint::write_i64(&mut room[at..], id_step as i64);
         }
         if control & 0xc0 == TIME_STEP {
-            varint::put_i64(&mut self.samples, step);
+            at += varint::write_i64(&mut room[at..], step);
         }
-        self.samples.extend_from_slice(&value[..kept]);
+        room[at..at + 8].copy_from_slice(&sample.bits.to_be_bytes());
+        self.samples.len += at + kept;
         self.last_id = id;
         self.last_t = sample.t;
         if step != 0 {
@@ -120,19 +150,20 @@ impl Group {
 
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.series.len() + self.samples.len() + self.cuts.len()
+        self.series.len() + self.samples.len + self.cuts.len()
     }
 
     /// Appends the payload to `out` and starts anew. Buffers are kept.
     pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
-        for (kind, section) in
-            [(SERIES, &mut self.series), (CUTS, &mut self.cuts), (SAMPLES, &mut self.samples)]
-        {
+        let samples = &self.samples.bytes[..self.samples.len];
+        for (kind, section) in [(SERIES, &*self.series), (CUTS, &*self.cuts), (SAMPLES, samples)] {
             if !section.is_empty() {
                 put_section(out, kind, section);
-                section.clear();
             }
         }
+        self.series.clear();
+        self.cuts.clear();
+        self.samples.len = 0;
         (self.last_id, self.last_t, self.last_step) = (0, 0, 0);
     }
 }
