@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tidegate::config::{self, Command, LogFormat, LogLevel};
 use tidegate::rt::{control, thread};
-use tidegate::telemetry::log;
+use tidegate::telemetry::{log, panics};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,6 +26,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Command::Print(text) => writeln!(std::io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
         Command::Receive(config) => {
+            panics::count();
             let (lines, waiting) = log::lines();
             let (level, form) = (level(config.log.level), form(config.log.format));
             let subscriber = log::subscriber(lines.clone(), level, form);
@@ -33,7 +34,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             thread::spawn_named("tidegate-log", move || {
                 log::write_lines(&waiting, std::io::stderr()).ok();
             })?;
-            let ended = tidegate::server::receive(&config);
+            let ended = tidegate::server::receive(&config, lines.counts());
             lines.flush();
             ended?;
         }

@@ -35,7 +35,6 @@ mod rt {
     pub mod channel;
     pub mod memory;
     pub mod mesh;
-    pub mod storage;
 
     pub use memory::prefetch;
 }
@@ -46,8 +45,11 @@ mod shard {
     pub(crate) mod apply;
     pub(crate) mod head;
     pub mod slots;
-    pub(crate) mod wal;
     pub mod write;
+
+    pub(crate) mod wal {
+        pub(crate) mod record;
+    }
 }
 
 /// Where the table is, from the root of the tree.

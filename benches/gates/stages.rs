@@ -17,7 +17,7 @@ use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, SeriesIndex};
 use crate::shard::slots::SlotSet;
 use crate::shard::wal::record::Group;
-use crate::shard::write::{Batch, Item};
+use crate::shard::write::{Batch, Item, Past};
 use crate::stdx::crc32c;
 
 /// Stages by name, in the order of the path. What callgrind counts of a stage is the function
@@ -175,6 +175,7 @@ impl Request {
             samples: self.scan.samples.clone(),
             bytes: Home::new(1).lend(self.message.clone()),
             max_t: i64::MAX,
+            past: Past { now_ms: 0, keep_ms: None },
             forwarded: false,
             reply: mpsc::unbounded_channel().0,
         }

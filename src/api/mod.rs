@@ -40,7 +40,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::query::View;
-use crate::telemetry::Exposition;
+use crate::telemetry::{Counters, Exposition};
 
 /// Most bytes of label sets in one answer.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -64,10 +64,9 @@ pub async fn serve(
     axum::serve(listener, routes).with_graceful_shutdown(stop).await
 }
 
-/// All routes, to be cloned for each address. `exposition` is what `/metrics` shows; the routes add
-/// their own counters to it.
-pub fn routes(view: View, mut exposition: Exposition) -> Router {
-    let requests = door::Requests::new(&mut exposition);
+/// All routes, to be cloned for each address. `exposition` is what `/metrics` shows; the routes
+/// count their requests in `counters`.
+pub fn routes(view: View, exposition: Exposition, counters: Counters) -> Router {
     let shared = Shared { view, exposition: Arc::new(exposition) };
     Router::new()
         .route("/-/healthy", get(door::healthy))
@@ -78,6 +77,6 @@ pub fn routes(view: View, mut exposition: Exposition) -> Router {
         .route("/api/v1/series", get(list::series).post(list::series))
         .fallback(door::not_found)
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
-        .layer(axum::middleware::from_fn_with_state(requests, door::count))
+        .layer(axum::middleware::from_fn_with_state(counters, door::count))
         .with_state(shared)
 }

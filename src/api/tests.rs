@@ -13,7 +13,7 @@ use crate::api::{routes, serve};
 use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
-use crate::telemetry::{Exposition, Metric};
+use crate::telemetry::{Counters, Exposition, Metric};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -48,7 +48,7 @@ async fn twins() -> Twins {
 }
 
 async fn send(twins: &Twins, request: Request<Body>) -> Response<Body> {
-    let mut router = routes(twins.view.clone(), Exposition::default());
+    let mut router = routes(twins.view.clone(), Exposition::default(), Counters::default());
     router.call(request).await.expect("routers answer")
 }
 
@@ -233,10 +233,14 @@ fn metrics_over_a_socket() {
         let view = twins.view.clone();
         exposition.source(move |out| view.sample(out));
         exposition.source(|out| out.gauge(Metric::BuildInfo, vec![("version", "1".into())], 1.0));
+        let counters = Counters::default();
+        let counted = counters.clone();
+        exposition.source(move |out| counted.sample(out));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(routes(twins.view.clone(), exposition), listener, async {
+        let routes = routes(twins.view.clone(), exposition, counters);
+        let served = tokio::spawn(serve(routes, listener, async {
             drop(stopped.await);
         }));
         let ask = async |path: &str, accept: &str| {

@@ -57,8 +57,17 @@ pub struct Write {
 pub enum Ack {
     /// Once the device has confirmed a flush after the data.
     Durable,
-    /// Once the data is in memory; the log follows at once, but is not waited for.
+    /// Once the data is written to the log; the flush follows at once, but is not waited for.
     Relaxed,
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Durable => "durable",
+            Self::Relaxed => "relaxed",
+        })
+    }
 }
 
 /// Limits of receiving.
@@ -379,7 +388,9 @@ impl fmt::Display for Receive {
         let (write, read, data) = (&self.write, &self.read, &self.data);
         let ack = match write.ack {
             Ack::Durable => "durable: 2xx after the device's flush",
-            Ack::Relaxed => "RELAXED: 2xx before the device's flush, a power cut loses data",
+            Ack::Relaxed => {
+                "RELAXED: 2xx after the write and before its flush, a power cut loses data"
+            }
         };
         let shards = write.shards.map_or("one per usable core".into(), |n| n.to_string());
         writeln!(f, "receive  {}, ack {ack}, shards {shards}", sockets(&write.addresses))?;

@@ -119,7 +119,8 @@ const RECEIVING: &[Flag] = &[
         OneOf(&["durable", "relaxed"]),
         "durable",
         "When 2xx is said: durable, once the device has confirmed a flush after the data; relaxed, \
-         once it is in memory (kill -9 or a power cut loses the last milliseconds).",
+         once it is written to the log, before that flush (kill -9 loses nothing, a power cut the \
+         last moments).",
     ),
     acts(
         "shards",
@@ -196,7 +197,8 @@ const DATA: &[Flag] = &[
         "tsdb.retention",
         Duration,
         "15d",
-        "How long blocks stay on local disk, the default bucket included; 0d for ever.",
+        "How long blocks stay on local disk, the default bucket included; 0d for ever. Older \
+         samples are refused.",
     ),
     acts(
         "tsdb.too-far-in-future.time-window",

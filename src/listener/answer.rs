@@ -28,7 +28,7 @@
 //! to come back. Prometheus logs the first line of the text up to 1,024 bytes: so it is one line,
 //! it is short, and it says how many samples are lost, why, and one example.
 //!
-//! No `Date` is sent: this code has no clock (RFC 9110, 6.6.1 allows that).
+//! No `Date` is sent: this code has no wall clock (RFC 9110, 6.6.1 allows that).
 
 use std::fmt::Write as _;
 

@@ -31,8 +31,12 @@ pub enum Fact {
         /// First time inside the window.
         min: i64,
     },
-    /// Older than what the tenant's head still takes.
-    #[error("sample at {t} is older than {min}, before which this tenant's data is cut to blocks")]
+    /// Older than what is still taken of the tenant.
+    #[error(
+        "sample at {t} is older than {min}, the oldest time still taken of this tenant: what lies \
+         before is cut to blocks, or past --tsdb.retention; check the sender's clock, and keep \
+         retention longer than senders may lag behind"
+    )]
     SampleOutOfBounds {
         /// Its time.
         t: i64,
@@ -276,9 +280,20 @@ pub struct Written {
     pub exemplars: u64,
 }
 
+/// What a request holds, stored or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Series.
+    pub series: u64,
+    /// Float samples.
+    pub samples: u64,
+}
+
 /// The account of a request, or of one shard's part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
+    /// What it held.
+    pub load: Load,
     /// What is stored.
     pub written: Written,
     refused: [u64; Reason::ALL.len()],
@@ -295,8 +310,8 @@ pub(crate) struct Example {
 
 impl Tally {
     /// An account with nothing refused yet.
-    pub fn of(written: Written) -> Self {
-        Self { written, ..Self::default() }
+    pub fn of(load: Load, written: Written) -> Self {
+        Self { load, written, ..Self::default() }
     }
 
     /// Counts `count` samples, histograms or exemplars of one series as refused. `series` writes
@@ -312,6 +327,8 @@ impl Tally {
 
     /// Adds another shard's part.
     pub fn join(&mut self, other: Self) {
+        self.load.series += other.load.series;
+        self.load.samples += other.load.samples;
         self.written.samples += other.written.samples;
         self.written.histograms += other.written.histograms;
         self.written.exemplars += other.written.exemplars;

@@ -59,6 +59,7 @@ fn settings(shards: u16) -> Settings {
         secret: KeySecret::new(SECRET),
         decoded_bytes_max: 32 << 20,
         future_ms: None,
+        keep_ms: None,
         clock: Clock::twin(0),
     }
 }

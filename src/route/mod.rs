@@ -26,7 +26,7 @@ use crate::rt::mesh::{Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Unavailable, Written};
+use crate::shard::write::{Batch, Item, Past, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
@@ -93,6 +93,8 @@ pub struct Settings {
     pub decoded_bytes_max: usize,
     /// How far ahead of the clock a sample may lie, in milliseconds; none for any distance.
     pub future_ms: Option<i64>,
+    /// How long blocks are kept, in milliseconds; none for ever. What is older is not accepted.
+    pub keep_ms: Option<i64>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -189,6 +191,7 @@ impl<S: Storage> Router<S> {
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
+        let past = Past { now_ms, keep_ms: self.settings.keep_ms };
         let (items, samples) = rooms(scan, shards);
         let empty = || Batch {
             tenant: tenant.clone(),
@@ -196,6 +199,7 @@ impl<S: Storage> Router<S> {
             samples: Vec::with_capacity(samples),
             bytes: bytes.clone(),
             max_t,
+            past,
             forwarded: false,
             reply: reply.clone(),
         };

@@ -33,6 +33,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         own: 0,
         secret,
         decoded_bytes_max: 1 << 24,
+        keep_ms: None,
         future_ms: None,
         clock: Clock::system(),
     };
@@ -72,7 +73,7 @@ fn a_batch_that_nobody_answers_is_no_success() {
             region::encode([("a", value.to_string().as_str())], &mut labels);
             slots::owner(slots::slot(keys.key(&labels)), 2) == 1
         };
-        let message = message((0..).find(is_theirs).into_iter(), 1);
+        let message = message((0..1000).find(is_theirs).into_iter(), 1);
         let body = snap::raw::Encoder::new().compress_vec(&message).expect("a body");
         router.write(tenant(), body).await
     });

@@ -174,6 +174,20 @@ impl Twin {
         after
     }
 
+    /// What is found after the process was killed: kernel and device have all that was done.
+    pub(crate) fn after_kill(&self) -> Self {
+        let mut world = self.0.borrow_mut();
+        let after = Self::new(world.dice.roll());
+        {
+            let mut fresh = after.0.borrow_mut();
+            fresh.inodes.clone_from(&world.inodes);
+            fresh.names.clone_from(&world.names);
+            fresh.durable_names.clone_from(&world.durable_names);
+            fresh.changes.clone_from(&world.changes);
+        }
+        after
+    }
+
     /// Yields a few times, then counts the operation or never returns.
     async fn enter(&self) {
         let turns = self.0.borrow_mut().dice.below(3);

@@ -20,7 +20,6 @@ use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::probe;
-use crate::server::pulse::Pulse;
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
 use crate::shard::recover::{OldSegment, Recovered, Report, recover};
@@ -53,7 +52,6 @@ pub(super) struct Start {
     pub(super) clock: Clock,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
-    pub(super) pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -70,7 +68,6 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
     let Start { doors, limits, tenants, mut drain, asks, .. } = start;
-    start.pulse.keep_awake();
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
@@ -238,7 +235,7 @@ fn publish(
         let mut rounds = 0;
         loop {
             rounds += 1;
-            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard));
+            to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard).await);
             rt_core::sleep(Duration::from_secs(1)).await;
         }
     });

@@ -7,9 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::config::Ack;
 use crate::decode::{self, region};
-use crate::listener::{Body, Fact, Intake, Outcome, Refusal, Tally, Version, Written};
+use crate::listener::{Body, Fact, Intake, Load, Outcome, Refusal, Tally, Version, Written};
 use crate::model::{Labels, TenantId};
 use crate::route::{Error, Routed, Router};
 use crate::rt::core::Disk;
@@ -180,7 +179,10 @@ fn outcome(routed: Routed) -> Outcome {
         None => {}
     }
     let samples = written.stored + written.duplicates;
-    let mut tally = Tally::of(Written { samples, ..Written::default() });
+    let refused: u64 = written.refused.iter().sum();
+    let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();
+    let load = Load { series: routed.series, samples: samples + refused + bad };
+    let mut tally = Tally::of(load, Written { samples, ..Written::default() });
     let refused = SampleRefusal::ALL.into_iter().zip(written.refused).zip(written.first_refused);
     for ((reason, count), first) in refused {
         if let Some(first) = first {
@@ -233,9 +235,4 @@ fn label_fact(error: &region::LabelError) -> Fact {
             Fact::LabelTooLong { name: "(all labels)".into(), got: *got, max: *max }
         }
     }
-}
-
-/// Whether answers wait for the flush.
-pub(super) fn answers_wait(ack: Ack) -> bool {
-    ack == Ack::Durable
 }

@@ -17,7 +17,6 @@ mod data_dir;
 mod intake;
 mod keeper;
 mod probe;
-mod pulse;
 mod uploads;
 
 use std::io;
@@ -26,7 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
+use crate::bucket::Bucket;
+use crate::config::{self, Ack};
 use crate::listener::{Limits, TenantSource};
 use crate::model::{External, LabelError};
 use crate::query::{self, Blocks, KnownStats, NotReady, View};
@@ -36,11 +36,11 @@ use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::keeper::Keeper;
-use crate::server::pulse::Pulse;
 use crate::server::uploads::Uploads;
 use crate::shard::message::{Ask, Stats};
 use crate::shard::recover::Report;
-use crate::telemetry::{Exposition, Snapshot};
+use crate::telemetry::log::Counts;
+use crate::telemetry::{Counters, Exposition, Snapshot};
 use crate::{api, bucket, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
@@ -98,10 +98,10 @@ fn start_error(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Start { what, source }
 }
 
-/// Runs the receiver until it is told to stop.
-pub fn receive(config: &config::Receive) -> Result<(), Error> {
+/// Runs the receiver until it is told to stop. `lines` counts what is logged.
+pub fn receive(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     rt_core::probe()?;
-    control::run(serve(config)).map_err(start_error("cannot start the control thread"))?
+    control::run(serve(config, lines)).map_err(start_error("cannot start the control thread"))?
 }
 
 /// The cores, as the control thread holds them.
@@ -114,18 +114,18 @@ struct Cores {
     write_addresses: Vec<SocketAddr>,
 }
 
-async fn serve(config: &config::Receive) -> Result<(), Error> {
+async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
     let stop = control::stop_signal().map_err(start_error("cannot handle signals"))?;
     let cpus = rt_core::cpus();
     let shards = shard_count(config, cpus.len())?;
     let dir = DataDir::open(&config.data.path, shards)?;
-    let pulse = Pulse::begin();
-    let measured = measure(&dir.path, cpus.first().copied().unwrap_or(0), &pulse).await?;
+    let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
+    let measured = measure(&dir.path, &cpus, config.write.ack).await?;
     say_start(config, &cpus, shards, measured);
     let grpc = listen("--grpc-address", &config.read.grpc_addresses).await?;
     let http = listen("--http-address", &config.read.http_addresses).await?;
     nobody_listens("--remote-write.address", &config.write.addresses)?;
-    let mut cores = start_cores(config, &dir, (&cpus, shards), measured, &pulse)?;
+    let mut cores = start_cores(config, &dir, (&cpus, shards), measured)?;
     say_addresses(&cores.write_addresses, &grpc, &http);
 
     let external = external(&config.external)?;
@@ -138,11 +138,15 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
     let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats.clone(), limits);
     let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
     let (close, closing) = watch::channel(false);
-    let doors = open_doors(config, &view, (grpc, http), &cores.snapshots, &closing);
+    let counters = Counters::default();
+    let mut shown = exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
+    let ack = config.write.ack;
+    shown.source(move |all| probe::sample_process(ack, &lines, all));
+    let doors = open_doors(config, &view, (grpc, http), (shown, &counters), &closing);
 
     wait_until_ready(&mut cores).await?;
     let (stop_uploads, uploads_stop) = watch::channel(false);
-    let uploads = Uploads::start(config, Clock::system(), uploads_stop)?;
+    let uploads = Uploads::start(config, bucket, counters.clone(), Clock::system(), uploads_stop)?;
     let (to_ship, shipped, uploads_end) = uploads.split();
     let keeper = Keeper::take_over(keeper::Parts {
         root: dir.path.clone(),
@@ -154,6 +158,7 @@ async fn serve(config: &config::Receive) -> Result<(), Error> {
         retention: config.data.retention,
         pruner: uploads::default_bucket(config),
         clock: Clock::system(),
+        counters,
     });
     let keeping = beside::spawn(keeper.await.run());
     set_ready.send_modify(|ready| *ready = Ok(()));
@@ -231,18 +236,19 @@ fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-async fn measure(dir: &Path, cpu: usize, pulse: &Pulse) -> Result<Measured, Error> {
+async fn measure(dir: &Path, cpus: &[usize], ack: Ack) -> Result<Measured, Error> {
+    let cpu = cpus.first().copied().unwrap_or(0);
     let scratch = written_file(dir).map_err(start_error("cannot write the data directory"))?;
-    let pulse = pulse.clone();
-    let begin = move || async move {
-        pulse.keep_awake();
-        Disk::measure(&scratch).await
-    };
+    let begin = move || async move { Disk::measure(&scratch).await };
     let core = Core::start("measure", cpu, rt_core::io_memory(1), begin)
         .map_err(start_error("cannot start a core"))?;
     let measured = beside::blocking(move || core.join()).await;
     match measured {
-        Ok(Ok(measured)) => measured.map_err(start_error("cannot measure the device")),
+        Ok(Ok(measured)) => {
+            let measured = measured.map_err(start_error("cannot measure the device"))?;
+            // A write that is its own flush cannot be answered before it.
+            Ok(Measured { dsync: measured.dsync && ack == Ack::Durable, ..measured })
+        }
         Ok(Err(died)) => Err(Error::Core(died.to_string())),
         Err(broken) => Err(Error::Core(broken.to_string())),
     }
@@ -253,7 +259,6 @@ fn start_cores(
     dir: &DataDir,
     (cpus, shards): (&[usize], u16),
     measured: Measured,
-    pulse: &Pulse,
 ) -> Result<Cores, Error> {
     let count = usize::from(shards);
     let addresses = &config.write.addresses;
@@ -292,7 +297,6 @@ fn start_cores(
             clock: Clock::system(),
             ready: report,
             snapshot,
-            pulse: pulse.clone(),
         };
         let cpu = cpus.get(usize::from(number) % cpus.len().max(1)).copied().unwrap_or(0);
         let core = Core::start("tidegate-core", cpu, io_memory, move || core::run(start));
@@ -317,7 +321,7 @@ fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard
             value_bytes_max: limits.label_value_bytes_max as usize,
             region_bytes_max: limits.label_set_bytes_max as usize,
         },
-        answers_wait: intake::answers_wait(config.write.ack),
+        answers_wait: config.write.ack == Ack::Durable,
         segment_bytes: shard::SEGMENT_BYTES,
         spare_segments: 2,
         epochs: control::random_u64,
@@ -336,6 +340,7 @@ fn route_settings(
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
+        keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),
     }
 }
@@ -382,7 +387,7 @@ fn open_doors(
     config: &config::Receive,
     view: &View,
     (grpc, http): (Listening, Listening),
-    snapshots: &[watch::Receiver<Snapshot>],
+    (exposition, counters): (Exposition, &Counters),
     closing: &watch::Receiver<bool>,
 ) -> Vec<beside::JoinHandle<()>> {
     let mut doors = Vec::new();
@@ -390,18 +395,17 @@ fn open_doors(
     if let Some(age) = config.read.grpc_connection_age_max {
         connections.age_max = age;
     }
-    let mut exposition = exposition(snapshots);
-    let calls = store_api::Calls::new(&mut exposition);
     for (_, listener) in grpc {
         let stop = closed(closing.clone());
-        let serving = store_api::serve(view.clone(), listener, connections, calls.clone(), stop);
+        let counters = counters.clone();
+        let serving = store_api::serve(view.clone(), listener, connections, counters, stop);
         doors.push(beside::spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the StoreAPI ended");
             }
         }));
     }
-    let routes = api::routes(view.clone(), exposition);
+    let routes = api::routes(view.clone(), exposition, counters.clone());
     for (_, listener) in http {
         let stop = closed(closing.clone());
         let serving = api::serve(routes.clone(), listener, stop);
@@ -414,11 +418,22 @@ fn open_doors(
     doors
 }
 
-fn exposition(snapshots: &[watch::Receiver<Snapshot>]) -> Exposition {
+/// What `/metrics` shows: the cores' last numbers, what the view knows, and what is counted beside.
+fn exposition(
+    view: &View,
+    snapshots: &[watch::Receiver<Snapshot>],
+    counters: [&Counters; 2],
+) -> Exposition {
     let mut exposition = Exposition::default();
     for core in snapshots {
         let core = core.clone();
         exposition.source(move |all| all.merge(&core.borrow()));
+    }
+    let view = view.clone();
+    exposition.source(move |all| view.sample(all));
+    for counters in counters {
+        let counters = counters.clone();
+        exposition.source(move |all| counters.sample(all));
     }
     exposition
 }

@@ -9,6 +9,7 @@ use crate::rt::clock::Clock;
 use crate::rt::{control, thread};
 use crate::server::{Error, start_error};
 use crate::ship::{self, HashFunc, Shipper, Terms};
+use crate::telemetry::Counters;
 
 /// Blocks offered and not yet looked at.
 const OFFERS: usize = 1024;
@@ -18,26 +19,27 @@ const UPLOADS_AT_ONCE: usize = 2;
 /// The way to the shipper and back.
 pub(super) struct Uploads {
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
-    pub(super) shipped: mpsc::Receiver<ship::Shipped>,
+    pub(super) shipped: mpsc::UnboundedReceiver<ship::Shipped>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Uploads {
-    /// Opens the bucket and starts to ship. Nothing is asked of a server yet: an outage is no
-    /// reason not to start.
+    /// Starts to ship.
     pub(super) fn start(
         config: &config::Receive,
+        bucket: Bucket,
+        counters: Counters,
         clock: Clock,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Error> {
-        let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
         let hash = if config.file_hashes { HashFunc::Sha256 } else { HashFunc::None };
         let copy_age_ms_max = ship::COPY_AGE_MS_MAX;
         let terms = Terms { hash, copy_age_ms_max, clock };
         let seed = control::random_u64();
-        let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed };
+        let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed, counters };
         let (to_ship, offers) = mpsc::channel(OFFERS);
-        let (tell, shipped) = mpsc::channel(OFFERS);
+        // Without a bound: the keeper waits for the shipper, so the shipper must not wait for it.
+        let (tell, shipped) = mpsc::unbounded_channel();
         let work = move || {
             let shipping = async { Shipper::new(bucket, settings, tell).run(offers, stop).await };
             if let Err(error) = control::run(shipping) {
@@ -52,7 +54,8 @@ impl Uploads {
     /// What to wait for at the end.
     pub(super) fn split(
         self,
-    ) -> (mpsc::Sender<ship::Ask>, mpsc::Receiver<ship::Shipped>, impl FnOnce() + Send) {
+    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, impl FnOnce() + Send)
+    {
         let Self { to_ship, shipped, thread } = self;
         (to_ship, shipped, move || drop(thread.join()))
     }

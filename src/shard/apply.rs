@@ -10,8 +10,7 @@ use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::wal::record::Group;
-use crate::shard::wal::writer::Newest;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::write::{BadSeries, Batch, Item, RefusedSample, Written};
 
 /// A series whose labels were new to the log, waiting to be written to the series file.
@@ -133,7 +132,10 @@ impl Applier {
     /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
         let tenant = self.tenant(&batch.tenant);
-        let min_t = self.head.tenants[tenant as usize].cut_ms;
+        let owner = &self.head.tenants[tenant as usize];
+        // Where it was cut, it has had newer data.
+        let newest_ms = owner.newest_ms.max(owner.cut_ms);
+        let min_t = owner.cut_ms.max(batch.past.begins_ms(newest_ms));
         let bounds = Bounds { min_t, max_t: batch.max_t };
         let mut tally =
             Tally { bounds, oldest: i64::MAX, newest: i64::MIN, written: Written::default() };

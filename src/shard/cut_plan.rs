@@ -7,6 +7,10 @@
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.
 //!
+//! ## Fairness
+//! A round names each tenant at most once, and of each tenant one range is written in it. So who
+//! makes many ranges holds up the others by one, and who fails is passed over for a while.
+//!
 //! ## Clocks
 //! Silence is measured on the monotonic clock, which does not step. The wall clock is only asked
 //! whether a range is over: set forward, it cuts the ranges of silent tenants and nothing else; set
@@ -22,6 +26,10 @@ use crate::model::{TenantId, TimeRange};
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
 const SILENCE: Duration = Duration::from_hours(1);
+/// How long a tenant is passed over after a flush that failed; twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(16);
 
 /// What the shards hold of a tenant; of one of them, or with [`Held::merge`] of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,51 +72,61 @@ pub(crate) struct Due {
     pub(crate) end_ms: i64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Heard {
+#[derive(Debug, Default, Clone, Copy)]
+struct Known {
     accepted: u64,
-    at: Duration,
+    /// When something was last accepted, in uptime.
+    heard: Duration,
+    /// Until when it is passed over, and how long that pause is; zero when nothing failed.
+    paused: Duration,
+    pause: Duration,
 }
 
-/// Who was heard when. Lives as long as the process.
+/// Who was heard when, and who failed. Lives as long as the process. All durations are monotonic,
+/// since the start.
 #[derive(Debug, Default)]
 pub(crate) struct CutPlan {
-    heard: BTreeMap<TenantId, Heard>,
+    known: BTreeMap<TenantId, Known>,
 }
 
 impl CutPlan {
-    /// The cut that is due, that of the oldest data first. `uptime` is monotonic, since the start;
-    /// `wall_ms` is what the wall clock says. To be called every few seconds, and again after each
-    /// cut until there is none.
-    pub(crate) fn next(
+    /// The cuts that are due, one for a tenant, that of the oldest data first. `uptime` is the time
+    /// since the start; `wall_ms` is what the wall clock says. To be called every second or so, and
+    /// again after each round until there is none.
+    pub(crate) fn round(
         &mut self,
         held: &BTreeMap<TenantId, Held>,
         uptime: Duration,
         wall_ms: i64,
-    ) -> Option<Due> {
-        self.heard.retain(|tenant, _| held.contains_key(tenant));
-        let mut due: Option<(i64, Due)> = None;
+    ) -> Vec<Due> {
+        self.known.retain(|tenant, _| held.contains_key(tenant));
+        let mut round: Vec<(i64, Due)> = Vec::new();
         for (tenant, held) in held {
-            let silent = self.listen(tenant, held.accepted, uptime);
-            let end_ms = end_of_cut(held, silent >= SILENCE, wall_ms);
-            if held.oldest_ms >= end_ms {
-                continue;
-            }
-            if due.as_ref().is_none_or(|(oldest, _)| held.oldest_ms < *oldest) {
-                due = Some((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
+            let known = self.listen(tenant, held.accepted, uptime);
+            let silent = uptime.saturating_sub(known.heard) >= SILENCE;
+            let end_ms = end_of_cut(held, silent, wall_ms);
+            if held.oldest_ms < end_ms && known.paused <= uptime {
+                round.push((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
             }
         }
-        due.map(|(_, due)| due)
+        round.sort_by_key(|(oldest_ms, _)| *oldest_ms);
+        round.into_iter().map(|(_, due)| due).collect()
     }
 
-    /// For how long nothing was accepted.
-    fn listen(&mut self, tenant: &TenantId, accepted: u64, uptime: Duration) -> Duration {
-        let new = Heard { accepted: 0, at: Duration::ZERO };
-        let heard = self.heard.entry(tenant.clone()).or_insert(new);
-        if heard.accepted != accepted {
-            *heard = Heard { accepted, at: uptime };
+    /// Notes how the flush of a tenant ended: if it failed, it is passed over for a while.
+    pub(crate) fn ended(&mut self, tenant: &TenantId, well: bool, uptime: Duration) {
+        let Some(known) = self.known.get_mut(tenant) else { return };
+        let longer = (2 * known.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+        known.pause = if well { Duration::ZERO } else { longer };
+        known.paused = uptime + known.pause;
+    }
+
+    fn listen(&mut self, tenant: &TenantId, accepted: u64, uptime: Duration) -> Known {
+        let known = self.known.entry(tenant.clone()).or_default();
+        if known.accepted != accepted {
+            (known.accepted, known.heard) = (accepted, uptime);
         }
-        uptime.saturating_sub(heard.at)
+        *known
     }
 }
 
@@ -158,7 +176,7 @@ mod tests {
         fn due(&mut self) -> Option<i64> {
             let tenant = TenantId::new("t").expect("a tenant");
             let held = BTreeMap::from([(tenant, self.held)]);
-            self.plan.next(&held, self.uptime, self.wall_ms).map(|due| due.end_ms)
+            self.plan.round(&held, self.uptime, self.wall_ms).first().map(|due| due.end_ms)
         }
 
         /// Cut and flushed.
@@ -268,22 +286,46 @@ mod tests {
         assert_eq!(world.due(), None);
     }
 
+    fn name(name: &str) -> TenantId {
+        TenantId::new(name).expect("a tenant")
+    }
+
+    fn due_since(oldest_ms: i64) -> Held {
+        let newest_ms = START + 10 * BLOCK_RANGE_MS;
+        Held { oldest_ms, newest_ms, cut_ms: i64::MIN, covered_ms: i64::MIN, accepted: 1 }
+    }
+
+    fn names(round: &[Due]) -> Vec<&str> {
+        round.iter().map(|due| due.tenant.as_str()).collect()
+    }
+
     #[test]
-    fn the_oldest_data_comes_first() {
-        let name = |name| TenantId::new(name).expect("a tenant");
-        let held = |oldest_ms| Held {
-            oldest_ms,
-            newest_ms: START + 10 * BLOCK_RANGE_MS,
-            cut_ms: i64::MIN,
-            covered_ms: i64::MIN,
-            accepted: 1,
-        };
-        let mut one = held(START + 5);
-        one.merge(Held { newest_ms: 3, ..held(START + 2) });
+    fn a_round_has_each_tenant_once_the_oldest_data_first() {
+        let mut one = due_since(START + 5);
+        one.merge(Held { newest_ms: 3, ..due_since(START + 2) });
         assert_eq!((one.oldest_ms, one.newest_ms), (START + 2, START + 10 * BLOCK_RANGE_MS));
-        let all = BTreeMap::from([(name("a"), one), (name("b"), held(START + 1))]);
-        let due = CutPlan::default().next(&all, Duration::ZERO, START).map(|due| due.tenant);
-        assert_eq!(due, Some(name("b")));
-        assert_eq!(CutPlan::default().next(&BTreeMap::new(), Duration::ZERO, START), None);
+        let all = BTreeMap::from([(name("a"), one), (name("b"), due_since(START + 1))]);
+        let round = CutPlan::default().round(&all, Duration::ZERO, START);
+        assert_eq!(names(&round), ["b", "a"]);
+        assert_eq!(CutPlan::default().round(&BTreeMap::new(), Duration::ZERO, START), []);
+    }
+
+    #[test]
+    fn who_fails_is_passed_over_longer_and_longer() {
+        let all =
+            BTreeMap::from([(name("a"), due_since(START)), (name("b"), due_since(START + 1))]);
+        let (mut plan, mut at) = (CutPlan::default(), Duration::from_secs(100));
+        for pause in [1, 2, 4, 8, 16, 16].map(Duration::from_secs) {
+            assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+            plan.ended(&name("a"), false, at);
+            plan.ended(&name("b"), true, at);
+            let just_before = at + pause.mul_f64(0.99);
+            assert_eq!(names(&plan.round(&all, just_before, START)), ["b"]);
+            at += pause;
+        }
+        plan.ended(&name("a"), true, at);
+        assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+        plan.ended(&name("a"), false, at);
+        assert_eq!(names(&plan.round(&all, at + PAUSE_MIN, START)), ["a", "b"], "anew");
     }
 }

@@ -35,12 +35,10 @@ use crate::shard::pins::Pins;
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::format::{FLAG_CUT, SegmentHeader};
 use crate::shard::wal::reader::{Damage, Position, SegmentEnd, read_segment};
-use crate::shard::wal::record::{CutRecord, Receive, read_payload};
+use crate::shard::wal::record::{CutRecord, Newest, Receive, read_payload};
 use crate::shard::wal::series_file::{self, SeriesFile};
 use crate::shard::wal::spare::Spares;
-use crate::shard::wal::writer::{
-    Closed, Identity, Log, LogOptions, Newest, segment_name, segment_number,
-};
+use crate::shard::wal::writer::{Closed, Identity, Log, LogOptions, segment_name, segment_number};
 use crate::shard::{Settings, Shard, State};
 use crate::stdx::signal::Signal;
 
@@ -138,7 +136,7 @@ pub(crate) async fn recover<S: Storage>(
         own.open_for_writing(&storage, settings, current.number, slots).await?;
     finish(&mut applier, &cuts, &mut series);
     let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
-    let commits = Commits::new(log.next_seq(), behind_old);
+    let commits = Commits::new(log.next_seq(), behind_old, log.stats());
     let shard = Shard {
         storage,
         shard: settings.shard,

@@ -48,17 +48,13 @@ pub enum Next {
     Idle,
 }
 
-/// What waits, for the metrics and the status page.
+/// What waits, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
     /// Blocks not yet in the bucket, those under way included.
     pub blocks: u64,
     /// Bytes of their files.
     pub size_bytes: u64,
-    /// Min time of the oldest.
-    pub oldest_min_time_ms: Option<i64>,
-    /// Until when the whole queue pauses, if it does.
-    pub held_until_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -170,18 +166,10 @@ impl Queue {
     }
 
     /// What waits.
-    pub fn backlog(&self, now_ms: i64) -> Backlog {
-        let held = self.pause.until_ms > now_ms;
-        let mut backlog = Backlog {
-            held_until_ms: held.then_some(self.pause.until_ms),
-            oldest_min_time_ms: self.lanes.values().filter_map(Lane::oldest_ms).min(),
-            ..Backlog::default()
-        };
-        for waiting in self.lanes.values().flat_map(|lane| lane.waiting.values()) {
-            backlog.blocks += 1;
-            backlog.size_bytes += waiting.size_bytes;
-        }
-        backlog
+    pub fn backlog(&self) -> Backlog {
+        let waiting = || self.lanes.values().flat_map(|lane| lane.waiting.values());
+        let size_bytes = waiting().map(|waiting| waiting.size_bytes).sum();
+        Backlog { blocks: waiting().count() as u64, size_bytes }
     }
 }
 
@@ -192,10 +180,6 @@ impl Lane {
         let damaged = || self.waiting.iter().min_by_key(|(_, w)| w.damaged_until_ms);
         let (key, waiting) = sound.or_else(damaged)?;
         Some((self.pause.until_ms.max(waiting.damaged_until_ms), *key))
-    }
-
-    fn oldest_ms(&self) -> Option<i64> {
-        self.waiting.first_key_value().map(|((min_time_ms, _), _)| *min_time_ms)
     }
 }
 
@@ -276,7 +260,6 @@ mod tests {
             }
             queue.finished(&dir("a", 1), Outcome::BucketFailed, now);
             let Next::WaitUntil(until) = queue.next(now) else { panic!("no pause") };
-            assert_eq!(queue.backlog(now).held_until_ms, Some(until));
             pauses.push(until - now);
             now = until;
         }
@@ -320,7 +303,7 @@ mod tests {
         assert_eq!(queue.next(1_000), start("a", 2));
         queue.finished(&dir("a", 2), Outcome::Shipped, 1_000);
         assert_eq!(queue.next(1_000), Next::WaitUntil(DAMAGED_PAUSE_MS));
-        assert_eq!(queue.backlog(1_000).blocks, 1);
+        assert_eq!(queue.backlog().blocks, 1);
         assert_eq!(queue.next(DAMAGED_PAUSE_MS), start("b", 3));
     }
 
@@ -332,7 +315,7 @@ mod tests {
         assert_eq!(queue.next(0), start("a", 1));
         queue.forget(&dir("a", 1));
         queue.forget(&dir("a", 2));
-        assert_eq!(queue.backlog(0).blocks, 1, "the one under way stays until it ends");
+        assert_eq!(queue.backlog().blocks, 1, "the one under way stays until it ends");
         queue.finished(&dir("a", 1), Outcome::Shipped, 0);
         assert!(queue.is_empty());
     }

@@ -33,6 +33,8 @@ pub(crate) struct Node {
     child: Child,
     pub(crate) at: Addresses,
     log: PathBuf,
+    /// What it may warn of.
+    may_warn: &'static str,
 }
 
 /// The arguments every node has: data below `home`, ports the system chooses, one label.
@@ -72,7 +74,7 @@ impl Node {
             }
             addresses(&read(&log))
         });
-        Self { child, at, log }
+        Self { child, at, log, may_warn: "" }
     }
 
     /// Waits until `/-/ready` says so.
@@ -139,11 +141,18 @@ impl Node {
         })
     }
 
-    /// What it warned of. No test here gives it a reason to.
+    /// It is given a reason to warn of this.
+    pub(crate) fn may_warn(&mut self, of: &'static str) {
+        self.may_warn = of;
+    }
+
+    /// What it warned of without a reason.
     fn warnings(&self) -> Vec<String> {
         let log = self.log();
         let warns = |line: &&str| line.contains(" level=warn ") || line.contains(" level=error ");
-        log.lines().filter(warns).map(str::to_owned).collect()
+        let expected = |line: &&str| !self.may_warn.is_empty() && line.contains(self.may_warn);
+        let lines = log.lines().filter(warns).filter(|line| !expected(line));
+        lines.map(str::to_owned).collect()
     }
 }
 
@@ -192,6 +201,11 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(begun.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// A folder that goes away at the end of the test.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::listener::tests::twin::{Stage, Task, pipe, statuses};
-use crate::listener::{End, Limits, Status};
+use crate::listener::{End, Limits};
+use crate::telemetry::Metric;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -320,7 +321,8 @@ fn one_connection_too_many_is_503() {
     first.end();
     assert_eq!(statuses(&stage.connect().send(post("x")).receive()), [204]);
     assert_eq!(stage.listener.probe().connections_refused.value(), 1);
-    assert_eq!(stage.listener.probe().answers(Status::NoContent), 2);
+    assert_eq!(stage.counted(Metric::HttpRequests, &[("code", "204"), ("handler", "receive")]), 2);
+    assert_eq!(stage.counted(Metric::HttpRequests, &[("code", "503"), ("handler", "none")]), 1);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The table of answers, row by row.
 
 use crate::listener::{
-    Answer, Endpoint, Fact, Fault, Outcome, Reason, Refusal, Reply, Status, Tally, Version, Written,
+    Answer, Endpoint, Fact, Fault, Load, Outcome, Reason, Refusal, Reply, Status, Tally, Version,
+    Written,
 };
 use crate::model::TenantError;
 
@@ -11,7 +12,7 @@ fn reply(version: Version) -> Reply {
 
 fn tally(facts: &[Fact]) -> Tally {
     let written = Written { samples: 10, histograms: 2, exemplars: 1 };
-    let mut tally = Tally::of(written);
+    let mut tally = Tally::of(Load::default(), written);
     for fact in facts {
         tally.refuse(fact.clone(), 3, || r#"{__name__="up", job="a"}"#.to_owned());
     }

@@ -24,6 +24,7 @@ use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
     send, series_number, serve, settings, start, stored, tenant,
 };
+use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
 use crate::stdx::crc32c;
 
@@ -426,6 +427,35 @@ fn a_block_that_cannot_be_written_changes_nothing() {
             assert_eq!(twin.files_below(&Path::new(ROOT).join("blocks")), []);
             let again = shard.flush(&tenant, BLOCK_RANGE_MS, &order(&mut Dice(2))).await;
             assert!(again.expect("a flush").is_some());
+        })
+        .await;
+    });
+}
+
+#[test]
+fn without_a_log_no_block_is_written() {
+    let all = settings_of(&GENERATIONS[..1]);
+    let twin = Twin::new(3);
+    block_on(async {
+        fill(&twin, &all, &mut Said::default()).await;
+        let recovered = start_all(&twin, &all).await;
+        serve(&twin, recovered, async |homes| {
+            let (shard, slots) = &homes[0];
+            twin.fail_writes(u64::MAX);
+            let late = LOAD.rounds as i64 * LOAD.step_ms;
+            let samples: Vec<_> =
+                (0..64).map(|series| (series, Sample { t: late, bits: 1 })).collect();
+            let (batch, mut answer) = batch(0, &samples, slots);
+            shard.write(batch);
+            let written = answer.recv().await.expect("an answer");
+            assert_eq!(written.unavailable, Some(Unavailable::LogFailed));
+            twin.fail_writes(0);
+            for ulid in 1..3 {
+                let flushed =
+                    shard.flush(&tenant(0), BLOCK_RANGE_MS, &order(&mut Dice(ulid))).await;
+                assert!(matches!(flushed, Err(FlushError::Log { .. })), "{flushed:?}");
+            }
+            assert_eq!(twin.files_below(&Path::new(ROOT).join("blocks")), []);
         })
         .await;
     });

@@ -15,18 +15,18 @@
 //! Two spares are kept beyond the segment in use, so that running out of space is met when a
 //! spare is made, which can wait, and not when a block is written, which cannot.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::rt::step::{self, Step};
 use crate::rt::storage::{Storage, StorageFile};
 use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, FLAG_CUT, PAYLOAD_BYTES_MAX, SegmentHeader,
     block_len,
 };
 use crate::shard::wal::reader::{Position, SegmentEnd};
-use crate::shard::wal::record::Group;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::wal::spare::Spares;
 use crate::stdx::crc32c;
 
@@ -58,9 +58,6 @@ pub(crate) enum LogError {
         source: io::Error,
     },
 }
-
-/// The newest sample time of each tenant in a segment: when all of them are cut, it may go.
-pub(crate) type Newest = BTreeMap<u32, i64>;
 
 /// A segment that is full or was found at start.
 #[derive(Debug, Clone)]
@@ -228,6 +225,7 @@ impl<S: Storage> Log<S> {
 
     /// Writes a block and makes it durable; returns its number. On an error from the device the
     /// block is written once more, into a fresh segment. An error from here is the end of the log.
+    /// `written` hears the number when the block is written and not yet flushed.
     ///
     /// Without direct I/O there is no second try: the kernel forgets what it failed to write, and
     /// the next sync says all is well.
@@ -235,11 +233,12 @@ impl<S: Storage> Log<S> {
         &mut self,
         sealed: &mut Sealed,
         wall_ms: i64,
+        written: impl Fn(u64),
     ) -> Result<u64, LogError> {
-        let mut done = self.write(sealed, wall_ms, false).await;
+        let mut done = self.write(sealed, wall_ms, false, &written).await;
         if done.is_err() && self.storage.is_direct() {
             self.stats.io_errors += 1;
-            done = self.write(sealed, wall_ms, true).await;
+            done = self.write(sealed, wall_ms, true, &written).await;
         }
         if let Err(source) = done {
             self.stats.io_errors += 1;
@@ -256,7 +255,13 @@ impl<S: Storage> Log<S> {
         Ok(self.seq)
     }
 
-    async fn write(&mut self, sealed: &mut Sealed, wall_ms: i64, fresh: bool) -> io::Result<()> {
+    async fn write(
+        &mut self,
+        sealed: &mut Sealed,
+        wall_ms: i64,
+        fresh: bool,
+        written: impl Fn(u64),
+    ) -> io::Result<()> {
         if sealed.payload_len > PAYLOAD_BYTES_MAX {
             // A reader would take it for garbage. The shard keeps groups far below.
             let text = format!("a group of {} bytes is too large to read", sealed.payload_len);
@@ -283,6 +288,7 @@ impl<S: Storage> Log<S> {
             return Err(io::Error::other("no segment is open"));
         };
         current.file.write_at(current.end, &sealed.block).await?;
+        written(header.seq);
         current.file.sync().await?;
         current.end += len;
         self.previous_crc = header.payload_crc;
@@ -352,6 +358,7 @@ impl<S: Storage> Log<S> {
                 self.storage.remove(&path).await?;
                 self.storage.sync_dir(&self.dir).await?;
             }
+            step::done(Step::SegmentGone);
             self.closed.remove(0);
             gone += 1;
         }
