@@ -15,7 +15,6 @@
 //! Two spares are kept beyond the segment in use, so that running out of space is met when a
 //! spare is made, which can wait, and not when a block is written, which cannot.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -26,7 +25,7 @@ use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, PAYLOAD_BYTES_MAX, SegmentHeader, block_len,
 };
 use crate::shard::wal::reader::{Position, SegmentEnd};
-use crate::shard::wal::record::Group;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::wal::spare::Spares;
 use crate::stdx::crc32c;
 
@@ -56,9 +55,6 @@ pub(crate) enum LogError {
         source: io::Error,
     },
 }
-
-/// The newest sample time of each tenant in a segment: when all of them are cut, it may go.
-pub(crate) type Newest = BTreeMap<u32, i64>;
 
 /// A segment that is full or was found at start.
 #[derive(Debug, Clone)]
