@@ -19,6 +19,8 @@ pub mod storage_sink;
 pub mod thread;
 
 #[cfg(test)]
+pub(crate) mod allocations;
+#[cfg(test)]
 pub(crate) mod twin;
 
 pub use map::Map;

@@ -10,8 +10,7 @@ use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::wal::record::Group;
-use crate::shard::wal::writer::Newest;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::write::{Batch, Item, RefusedSample, Written};
 
 /// A series whose labels were new to the log, waiting to be written to the series file.

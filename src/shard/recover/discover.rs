@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::Settings;
+use crate::shard::blocks::hex;
 use crate::shard::recover::numbers::Numbers;
 use crate::shard::recover::replay::Found;
 use crate::shard::recover::shard_dir;
@@ -30,14 +31,25 @@ pub(super) struct Files {
 }
 
 impl Files {
-    async fn list<S: Storage>(storage: &S, path: PathBuf) -> io::Result<Self> {
+    /// Lists what shard `shard` of the data directory `node` has written at `path`.
+    async fn list<S: Storage>(
+        storage: &S,
+        path: PathBuf,
+        (shard, node): (u16, [u8; 16]),
+    ) -> io::Result<Self> {
         let mut segments = Vec::new();
         let mut generation = 0;
         for number in storage.list(&path).await?.iter().filter_map(|name| segment_number(name)) {
-            let file = storage.open(&path.join(segment_name(number))).await?;
+            let name = path.join(segment_name(number));
+            let file = storage.open(&name).await?;
             let head = file.read_at(0, 2 * BLOCK_BYTES).await?;
             file.close().await?;
-            generation = SegmentHeader::decode(&head).map_or(generation, |h| h.generation);
+            if let Some(header) = SegmentHeader::decode(&head) {
+                if (header.shard, header.node) != (shard, node) {
+                    return Err(is_strange(&name, &header, (shard, node)));
+                }
+                generation = header.generation;
+            }
             segments.push((number, generation));
         }
         Ok(Self { path, segments, at: Position::default(), found: Vec::new() })
@@ -70,6 +82,19 @@ impl Files {
     }
 }
 
+/// To take it for ours would give our numbers to its samples.
+fn is_strange(path: &Path, header: &SegmentHeader, (shard, node): (u16, [u8; 16])) -> io::Error {
+    let text = format!(
+        "{} was written by shard {} of node {}, and this is shard {shard} of node {}: move it out \
+         of the data directory, or put the tidegate.json back that it was written under",
+        path.display(),
+        header.shard,
+        hex(&header.node),
+        hex(&node),
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
 /// The directory of one shard, of this generation or an earlier one.
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -95,14 +120,15 @@ pub(super) async fn discover<S: Storage>(
     let mut dirs = Vec::new();
     for shard in 0..settings.generations.iter().map(|g| g.shards).max().unwrap_or(0) {
         let (dir, own) = (shard_dir(root, shard), shard == settings.shard);
-        let mut log = Files::list(storage, dir.join("log")).await?;
+        let who = (shard, settings.node);
+        let mut log = Files::list(storage, dir.join("log"), who).await?;
         if !own {
             log.segments.retain(|(_, generation)| *generation != current.number);
         }
         if !own && log.segments.is_empty() {
             continue;
         }
-        let series = Files::list(storage, dir.join("series")).await?;
+        let series = Files::list(storage, dir.join("series"), who).await?;
         let tells = own || (settings.shard == 0 && shard >= current.shards);
         dirs.push(Dir { shard, own, tells, log, series, numbers: Numbers::default() });
     }

@@ -7,7 +7,6 @@ use crate::rt::storage::Storage;
 use crate::shard::Settings;
 use crate::shard::recover::discover::Dir;
 use crate::shard::recover::replay::Found;
-use crate::shard::slots::SlotSet;
 use crate::shard::wal::series_file::{self, SeriesFile};
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Identity, Log, LogOptions};
@@ -23,12 +22,8 @@ pub(super) async fn open<S: Storage>(
 ) -> io::Result<Opened<S>> {
     let Dir { log, series, .. } = own;
     let current = settings.current()?;
-    let identity = Identity {
-        shard: settings.shard,
-        generation: current.number,
-        node: settings.node,
-        slots: SlotSet::of_shard(settings.shard, current.shards).to_bytes(),
-    };
+    let (shard, generation) = (settings.shard, current.number);
+    let identity = Identity { shard, generation, node: settings.node };
     let (size, wanted) = (settings.segment_bytes, settings.spare_segments);
     let spares = Rc::new(Spares::open(storage.clone(), &log.path, size, wanted).await?);
     let last = log.segments.last().copied();

@@ -24,8 +24,8 @@ use crate::shard::recover::discover::{Dir, Files};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
 use crate::shard::slots::{self, SLOTS, SlotSet};
 use crate::shard::wal::reader::{Damage, SegmentEnd, SegmentReader, Step};
-use crate::shard::wal::record::{CutRecord, Receive, Records};
-use crate::shard::wal::writer::{Closed, Newest};
+use crate::shard::wal::record::{CutRecord, Newest, Receive, Records};
+use crate::shard::wal::writer::Closed;
 
 /// Records of a slice: samples take 30 us, series a few hundred.
 const SLICE_RECORDS: usize = 256;

@@ -285,13 +285,16 @@ fn filled() -> (Twin, Said) {
     (twin, said)
 }
 
-/// Cuts everything on a copy of a device and the power after some operations. The device then, and
-/// whether the flush had ended before.
-fn interrupted(filled: &Twin, all: &[Settings], ops: u64) -> (Twin, bool) {
+/// Cuts everything on a copy of a device and the power after some operations. Its blocks are said
+/// to be of `node`. The device then, and whether the flush had ended before.
+fn interrupted(filled: &Twin, all: &[Settings], node: [u8; 16], ops: u64) -> (Twin, bool) {
     let twin = filled.after_cut();
     let mut done = false;
     block_on(async {
-        let recovered = start_all(&twin, all).await;
+        let mut recovered = start_all(&twin, all).await;
+        for one in &mut recovered {
+            one.shard.node = node;
+        }
         twin.cut_after(ops);
         let flushing = async |homes: &[Home]| {
             cut_everything(homes).await;
@@ -308,7 +311,7 @@ fn the_power_may_go_at_any_operation_of_a_flush() {
     let (filled, said) = filled();
     let mut shelf = Shelf::default();
     for ops in 1.. {
-        let (twin, done) = interrupted(&filled, &all, ops);
+        let (twin, done) = interrupted(&filled, &all, all[0].node, ops);
         let held = check(&twin, &all, &said, &mut shelf);
         assert_eq!(held, Ok(()), "after {ops} operations");
         if done {
@@ -322,14 +325,10 @@ fn the_power_may_go_at_any_operation_of_a_flush() {
 #[test]
 fn if_blocks_were_no_cuts_samples_would_be_there_twice() {
     let all = settings_of(&GENERATIONS[..1]);
-    let mut others = all.clone();
-    for settings in &mut others {
-        settings.node = [1; 16];
-    }
     let (filled, said) = filled();
     let mut shelf = Shelf::default();
     let twice = (1..100).find_map(|ops| {
-        let (twin, _) = interrupted(&filled, &others, ops);
+        let (twin, _) = interrupted(&filled, &all, [1; 16], ops);
         check(&twin, &all, &said, &mut shelf).err()
     });
     assert!(twice.as_ref().is_some_and(|wrong| wrong.contains("twice")), "{twice:?}");

@@ -137,6 +137,30 @@ fn numbers_of_lost_labels_are_not_given_again() {
 }
 
 #[test]
+fn a_log_of_another_directory_stops_the_start() {
+    let twin = one_shard(&[(1, 5)]);
+    let mut settings = settings(0, &ONE);
+    settings.node = [1; 16];
+    let refused = block_on(recover(twin.clone(), Path::new(ROOT), &settings));
+    let error = refused.expect_err("an error").to_string();
+    assert!(error.contains("/data/shard-0/log/0000000000000001.log was written by"), "{error}");
+    assert!(error.contains(&"01".repeat(16)) && error.contains("tidegate.json"), "{error}");
+    // A segment that was copied from another shard.
+    settings.node = [9; 16];
+    block_on(async {
+        let (from, to) = (in_shard(0, "log"), in_shard(1, "log"));
+        twin.create_dir(&to).await.expect("a directory");
+        let name = "0000000000000001.log";
+        twin.rename(&from.join(name), &to.join(name)).await.expect("a move");
+        settings.shard = 1;
+        settings.generations = FOUR.to_vec();
+        let refused = recover(twin, Path::new(ROOT), &settings).await;
+        let error = refused.expect_err("an error").to_string();
+        assert!(error.contains("written by shard 0 of") && error.contains("is shard 1"), "{error}");
+    });
+}
+
+#[test]
 fn others_run_while_a_log_is_read() {
     let twin = Twin::new(3);
     let mut settings = settings(0, &ONE);

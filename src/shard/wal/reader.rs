@@ -5,8 +5,10 @@
 //! is not whole is told apart:
 //! - **torn tail**: nothing valid follows, in this segment or a later one. A write was under way
 //!   when the power went; nobody was told it had ended. Normal.
-//! - **damage**: something valid follows, or a number is missing. Told with its place, and with
-//!   whether it lies below what was known to be durable. The blocks after it are still read.
+//! - **damage**: something valid follows, a number is missing, or a block does not follow the one
+//!   before it. Told with its place. The blocks after it are still read.
+//!
+//! A log may begin at any number: which segments were let go at its old end is not known here.
 //!
 //! Nothing is deleted or rewritten here.
 //!
@@ -47,6 +49,13 @@ pub(crate) enum Damage {
         /// Last missing number.
         to_seq: u64,
     },
+    /// A whole block that was not written behind the one that lies before it.
+    Chain {
+        /// Number of the segment.
+        segment: u64,
+        /// Number of the block.
+        seq: u64,
+    },
     /// A block with good checksums whose records do not follow the format.
     Payload {
         /// Number of the segment.
@@ -70,6 +79,9 @@ impl fmt::Display for Damage {
             Self::Missing { segment, from_seq, to_seq } => {
                 write!(f, "segment {segment}: blocks {from_seq} to {to_seq} are missing")
             }
+            Self::Chain { segment, seq } => {
+                write!(f, "segment {segment}, block {seq}: block {} was another", seq - 1)
+            }
             Self::Payload { segment, seq, error } => {
                 write!(f, "segment {segment}, block {seq}: {error}")
             }
@@ -82,8 +94,8 @@ impl fmt::Display for Damage {
 pub(crate) struct Position {
     /// Number of the last block delivered; 0 before the first.
     pub(crate) seq: u64,
-    /// CRC of its payload.
-    pub(crate) payload_crc: u32,
+    /// CRC of its payload, if it was met.
+    pub(crate) payload_crc: Option<u32>,
     /// Whether the log's first block has been met: a log may begin at any number.
     pub(crate) begun: bool,
     /// What was damaged so far.
@@ -140,7 +152,10 @@ impl<'a> SegmentReader<'a> {
     pub(crate) fn new(bytes: &'a [u8], number: u64, at: &mut Position) -> Self {
         let damage_before = at.damage.len();
         let epoch = match SegmentHeader::decode(bytes) {
-            Some(header) if header.number == number => Some(header.epoch),
+            Some(header) if header.number == number => {
+                at.begin(&header);
+                Some(header.epoch)
+            }
             Some(_) => None,
             None => {
                 let epoch = first_epoch_after(bytes, at.seq);
@@ -211,6 +226,19 @@ pub(crate) fn read_segment(
 }
 
 impl Position {
+    /// Goes on to a segment.
+    fn begin(&mut self, header: &SegmentHeader) {
+        let to_seq = header.first_seq.saturating_sub(1);
+        if self.begun && to_seq <= self.seq {
+            return;
+        }
+        if self.begun {
+            let (segment, from_seq) = (header.number, self.seq + 1);
+            self.damage.push(Damage::Missing { segment, from_seq, to_seq });
+        }
+        (self.begun, self.seq, self.payload_crc) = (true, to_seq, None);
+    }
+
     /// Goes on to a block. Whether it is one that was not met yet.
     fn pass(&mut self, header: &BlockHeader, segment: u64) -> bool {
         if self.begun && header.seq <= self.seq {
@@ -219,10 +247,12 @@ impl Position {
         if self.begun && header.seq > self.seq + 1 {
             let (from_seq, to_seq) = (self.seq + 1, header.seq - 1);
             self.damage.push(Damage::Missing { segment, from_seq, to_seq });
+        } else if self.payload_crc.is_some_and(|crc| crc != header.previous_crc) {
+            self.damage.push(Damage::Chain { segment, seq: header.seq });
         }
         self.begun = true;
         self.seq = header.seq;
-        self.payload_crc = header.payload_crc;
+        self.payload_crc = Some(header.payload_crc);
         true
     }
 }
@@ -267,7 +297,6 @@ mod tests {
             node: [1; 16],
             first_seq: seqs.first().copied().unwrap_or(1),
             size: SIZE as u64,
-            slots: [0xff; 32],
         };
         let mut bytes = header.encode();
         for &seq in seqs {
@@ -277,12 +306,10 @@ mod tests {
             let header = BlockHeader {
                 epoch,
                 seq,
-                durable_seq: seq - 1,
                 wall_ms: 0,
                 payload_len: 5000,
                 payload_crc: crc32c(&payload),
-                previous_crc: 0,
-                flags: 0,
+                previous_crc: crc32c(&vec![(seq - 1) as u8; 5000]),
             };
             header.encode(&mut block);
             bytes.extend_from_slice(&block);
@@ -370,6 +397,49 @@ mod tests {
         let (first, _) = read(&segment(1, 5, &[1, 2]), &mut at);
         let (second, end) = read(&segment(1, 6, &[2, 3]), &mut at);
         assert_eq!((first, second, end.damaged), (vec![1, 2], vec![3], false));
+    }
+
+    #[test]
+    fn a_segment_without_its_first_blocks_says_so() {
+        let mut at = Position::default();
+        let mut bytes = segment(1, 5, &[4, 5, 6]);
+        bytes[8192 + 70] ^= 1;
+        let (seqs, end) = read(&bytes, &mut at);
+        assert_eq!((seqs, end.damaged), (vec![5, 6], true));
+        let bytes_gone = Damage::Bytes { segment: 1, from: 8192, to: 16384 };
+        let missing = Damage::Missing { segment: 1, from_seq: 4, to_seq: 4 };
+        assert_eq!(at.damage, [bytes_gone, missing]);
+    }
+
+    #[test]
+    fn a_segment_that_is_missing_is_missed_without_a_block_behind_it() {
+        let mut at = Position::default();
+        read(&segment(1, 5, &[1, 2]), &mut at);
+        let mut begun = segment(1, 6, &[5]);
+        begun[8192..].fill(0);
+        let (seqs, end) = read(&begun, &mut at);
+        assert_eq!((seqs, end.damaged, at.seq), (vec![], true, 4));
+        assert_eq!(at.damage, [Damage::Missing { segment: 1, from_seq: 3, to_seq: 4 }]);
+        let (seqs, end) = read(&segment(1, 7, &[5]), &mut at);
+        assert_eq!((seqs, end.damaged), (vec![5], false));
+    }
+
+    #[test]
+    fn a_block_that_follows_another_is_told_of() {
+        let mut at = Position::default();
+        let (mut bytes, other) = (segment(1, 5, &[1, 9, 3]), segment(1, 5, &[1, 2, 3]));
+        // Block 2 with the bytes of block 9, as a misdirected write would leave it.
+        let mut header = BlockHeader::decode(&bytes[16384..]).expect("a header");
+        header.seq = 2;
+        header.previous_crc = BlockHeader::decode(&other[16384..]).expect("a header").previous_crc;
+        header.encode(&mut bytes[16384..]);
+        let mut seqs = Vec::new();
+        let end = read_segment(&bytes, 1, &mut at, |seq, _| {
+            seqs.push(seq);
+            Ok(())
+        });
+        assert_eq!((seqs, end.damaged), (vec![1, 2, 3], true));
+        assert_eq!(at.damage, [Damage::Chain { segment: 1, seq: 3 }]);
     }
 
     #[test]

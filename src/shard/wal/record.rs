@@ -22,6 +22,8 @@
 //! other kinds get sections of their own; a kind the reader does not know stops it, because
 //! skipping it would lose data silently.
 
+use std::collections::BTreeMap;
+
 use ulid::Ulid;
 
 use crate::model::Sample;
@@ -37,6 +39,10 @@ const ID_STEP: u8 = 2 << 4;
 const TIME_SAME: u8 = 0;
 const TIME_STEP: u8 = 1 << 6;
 const TIME_REPEAT: u8 = 2 << 6;
+
+/// The newest sample time of each tenant, by its position in the shard, in a block or a segment:
+/// when all of them are cut, it may go.
+pub(crate) type Newest = BTreeMap<u32, i64>;
 
 /// A cut: every sample of the tenant before `end_ms` in these slots lies in finished blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,11 +154,6 @@ impl Group {
     /// Whether there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
         self.len_bytes() == 0
-    }
-
-    /// Whether a cut is among the records.
-    pub(crate) fn has_cut(&self) -> bool {
-        !self.cuts.is_empty()
     }
 
     /// Bytes gathered.
