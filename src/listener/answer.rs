@@ -21,9 +21,10 @@
 //! ## Why
 //!
 //! A sender drops the data on 4xx and repeats it on 5xx, so this table *is* the protocol. 409 and
-//! the two statuses of success are what Thanos Receive and Prometheus answer. Unlike Thanos an
-//! histogram is 400 and not a silent 200, and a foreign content type is 415. Prometheus logs the first line of the text up to 1,024 bytes: so it is one line,
-//! it is short, and it says how many samples are lost, why, and one example.
+//! the two statuses of success are what Thanos Receive and Prometheus answer. Unlike Thanos, a
+//! histogram that is not stored is 400 and not a silent 200, and a foreign content type is 415.
+//! Prometheus logs the first line of the text up to 1,024 bytes: so it is one line, it is short,
+//! and it says how many samples are lost, why, and one example.
 //!
 //! No `Date` is sent: this code has no wall clock (RFC 9110, 6.6.1 allows that).
 

@@ -159,7 +159,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_folder_is_one_element_and_one_tenants(name in "\\PC{0,60}", dir in "[%a-c/.0-9A-F]{0,8}") {
+        fn a_folder_is_one_element_and_one_tenants(
+            name in "\\PC{0,60}",
+            dir in "[%a-c/.0-9A-F]{0,8}",
+        ) {
             if let Ok(tenant) = TenantId::new(&name) {
                 let dir = tenant.dir();
                 prop_assert!(dir.len() <= DIR_BYTES_MAX && !dir.contains('/') && dir.is_ascii());

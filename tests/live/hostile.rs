@@ -87,7 +87,7 @@ fn heads() -> Vec<Row> {
         row("two Hosts", post("Host: b\r\n"), 400, HTTP),
         row("no version", head("POST /api/v1/receive"), 400, HTTP),
         row("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505, HTTP),
-        row("absolute form", head("POST http://gate/api/v1/receive HTTP/1.1"), 400, HTTP),
+        row("a URL of FTP", head("POST ftp://gate/api/v1/receive HTTP/1.1"), 400, HTTP),
         row("target too long", head(&long), 414, HTTP),
         row("headers too many", post(&"A: b\r\n".repeat(65)), 431, HTTP),
         row("head too long", post(&format!("A: {}\r\n", "x".repeat(17 << 10))), 431, HTTP),
