@@ -51,7 +51,7 @@ const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Time that systemd is asked for again and again while the logs are replayed.
-const START_TIME: Duration = Duration::from_secs(60);
+const START_TIME: Duration = Duration::from_mins(1);
 /// Longest wait at a stop for uploads to break off.
 const UPLOADS_STOP: Duration = Duration::from_secs(4);
 

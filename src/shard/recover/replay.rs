@@ -58,7 +58,7 @@ pub(super) struct Replay<S> {
     pub(super) cuts: Cuts,
     pub(super) report: Report,
     /// Up to when samples are in blocks, by tenant and slot: [`Cuts`] at hand.
-    covered: Vec<Box<[i64; SLOTS]>>,
+    covered: Vec<[i64; SLOTS]>,
     /// Newest sample of each tenant in the segment being read; `i64::MIN` for none.
     newest: Vec<i64>,
     /// Tenants with a cut that the head has not seen.
@@ -219,7 +219,7 @@ impl<S: Storage> Replay<S> {
         }
         let tenant = self.tenant(&id);
         if let Some(ends) = self.cuts.ends(&id) {
-            self.covered[tenant as usize].copy_from_slice(ends);
+            self.covered[tenant as usize] = *ends;
         }
         if !self.applier.head.tenants[tenant as usize].members.is_empty() {
             self.due.insert(tenant);
@@ -229,7 +229,7 @@ impl<S: Storage> Replay<S> {
     fn tenant(&mut self, id: &TenantId) -> TenantIndex {
         let tenant = self.applier.tenant(id);
         if self.covered.len() <= tenant as usize {
-            self.covered.push(Box::new([i64::MIN; SLOTS]));
+            self.covered.push([i64::MIN; SLOTS]);
             self.newest.push(i64::MIN);
         }
         tenant

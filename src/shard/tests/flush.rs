@@ -292,7 +292,9 @@ fn interrupted(filled: &Twin, all: &[Settings], node: [u8; 16], ops: u64) -> (Tw
     let mut done = false;
     block_on(async {
         let mut recovered = start_all(&twin, all).await;
-        recovered.iter_mut().for_each(|one| one.shard.node = node);
+        for one in &mut recovered {
+            one.shard.node = node;
+        }
         twin.cut_after(ops);
         let flushing = async |homes: &[Home]| {
             cut_everything(homes).await;

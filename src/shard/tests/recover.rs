@@ -112,7 +112,9 @@ fn a_directory_nobody_lives_in_is_told_of_once() {
             let report = start(&twin, &settings(shard, &generations)).await.report;
             told.push(report.damage.iter().map(|(dir, _)| *dir).collect::<Vec<_>>());
         }
-        told.iter_mut().for_each(Vec::dedup);
+        for dirs in &mut told {
+            dirs.dedup();
+        }
         assert_eq!(told, [[3], [1]]);
     });
 }
@@ -142,7 +144,7 @@ fn a_log_of_another_directory_stops_the_start() {
     let mut settings = settings(0, &ONE);
     settings.node = [1; 16];
     let refused = block_on(recover(twin.clone(), Path::new(ROOT), &settings));
-    let error = refused.err().expect("an error").to_string();
+    let error = refused.expect_err("an error").to_string();
     assert!(error.contains("/data/shard-0/log/0000000000000001.log was written by"), "{error}");
     assert!(error.contains(&"01".repeat(16)) && error.contains("tidegate.json"), "{error}");
     // A segment that was copied from another shard.
@@ -155,7 +157,7 @@ fn a_log_of_another_directory_stops_the_start() {
         settings.shard = 1;
         settings.generations = FOUR.to_vec();
         let refused = recover(twin, Path::new(ROOT), &settings).await;
-        let error = refused.err().expect("an error").to_string();
+        let error = refused.expect_err("an error").to_string();
         assert!(error.contains("written by shard 0 of") && error.contains("is shard 1"), "{error}");
     });
 }
