@@ -55,7 +55,7 @@ pub(crate) enum Durability {
     None,
     /// In the memory of the process: killing it loses data.
     D0,
-    /// In the page cache: survives the process, not the machine.
+    /// Written to the page cache or the device, not flushed: survives the process, not a power cut.
     D1,
     /// The device confirmed a flush: survives power loss.
     D2,

@@ -1,6 +1,8 @@
 //! The routes over twins of shards: a client over loopback where the socket matters, else the
 //! router itself.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -9,11 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::Service as _;
 
-use crate::api::{routes, serve};
+use crate::api::{routes, serve, serve_connections};
 use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
-use crate::telemetry::{Exposition, Metric};
+use crate::rt::beside;
+use crate::telemetry::{Counters, Exposition, Metric};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -48,7 +51,7 @@ async fn twins() -> Twins {
 }
 
 async fn send(twins: &Twins, request: Request<Body>) -> Response<Body> {
-    let mut router = routes(twins.view.clone(), Exposition::default());
+    let mut router = routes(twins.view.clone(), Exposition::default(), Counters::default());
     router.call(request).await.expect("routers answer")
 }
 
@@ -233,10 +236,14 @@ fn metrics_over_a_socket() {
         let view = twins.view.clone();
         exposition.source(move |out| view.sample(out));
         exposition.source(|out| out.gauge(Metric::BuildInfo, vec![("version", "1".into())], 1.0));
+        let counters = Counters::default();
+        let counted = counters.clone();
+        exposition.source(move |out| counted.sample(out));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let served = tokio::spawn(serve(routes(twins.view.clone(), exposition), listener, async {
+        let routes = routes(twins.view.clone(), exposition, counters);
+        let served = tokio::spawn(serve(routes, listener, async {
             drop(stopped.await);
         }));
         let ask = async |path: &str, accept: &str| {
@@ -272,6 +279,32 @@ fn metrics_over_a_socket() {
             assert!(older.lines().any(|l| l == line), "{line} is not in\n{older}");
         }
         drop(stop);
-        served.await.expect("no panic").expect("it ends in peace");
+        served.await.expect("no panic");
+    });
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    run(async {
+        let twins = twins().await;
+        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let head_time = Duration::from_millis(50);
+        let door = serve_connections(routes, listener, head_time, std::future::pending());
+        let clients = async {
+            for said in ["", "GET /-/healthy HTTP/1.1\r\nHost"] {
+                let mut client = TcpStream::connect(address).await.expect("a connection");
+                client.write_all(said.as_bytes()).await.expect("is taken");
+                let mut heard = Vec::new();
+                let ended =
+                    beside::timeout(Duration::from_secs(10), client.read_to_end(&mut heard));
+                ended.await.expect("it is closed in time").expect("without an error");
+            }
+        };
+        tokio::select! {
+            () = door => panic!("the door stays open"),
+            () = clients => {}
+        }
     });
 }

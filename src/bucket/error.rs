@@ -30,17 +30,6 @@ pub enum Op {
 }
 
 impl Op {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 7] = [
-        Self::Iter,
-        Self::Get,
-        Self::GetRange,
-        Self::Exists,
-        Self::Upload,
-        Self::Delete,
-        Self::Attributes,
-    ];
-
     /// The value of the label `operation`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,11 +11,16 @@
 //!
 //! ## Limits
 //! One part (`part_size`) or one whole small object is in memory per running operation.
+//!
+//! ## Metrics
+//! `thanos_objstore_bucket_operations_total`, `_operation_failures_total`,
+//! `_operation_duration_seconds` and `_operation_transferred_bytes`, with labels `bucket` and
+//! `operation` as in Thanos. An object that is not there is an answer to `exists` and `attributes`,
+//! not a failure.
 
 mod connector;
 mod directory;
 mod error;
-mod probe;
 mod s3;
 
 use std::collections::BTreeSet;
@@ -25,14 +30,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 use ulid::Ulid;
 
 use crate::config;
+use crate::rt::clock::Moment;
+use crate::telemetry::{Counters, LabelPairs, Metric};
 
 pub use directory::Directory;
 pub use error::{Error, Fault, Op, SettingsError};
-pub use probe::{Counters, DURATION_BOUNDS_MS, OpCount};
 
 /// A stored object as the bucket describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +72,7 @@ pub struct Object {
 pub struct Bucket {
     kind: Kind,
     name: Arc<str>,
-    counters: Arc<Counters>,
+    counters: Counters,
 }
 
 #[derive(Debug, Clone)]
@@ -92,13 +97,13 @@ impl Bucket {
                 (Kind::Directory(opened), root.display().to_string())
             }
         };
-        Ok(Self { kind, name: name.into(), counters: Arc::default() })
+        Ok(Self { kind, name: name.into(), counters: Counters::default() })
     }
 
     /// A bucket in a directory that is open already.
     pub fn in_directory(directory: Directory) -> Self {
         let name = directory.root().display().to_string().into();
-        Self { kind: Kind::Directory(directory), name, counters: Arc::default() }
+        Self { kind: Kind::Directory(directory), name, counters: Counters::default() }
     }
 
     /// Its name: the label `bucket` of Thanos' metrics.
@@ -242,11 +247,22 @@ impl Bucket {
         asked: impl Future<Output = Result<T, Error>>,
         size_bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T, Error> {
-        let begun = Instant::now();
+        let begun = Moment::now();
         let result = asked.await;
-        let moved = result.as_ref().map(size_bytes).map_err(|_| ());
-        self.counters.done(op, begun.elapsed(), moved);
+        let took_s = begun.elapsed().as_secs_f64();
+        let labels = || self.labels(op);
+        self.counters.observe(Metric::BucketOperationDuration, labels(), took_s);
+        self.counters.count(Metric::BucketOperations, labels(), 1);
+        self.counters.count(Metric::BucketOperationFailures, labels(), u64::from(result.is_err()));
+        let moved = result.as_ref().map_or(0, size_bytes);
+        if moved > 0 {
+            self.counters.observe(Metric::BucketTransferredBytes, labels(), moved as f64);
+        }
         result
+    }
+
+    fn labels(&self, op: Op) -> LabelPairs {
+        vec![("bucket", self.name.to_string()), ("operation", op.as_str().to_owned())]
     }
 }
 

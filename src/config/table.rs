@@ -119,7 +119,8 @@ const RECEIVING: &[Flag] = &[
         OneOf(&["durable", "relaxed"]),
         "durable",
         "When 2xx is said: durable, once the device has confirmed a flush after the data; relaxed, \
-         once it is in memory (kill -9 or a power cut loses the last milliseconds).",
+         once it is written to the log, before that flush (kill -9 loses nothing, a power cut the \
+         last moments).",
     ),
     acts(
         "shards",
@@ -174,7 +175,12 @@ const LIMITS: &[Flag] = &[
 
 const READING: &[Flag] = &[
     acts("grpc-address", Address, "0.0.0.0:10901", "Where the StoreAPI is served."),
-    acts("grpc-grace-period", Duration, "2m", "Longest time open gRPC calls get at a stop."),
+    acts(
+        "grpc-grace-period",
+        Duration,
+        "2m",
+        "Longest time open gRPC calls get at a stop, but never more than 4s.",
+    ),
     acts(
         "grpc-server-max-connection-age",
         Duration,
@@ -187,7 +193,12 @@ const READING: &[Flag] = &[
         "0.0.0.0:10902",
         "Where metrics, health, status and the query API are served.",
     ),
-    acts("http-grace-period", Duration, "2m", "Longest time open HTTP requests get at a stop."),
+    acts(
+        "http-grace-period",
+        Duration,
+        "2m",
+        "Longest time open HTTP requests get at a stop, but never more than 4s.",
+    ),
 ];
 
 const DATA: &[Flag] = &[

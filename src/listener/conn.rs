@@ -40,6 +40,7 @@ use crate::listener::pool::{BUFFER_BYTES_MIN, Body, Buffer, Fill};
 use crate::listener::probe::Probe;
 use crate::listener::refusal::Refusal;
 use crate::rt::channel::watch;
+use crate::rt::clock::Moment;
 
 /// After reading so many bytes without a pause, others get their turn.
 const TURN_BYTES: usize = 256 << 10;
@@ -60,16 +61,17 @@ pub trait Service {
     /// Decides by the head alone, before the body is read.
     fn admit(&self, head: &Head<'_>) -> Result<Self::Admission, Refusal>;
 
-    /// Answers an admitted request with its whole body.
+    /// Answers an admitted request with its whole body. It began with its first byte, at `begun`.
     fn call(
         &self,
         head: &Head<'_>,
+        begun: Moment,
         admission: Self::Admission,
         body: Body<'_>,
     ) -> impl Future<Output = Answer>;
 
     /// The answer to a refused request; `head` is missing if it could not be read.
-    fn refuse(&self, head: Option<&Head<'_>>, refusal: &Refusal) -> Answer;
+    fn refuse(&self, head: Option<&Head<'_>>, begun: Moment, refusal: &Refusal) -> Answer;
 }
 
 /// How a connection ended.
@@ -143,6 +145,8 @@ pub(crate) struct Connection<'a, S, T, V> {
     timer: &'a T,
     service: &'a V,
     drain: watch::Receiver<bool>,
+    /// When the first byte of the present request came.
+    begun: Moment,
 }
 
 impl<'a, S, T, V> Connection<'a, S, T, V>
@@ -158,7 +162,7 @@ where
         drain: watch::Receiver<bool>,
     ) -> Self {
         let wire = Wire { stream, buffer, probe, turn_bytes: 0 };
-        Self { wire, limits, timer, service, drain }
+        Self { wire, limits, timer, service, drain, begun: Moment::now() }
     }
 
     /// Serves the connection to its end.
@@ -170,7 +174,9 @@ where
 
     async fn serve(&mut self) -> Result<End, End> {
         loop {
-            let after = match self.rest().await? {
+            let rested = self.rest().await?;
+            self.begun = Moment::now();
+            let after = match rested {
                 Rested::Begun => self.request().await?,
                 Rested::Full => self.refuse(None, &BUFFERS_FULL).await?,
                 Rested::Over(end) => {
@@ -267,7 +273,7 @@ where
             Err(refusal) => return self.refuse(Some(head), &refusal).await,
         };
         let body = Body::new(&mut self.wire.buffer, range, taken);
-        let call = async { service.call(head, admission, body).await };
+        let call = async { service.call(head, self.begun, admission, body).await };
         match AssertUnwindSafe(call).catch_unwind().await {
             Ok(answer) => {
                 let keep = head.keep_alive && !answer.close && !self.draining();
@@ -319,7 +325,7 @@ where
 
     /// Refuses a request of which nothing more is read as a request.
     async fn refuse(&mut self, head: Option<&Head<'_>>, refusal: &Refusal) -> Result<After, End> {
-        let answer = self.service.refuse(head, refusal);
+        let answer = self.service.refuse(head, self.begun, refusal);
         self.send(&answer, false, head.is_some_and(|h| h.method == "HEAD")).await
     }
 
@@ -331,7 +337,7 @@ where
     /// Refuses a request whose body was not read. A short body is thrown away to keep the
     /// connection, unless its sender still waits for a `100 Continue` and may not send it at all.
     async fn refuse_unread(&mut self, head: &Head<'_>, refusal: &Refusal) -> Result<After, End> {
-        let answer = self.service.refuse(Some(head), refusal);
+        let answer = self.service.refuse(Some(head), self.begun, refusal);
         let short = match head.framing {
             Framing::Length(0) => true,
             Framing::Length(bytes) => {
@@ -393,7 +399,6 @@ where
     async fn send(&mut self, answer: &Answer, keep: bool, to_head: bool) -> Result<After, End> {
         let mut bytes = Vec::with_capacity(512);
         answer.encode(keep, to_head, &mut bytes);
-        self.wire.probe.answered(answer);
         self.write(&bytes).await?;
         Ok(if keep { After::Rest } else { After::Linger })
     }

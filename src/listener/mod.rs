@@ -17,7 +17,7 @@
 //! | `limits` | what a connection may cost |
 //! | `remote_write`, `negotiate`, `tenant` | what must be right before a body is read |
 //! | `answer`, `tally`, `refusal`, `retry` | the table of answers and its words |
-//! | `probe` | counters |
+//! | `requests`, `probe` | counters: of requests, of connections |
 //!
 //! ## Promises
 //!
@@ -42,6 +42,7 @@ mod pool;
 mod probe;
 mod refusal;
 mod remote_write;
+mod requests;
 mod retry;
 mod tally;
 mod tenant;
@@ -62,14 +63,16 @@ pub use crate::listener::pool::Body;
 pub use crate::listener::probe::{Counter, Probe};
 pub use crate::listener::refusal::Refusal;
 pub use crate::listener::remote_write::{Admission, Intake, RemoteWrite};
+pub use crate::listener::requests::Requests;
 pub use crate::listener::retry::Pauses;
-pub use crate::listener::tally::{Fact, Reason, Tally, Written};
+pub use crate::listener::tally::{Fact, Load, Reason, Tally, Written};
 pub use crate::listener::tenant::{THANOS_TENANT, TenantSource};
 
 use crate::listener::conn::Connection;
 use crate::listener::limits::Slots;
 use crate::listener::pool::{Buffer, Pool};
 use crate::rt::channel::watch;
+use crate::rt::clock::Moment;
 
 /// What all connections of one core share.
 #[derive(Debug)]
@@ -112,10 +115,9 @@ impl<T: Timer, V: Service> Listener<T, V> {
         let Some(_slot) = self.slots.take() else {
             // Only what fits into the socket at once: a refused connection may not wait.
             let refusal = Refusal::Overloaded { what: "the table of connections" };
-            let answer = self.service.refuse(None, &refusal);
+            let answer = self.service.refuse(None, Moment::now(), &refusal);
             let mut bytes = Vec::new();
             answer.encode(false, false, &mut bytes);
-            self.probe.answered(&answer);
             let farewell = async {
                 stream.write_all(&bytes).await?;
                 stream.close().await
@@ -126,6 +128,11 @@ impl<T: Timer, V: Service> Listener<T, V> {
         self.probe.connections.add(1);
         let shared = (&self.limits, &self.timer, &self.service, &self.probe);
         Connection::new(stream, Buffer::new(&self.pool), shared, self.drain.clone()).run().await
+    }
+
+    /// What answers the requests.
+    pub fn service(&self) -> &V {
+        &self.service
     }
 
     /// The counters.

@@ -1,9 +1,7 @@
-//! What a core's listener has counted. One writer, no atomics; read on the same core.
+//! What a core's listener has counted of its connections. One writer, no atomics; read on the same
+//! core. What was asked over them is counted in `requests`.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-
-use crate::listener::answer::{Answer, Status};
+use std::cell::Cell;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -39,28 +37,4 @@ pub struct Probe {
     pub bytes_discarded: Counter,
     /// Panics caught in the service or the connection.
     pub panics: Counter,
-    answers: [Counter; Status::ALL.len()],
-    /// Requests refused as a whole, by the refusal's name: a closed list.
-    refused: RefCell<BTreeMap<&'static str, u64>>,
-}
-
-impl Probe {
-    pub(crate) fn answered(&self, answer: &Answer) {
-        if let Some(counter) = self.answers.get(answer.status as usize) {
-            counter.add(1);
-        }
-        if let Some(name) = answer.refused {
-            *self.refused.borrow_mut().entry(name).or_default() += 1;
-        }
-    }
-
-    /// Requests refused as a whole, by the name of the refusal.
-    pub fn refused(&self) -> Vec<(&'static str, u64)> {
-        self.refused.borrow().iter().map(|(&name, &count)| (name, count)).collect()
-    }
-
-    /// Answers with this status.
-    pub fn answers(&self, status: Status) -> u64 {
-        self.answers.get(status as usize).map_or(0, Counter::value)
-    }
 }

@@ -12,9 +12,11 @@ use crate::listener::http::Head;
 use crate::listener::negotiate::negotiate;
 use crate::listener::pool::Body;
 use crate::listener::refusal::Refusal;
+use crate::listener::requests::{Asked, InFlight, Kind, Requests};
 use crate::listener::retry::Pauses;
 use crate::listener::tenant::{TenantSource, single};
 use crate::model::TenantId;
+use crate::rt::clock::Moment;
 
 /// What takes the bodies: decodes, routes, waits until all is durable.
 pub trait Intake {
@@ -42,6 +44,7 @@ pub struct RemoteWrite<I> {
     intake: I,
     tenants: TenantSource,
     pauses: Pauses,
+    requests: Requests,
 }
 
 /// An admitted request.
@@ -50,12 +53,18 @@ pub struct Admission<P> {
     tenant: TenantId,
     version: Version,
     permit: P,
+    in_flight: InFlight,
 }
 
 impl<I: Intake> RemoteWrite<I> {
     /// A service over an intake.
     pub fn new(intake: I, tenants: TenantSource, pauses: Pauses) -> Self {
-        Self { intake, tenants, pauses }
+        Self { intake, tenants, pauses, requests: Requests::default() }
+    }
+
+    /// The counters.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     fn decide(&self, head: &Head<'_>) -> Result<Admission<I::Permit>, Refusal> {
@@ -66,7 +75,8 @@ impl<I: Intake> RemoteWrite<I> {
         let tenant = self.tenants.resolve(head)?;
         let version = version_of(head)?;
         let permit = self.intake.admit(&tenant, head.content_length())?;
-        Ok(Admission { tenant, version, permit })
+        let in_flight = self.requests.begin(&tenant);
+        Ok(Admission { tenant, version, permit, in_flight })
     }
 
     fn reply(&self, head: Option<&Head<'_>>) -> Reply {
@@ -85,15 +95,41 @@ impl<I: Intake> Service for RemoteWrite<I> {
         self.decide(head)
     }
 
-    async fn call(&self, head: &Head<'_>, admission: Self::Admission, body: Body<'_>) -> Answer {
-        let Admission { tenant, version, permit } = admission;
-        let outcome = self.intake.write(tenant, version, permit, body).await;
+    async fn call(
+        &self,
+        head: &Head<'_>,
+        begun: Moment,
+        admission: Self::Admission,
+        body: Body<'_>,
+    ) -> Answer {
+        let Admission { tenant, version, permit, in_flight } = admission;
+        let body_bytes = body.len() as u64;
+        let outcome = self.intake.write(tenant.clone(), version, permit, body).await;
+        drop(in_flight);
         let reply = Reply { version: Some(version), ..self.reply(Some(head)) };
-        Answer::of(&outcome, reply)
+        let answer = Answer::of(&outcome, reply);
+        let tally = match &outcome {
+            Outcome::Applied(tally) => Some(tally),
+            Outcome::Refused(_) => None,
+        };
+        let kind = Kind::of(head, endpoint_of(head.path));
+        let tenant = Some(tenant);
+        let asked = Asked { tenant, kind, body_bytes, took: begun.elapsed(), tally };
+        self.requests.answered(asked, &answer);
+        answer
     }
 
-    fn refuse(&self, head: Option<&Head<'_>>, refusal: &Refusal) -> Answer {
-        Answer::refused(refusal, self.reply(head))
+    fn refuse(&self, head: Option<&Head<'_>>, begun: Moment, refusal: &Refusal) -> Answer {
+        let answer = Answer::refused(refusal, self.reply(head));
+        let asked = Asked {
+            tenant: head.and_then(|head| self.tenants.resolve(head).ok()),
+            kind: head.map_or(Kind::NONE, |head| Kind::of(head, endpoint_of(head.path))),
+            body_bytes: head.and_then(Head::content_length).unwrap_or(0),
+            took: begun.elapsed(),
+            tally: None,
+        };
+        self.requests.answered(asked, &answer);
+        answer
     }
 }
 

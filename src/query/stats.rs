@@ -92,9 +92,12 @@ impl View {
             out.gauge(Metric::HeadChunks, label(), tenant.chunks as f64);
             let appended = [label(), vec![("type", "float".into())]].concat();
             out.count(Metric::HeadSamplesAppended, appended, tenant.samples_appended);
+            // So that it shows before the first block.
+            out.gauge(Metric::BlocksLoaded, label(), 0.0);
             widen(&mut spans, &tenant.tenant, tenant.min_t, tenant.max_t);
         }
-        for (tenant, (min_t, max_t)) in spans {
+        // A head without samples has no times.
+        for (tenant, (min_t, max_t)) in spans.into_iter().filter(|(_, (min, max))| min <= max) {
             let label = || vec![("tenant", tenant.to_string())];
             out.gauge(Metric::HeadMinTime, label(), min_t as f64);
             out.gauge(Metric::HeadMaxTime, label(), max_t as f64);

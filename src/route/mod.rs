@@ -155,17 +155,17 @@ impl<S: Storage> Router<S> {
         let batches = self.deal(&tenant, &self.decoded.home().lend(decoded), &scan, &reply);
         drop(reply);
         self.keep(scan);
-        let mut awaited = batches.len();
+        let mut missing = batches.len() as u64;
         let _places = self.send(batches).await?;
-        // A batch that was sent on in parts is answered once by each.
-        while awaited > 0 {
-            let Some(written) = answers.recv().await else {
-                // Somebody ended with a batch in hand. It may be stored or not.
-                routed.written.unavailable = Some(Unavailable::Stopping);
-                break;
-            };
-            awaited = awaited + written.sent_on as usize - 1;
+        // The channel ends when every batch is let go, those sent on too. Their answers may come
+        // before that of the shard that sent them on, so only the end tells that all have come.
+        while let Some(written) = answers.recv().await {
+            missing = missing.wrapping_add(written.sent_on.into()).wrapping_sub(1);
             routed.written.merge(written);
+        }
+        if missing != 0 {
+            // Somebody ended with a batch in hand. It may be stored or not.
+            routed.written.unavailable = Some(Unavailable::Stopping);
         }
         Ok(routed)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::decode::region::{self, LabelLimits};
 use crate::decode::write_request_v1;
-use crate::rt::core::{Core, Port, io_memory, mesh, sleep};
+use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
 use crate::rt::twin::Twin;
 use crate::shard::recover::recover;
 use crate::shard::{Generation, Settings as ShardSettings};
@@ -57,12 +57,12 @@ fn message(values: impl Iterator<Item = u32>, samples: i64) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-#[test]
-fn a_batch_that_nobody_answers_is_no_success() {
+/// What becomes of a request for a series of the other core, which does `take` with its batch.
+fn write_to_another(take: fn(Message)) -> Written {
     let mut ports = mesh::<Message>(2, 16).into_iter();
     let (mine, theirs) = (ports.next().expect("a port"), ports.next().expect("a port"));
     let other = Core::start("other", 0, io_memory(2), move || async move {
-        let _mesh = theirs.connect(drop).await;
+        let _mesh = theirs.connect(take).await;
         sleep(Duration::from_secs(1)).await;
     });
     let core = Core::start("mine", 0, io_memory(2), move || async move {
@@ -78,8 +78,28 @@ fn a_batch_that_nobody_answers_is_no_success() {
         router.write(tenant(), body).await
     });
     let routed = core.expect("a core").join().expect("no panic").expect("a good body");
-    assert_eq!(routed.written.unavailable, Some(Unavailable::Stopping));
     other.expect("a core").join().expect("no panic");
+    routed.written
+}
+
+#[test]
+fn a_batch_that_nobody_answers_is_no_success() {
+    let written = write_to_another(drop);
+    assert_eq!(written.unavailable, Some(Unavailable::Stopping));
+}
+
+#[test]
+fn an_owner_may_answer_before_the_shard_that_sent_it_on() {
+    let written = write_to_another(|message| {
+        let Message::Batch(batch) = message else { return };
+        batch.reply.send(Written { stored: 1, ..Written::default() }).expect("somebody waits");
+        spawn(async move {
+            sleep(Duration::from_millis(100)).await;
+            let home = Written { stored: 2, sent_on: 1, ..Written::default() };
+            batch.reply.send(home).expect("somebody still waits");
+        });
+    });
+    assert_eq!((written.stored, written.unavailable), (3, None));
 }
 
 #[test]

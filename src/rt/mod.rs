@@ -11,6 +11,7 @@ pub mod files;
 pub mod map;
 pub mod memory;
 pub mod mesh;
+pub mod process;
 pub mod sink;
 pub mod step;
 pub mod storage;

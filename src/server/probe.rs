@@ -1,15 +1,18 @@
-//! A core's numbers, under the names users know.
+//! A core's numbers, and those of the process, under the names users know.
 
-use crate::listener::Status;
+use crate::config::Ack;
+use crate::rt::core as rt_core;
 use crate::rt::core::Disk;
+use crate::rt::process;
 use crate::server::core::CoreListener;
 use crate::server::intake::CoreIntake;
 use crate::shard::Shard;
 use crate::shard::write::Refusal;
-use crate::telemetry::{Metric, Snapshot};
+use crate::telemetry::log::Counts;
+use crate::telemetry::{LabelPairs, Metric, Snapshot, panics};
 
-/// The numbers of one core now.
-pub(super) fn snapshot(
+/// The numbers of one core now. Those of tenants are taken in slices, between which others run.
+pub(super) async fn snapshot(
     rounds: u64,
     intake: &CoreIntake,
     listener: &CoreListener,
@@ -18,23 +21,29 @@ pub(super) fn snapshot(
     let mut out = Snapshot::default();
     let shard_label = || vec![("shard", shard.number().to_string())];
     out.count(Metric::CoreSnapshots, shard_label(), rounds);
+    sample_intake(intake, &mut out);
+    sample_connections(listener, &shard_label, &mut out);
+    let log = shard.log_stats();
+    out.count(Metric::LogCommits, shard_label(), log.commits);
+    out.count(Metric::LogBytes, shard_label(), log.bytes);
+    out.count(Metric::LogIoErrors, shard_label(), log.io_errors);
+    out.gauge(Metric::LogSegments, shard_label(), log.segments as f64);
+    for (part, bytes) in shard.memory() {
+        let labels = vec![("shard", shard.number().to_string()), ("part", part.to_owned())];
+        out.gauge(Metric::HeadBytes, labels, bytes as f64);
+    }
+    listener.service().requests().sample(&mut out, rt_core::pause).await;
+    out
+}
+
+fn sample_intake(intake: &CoreIntake, out: &mut Snapshot) {
     let counts = intake.counts();
     out.count(Metric::ReceivedSeries, vec![], counts.series.get());
     out.count(Metric::DuplicateSamples, vec![], counts.duplicates.get());
     out.count(Metric::ReceivedMetadata, vec![], counts.metadata.get());
     out.count(Metric::RepairedSeries, vec![], counts.repaired.get());
     out.count(Metric::TurnedAwayRequests, vec![], counts.turned_away.get());
-    let listened = listener.probe();
-    for (status, answers) in Status::ALL.map(|status| (status, listened.answers(status))) {
-        if answers > 0 {
-            let code = vec![("code", status.code().to_string())];
-            out.count(Metric::ListenerAnswers, code, answers);
-        }
-    }
     let reason = |reason: &str| vec![("reason", reason.to_owned())];
-    for (why, count) in listened.refused() {
-        out.count(Metric::RefusedRequests, reason(why), count);
-    }
     for (why, count) in Refusal::ALL.into_iter().zip(&counts.refused) {
         out.count(Metric::RejectedSamples, reason(why.reason()), count.get());
     }
@@ -43,23 +52,39 @@ pub(super) fn snapshot(
     let exemplars = counts.exemplars_refused.get();
     out.count(Metric::RejectedSamples, reason("exemplar_not_stored"), exemplars);
     out.count(Metric::RejectedSeries, vec![], counts.bad_series.get());
-    out.gauge(Metric::ListenerConnections, shard_label(), listener.connections() as f64);
+}
+
+fn sample_connections(listener: &CoreListener, shard: &dyn Fn() -> LabelPairs, out: &mut Snapshot) {
+    let probe = listener.probe();
+    out.count(Metric::AcceptedConnections, shard(), probe.connections.value());
+    for (reason, count) in [
+        ("too_many", &probe.connections_refused),
+        ("idle", &probe.connections_idle),
+        ("reader_too_slow", &probe.readers_too_slow),
+        ("failed", &probe.connections_failed),
+        ("panicked", &probe.panics),
+    ] {
+        let labels = vec![("reason", reason.to_owned())];
+        out.count(Metric::LostConnections, labels, count.value());
+    }
+    out.gauge(Metric::ListenerConnections, shard(), listener.connections() as f64);
+    out.count(Metric::ListenerReceivedBytes, shard(), probe.bytes_received.value());
     let (lent, kept) = listener.buffer_bytes();
-    out.gauge(Metric::ListenerBufferBytes, shard_label(), (lent + kept) as f64);
-    let log = shard.log_stats();
-    out.count(Metric::LogCommits, shard_label(), log.commits);
-    out.count(Metric::LogBytes, shard_label(), log.bytes);
-    out.count(Metric::LogIoErrors, shard_label(), log.io_errors);
-    out.gauge(Metric::LogSegments, shard_label(), log.segments as f64);
-    for tenant in shard.tenant_stats() {
-        let name = || vec![("tenant", tenant.tenant.to_string())];
-        out.gauge(Metric::HeadSeries, name(), tenant.series as f64);
-        let floats = vec![("tenant", tenant.tenant.to_string()), ("type", "float".to_owned())];
-        out.count(Metric::HeadSamplesAppended, floats, tenant.samples_appended);
-    }
-    for (part, bytes) in shard.memory() {
-        let labels = vec![("shard", shard.number().to_string()), ("part", part.to_owned())];
-        out.gauge(Metric::HeadBytes, labels, bytes as f64);
-    }
-    out
+    out.gauge(Metric::ListenerBufferBytes, shard(), (lent + kept) as f64);
+}
+
+/// The numbers of the process as a whole.
+pub(super) fn sample_process(ack: Ack, lines: &Counts, out: &mut Snapshot) {
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    out.gauge(Metric::BuildInfo, version, 1.0);
+    out.gauge(Metric::LogAck, vec![("ack", ack.to_string())], 1.0);
+    panics::sample(out);
+    lines.sample(out);
+    let Some(usage) = process::usage() else { return };
+    out.count_real(Metric::ProcessCpu, vec![], usage.cpu_s);
+    out.gauge(Metric::ProcessStart, vec![], usage.started_s);
+    out.gauge(Metric::ProcessResident, vec![], usage.resident_bytes as f64);
+    out.gauge(Metric::ProcessVirtual, vec![], usage.virtual_bytes as f64);
+    out.gauge(Metric::ProcessFds, vec![], usage.fds as f64);
+    out.gauge(Metric::ProcessFdsMax, vec![], usage.fds_max.map_or(f64::INFINITY, |n| n as f64));
 }

@@ -9,6 +9,7 @@ use crate::rt::clock::Clock;
 use crate::rt::{control, thread};
 use crate::server::{Error, start_error};
 use crate::ship::{self, HashFunc, Shipper, Terms};
+use crate::telemetry::Counters;
 
 /// Blocks offered and not yet looked at.
 const OFFERS: usize = 1024;
@@ -23,19 +24,19 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Opens the bucket and starts to ship. Nothing is asked of a server yet: an outage is no
-    /// reason not to start.
+    /// Starts to ship.
     pub(super) fn start(
         config: &config::Receive,
+        bucket: Bucket,
+        counters: Counters,
         clock: Clock,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, Error> {
-        let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
         let hash = if config.file_hashes { HashFunc::Sha256 } else { HashFunc::None };
         let copy_age_ms_max = ship::COPY_AGE_MS_MAX;
         let terms = Terms { hash, copy_age_ms_max, clock };
         let seed = control::random_u64();
-        let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed };
+        let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed, counters };
         let (to_ship, offers) = mpsc::channel(OFFERS);
         // Without a bound: the keeper waits for the shipper, so the shipper must not wait for it.
         let (tell, shipped) = mpsc::unbounded_channel();
@@ -50,13 +51,21 @@ impl Uploads {
         Ok(Self { to_ship, shipped, thread })
     }
 
-    /// What to wait for at the end.
+    /// The way there and back, and what to wait for at the end.
     pub(super) fn split(
         self,
-    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, impl FnOnce() + Send)
-    {
-        let Self { to_ship, shipped, thread } = self;
-        (to_ship, shipped, move || drop(thread.join()))
+    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, Uploading) {
+        (self.to_ship, self.shipped, Uploading(self.thread))
+    }
+}
+
+/// The shipper at work.
+pub(super) struct Uploading(std::thread::JoinHandle<()>);
+
+impl Uploading {
+    /// Waits for its end.
+    pub(super) fn join(self) {
+        drop(self.0.join());
     }
 }
 

@@ -201,11 +201,6 @@ impl<S: Storage> Shard<S> {
         self.shard
     }
 
-    /// How much each tenant has, at once: for who cannot wait, such as `/metrics`.
-    pub(crate) fn tenant_stats(&self) -> Vec<TenantStats> {
-        self.state.borrow().applier.head.tenants.iter().map(stats_of).collect()
-    }
-
     /// How much there is, from counters alone.
     async fn stats(&self) -> Stats {
         let mut tenants = Vec::new();

@@ -12,7 +12,7 @@ use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::record::Group;
 use crate::shard::wal::writer::Newest;
-use crate::shard::write::{BadSeries, Batch, Item, RefusedSample, Written};
+use crate::shard::write::{Batch, Item, RefusedSample, Written};
 
 /// A series whose labels were new to the log, waiting to be written to the series file.
 #[derive(Debug)]
@@ -194,10 +194,7 @@ impl Applier {
                 }
             }
             Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
-            Found::Bad(error) => {
-                let samples = samples.len() as u64;
-                tally.written.add_bad(BadSeries { error, series: 1, samples });
-            }
+            Found::Bad(error) => tally.written.add_bad(error, samples.len() as u64, region),
         }
     }
 

@@ -5,9 +5,13 @@
 //! block that was open when its batch was applied, and if nothing was new in the batch, for what
 //! was in flight: a duplicate may be the echo of a sample whose flush is still to come.
 //!
+//! With `--log.ack=relaxed` answers leave one step earlier, when the block is written. The flush
+//! follows at once, but only the next block waits for it.
+//!
 //! ## Crash
 //! What was answered is in a flushed block. What was applied and not answered may or may not be
-//! found again; its sender was told nothing and comes again.
+//! found again; its sender was told nothing and comes again. Relaxed, what was answered is in a
+//! written block: it outlives the process, and not a power cut before its flush.
 //!
 //! ## When the device refuses
 //! The log has tried a fresh segment and failed. The shard then answers 503 to every write until
@@ -29,23 +33,23 @@ use crate::shard::write::{Batch, Unavailable, Written};
 /// Bytes in the open group above which batches are turned away.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Who waits for a block.
-#[derive(Debug)]
-enum Waiter {
-    Answer(mpsc::UnboundedSender<Written>, Written),
-    Notice(oneshot::Sender<Result<(), Unavailable>>),
-}
+type Notice = oneshot::Sender<Result<(), Unavailable>>;
 
-/// Which blocks are durable, and who waits for which.
+/// Which blocks are written and durable, and who waits for which.
 #[derive(Debug)]
 pub(crate) struct Commits {
     /// Number the open group will get.
     open_seq: u64,
-    /// Number of the block being written.
-    in_flight: Option<u64>,
-    waiting: VecDeque<(u64, Waiter)>,
+    /// The last block that is written.
+    written: u64,
+    /// The last block that is durable.
+    durable: u64,
+    /// Answers to batches, by the block they wait for.
+    answers: VecDeque<(u64, mpsc::UnboundedSender<Written>, Written)>,
+    /// Those who wait for a block to be durable, whatever answers wait for.
+    notices: VecDeque<(u64, Notice)>,
     truncate: bool,
-    truncated: Vec<oneshot::Sender<Result<(), Unavailable>>>,
+    truncated: Vec<Notice>,
     /// Whether segments of an earlier generation lie before those of this log. None of ours goes
     /// before them: a reader takes a gap for lost blocks.
     behind_old: bool,
@@ -55,54 +59,56 @@ pub(crate) struct Commits {
 
 impl Commits {
     /// Nothing is waiting; the first group gets `next_seq`. `behind_old`: segments of an earlier
-    /// generation lie in the same directory.
-    pub(crate) fn new(next_seq: u64, behind_old: bool) -> Self {
+    /// generation lie in the same directory. `stats` are those of the log as it was opened.
+    pub(crate) fn new(next_seq: u64, behind_old: bool, stats: LogStats) -> Self {
         Self {
             open_seq: next_seq,
-            in_flight: None,
-            waiting: VecDeque::new(),
+            written: next_seq.saturating_sub(1),
+            durable: next_seq.saturating_sub(1),
+            answers: VecDeque::new(),
+            notices: VecDeque::new(),
             truncate: false,
             truncated: Vec::new(),
             behind_old,
             failed: None,
-            stats: LogStats::default(),
+            stats,
         }
     }
 
-    /// Figures of the log, as of the last commit.
+    /// Figures of the log, as of the last commit or of its opening.
     pub(crate) fn stats(&self) -> LogStats {
         self.stats
     }
 
-    /// The block that makes durable all that is applied by now; `None` when all of it is.
-    fn waits_for(&self, group_is_empty: bool) -> Option<u64> {
-        if group_is_empty { self.in_flight } else { Some(self.open_seq) }
+    /// The block that holds the last of all that is applied by now.
+    fn newest(&self, group_is_empty: bool) -> u64 {
+        if group_is_empty { self.open_seq.saturating_sub(1) } else { self.open_seq }
     }
 
-    fn release(&mut self, durable: u64) {
-        while self.waiting.front().is_some_and(|(seq, _)| *seq <= durable) {
-            match self.waiting.pop_front() {
-                Some((_, Waiter::Answer(reply, written))) => drop(reply.send(written)),
-                Some((_, Waiter::Notice(notice))) => drop(notice.send(Ok(()))),
-                None => {}
-            }
+    fn is_durable(&mut self, seq: u64) {
+        (self.written, self.durable) = (seq, seq);
+        while let Some((_, notice)) = self.notices.pop_front_if(|(waits, _)| *waits <= seq) {
+            notice.send(Ok(())).ok();
+        }
+    }
+
+    /// Sends the answers that wait for no block after `seq`.
+    fn answer(&mut self, seq: u64) {
+        while let Some((_, reply, written)) = self.answers.pop_front_if(|(at, ..)| *at <= seq) {
+            drop(reply.send(written));
         }
     }
 
     fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
-        self.in_flight = None;
+        for (_, notice) in self.notices.drain(..) {
+            notice.send(Err(reason)).ok();
+        }
         for notice in self.truncated.drain(..) {
             notice.send(Err(reason)).ok();
         }
-        for (_, waiter) in self.waiting.drain(..) {
-            match waiter {
-                Waiter::Answer(reply, written) => {
-                    let unavailable = Some(reason);
-                    drop(reply.send(Written { unavailable, ..written }));
-                }
-                Waiter::Notice(notice) => drop(notice.send(Err(reason))),
-            }
+        for (_, reply, written) in self.answers.drain(..) {
+            drop(reply.send(Written { unavailable: Some(reason), ..written }));
         }
     }
 }
@@ -132,11 +138,9 @@ impl<S: Storage> Shard<S> {
         written.sent_on = onward.len() as u32;
         let Batch { bytes, reply, .. } = batch;
         drop(bytes);
-        let waits_for = state.commits.waits_for(state.applier.group.is_empty());
-        match waits_for.filter(|_| self.answers_wait) {
-            None => drop(reply.send(written)),
-            Some(seq) => state.commits.waiting.push_back((seq, Waiter::Answer(reply, written))),
-        }
+        let commits = &mut state.commits;
+        commits.answers.push_back((commits.newest(state.applier.group.is_empty()), reply, written));
+        commits.answer(if self.answers_wait { commits.durable } else { commits.written });
         self.work.raise();
         onward
     }
@@ -144,8 +148,9 @@ impl<S: Storage> Shard<S> {
     /// Whether everything applied is durable, or will never be.
     pub(crate) fn is_settled(&self) -> bool {
         let state = self.state.borrow();
-        let waits = state.commits.waits_for(state.applier.group.is_empty());
-        waits.is_none() || state.commits.failed.is_some()
+        let commits = &state.commits;
+        let newest = commits.newest(state.applier.group.is_empty());
+        commits.durable >= newest || commits.failed.is_some()
     }
 
     /// Why nothing can be logged any more, if so.
@@ -163,7 +168,7 @@ impl<S: Storage> Shard<S> {
             state.applier.group.add_cut(cut);
             let (notice, done) = oneshot::channel();
             let seq = state.commits.open_seq;
-            state.commits.waiting.push_back((seq, Waiter::Notice(notice)));
+            state.commits.notices.push_back((seq, notice));
             done
         };
         self.work.raise();
@@ -225,11 +230,7 @@ impl<S: Storage> Shard<S> {
         loop {
             let wall_ms = clock.wall_ms();
             if self.seal(sealed, series) {
-                let seq = log.commit(sealed, wall_ms).await?;
-                let mut state = self.state.borrow_mut();
-                state.commits.in_flight = None;
-                state.commits.stats = log.stats();
-                state.commits.release(seq);
+                self.commit(log, sealed, wall_ms).await?;
             } else if let Some(waiting) = self.take_truncation() {
                 self.truncate_log(log, series, sealed, clock).await?;
                 for notice in waiting {
@@ -244,6 +245,28 @@ impl<S: Storage> Shard<S> {
         }
     }
 
+    /// Writes a sealed block and makes it durable; sends the answers when it is what they wait for.
+    async fn commit(
+        &self,
+        log: &mut Log<S>,
+        sealed: &mut Sealed,
+        wall_ms: i64,
+    ) -> Result<(), LogError> {
+        let written = |seq| {
+            let commits = &mut self.state.borrow_mut().commits;
+            commits.written = seq;
+            if !self.answers_wait {
+                commits.answer(seq);
+            }
+        };
+        let seq = log.commit(sealed, wall_ms, written).await?;
+        let commits = &mut self.state.borrow_mut().commits;
+        commits.stats = log.stats();
+        commits.is_durable(seq);
+        commits.answer(seq);
+        Ok(())
+    }
+
     /// Seals the open group. Series that are new in it go to the series file as well.
     fn seal(&self, sealed: &mut Sealed, series: &mut SeriesFile<S>) -> bool {
         let mut state = self.state.borrow_mut();
@@ -256,7 +279,6 @@ impl<S: Storage> Shard<S> {
             let tenant = state.applier.head.tenants[new.tenant as usize].id.as_str();
             series.add(new.id, tenant, &new.region);
         }
-        state.commits.in_flight = Some(state.commits.open_seq);
         state.commits.open_seq += 1;
         true
     }
@@ -287,10 +309,7 @@ impl<S: Storage> Shard<S> {
             }
         }
         if self.seal(sealed, series) {
-            let seq = log.commit(sealed, wall_ms).await?;
-            let mut state = self.state.borrow_mut();
-            state.commits.in_flight = None;
-            state.commits.release(seq);
+            self.commit(log, sealed, wall_ms).await?;
         }
         series.flush(wall_ms).await?;
         step::done(Step::CutsTold);

@@ -211,7 +211,7 @@ impl<S: Storage> Shard<S> {
             return Err(FlushError::Unaligned { end_ms });
         }
         let _turn = self.turn.take()?;
-        // Without a log there is no cut, and a block without a cut would be written again and again.
+        // Without a log there is no cut, and a block without a cut would be written for ever.
         if let Some(reason) = self.log_failure() {
             return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
         }

@@ -24,8 +24,9 @@
 //! - [`head`], [`wal`]: they do not know each other.
 //!
 //! ## Promises
-//! An answer leaves only after a flush that covers every sample it speaks of. A sample that was
-//! answered for is found after any crash, once.
+//! An answer leaves only after a flush that covers every sample it speaks of, or with
+//! [`Settings::answers_wait`] off, after the write of it. A sample that was answered for is found
+//! after any crash, relaxed after one that leaves the device its power; once.
 //!
 //! ## Crash
 //! A broken invariant in apply, commit, cut or truncate aborts the process: restart and replay are
@@ -87,7 +88,7 @@ pub struct Settings {
     pub secret: KeySecret,
     /// Limits of label sets.
     pub limits: LabelLimits,
-    /// Whether answers wait for the flush.
+    /// Whether answers wait for the flush, and not for the write alone.
     pub answers_wait: bool,
     /// Size of a log segment in bytes.
     pub segment_bytes: u64,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::decode::region::LabelError;
+use crate::decode::region::{self, LabelError};
 use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
@@ -92,10 +92,19 @@ impl Past {
 pub struct BadSeries {
     /// Why, in the words of the first of them.
     pub error: LabelError,
+    /// The labels of the first of them, as far as they can be shown.
+    pub shown: String,
     /// How many series.
     pub series: u64,
     /// Their samples.
     pub samples: u64,
+}
+
+impl BadSeries {
+    fn add(&mut self, series: u64, samples: u64) {
+        self.series += series;
+        self.samples += samples;
+    }
 }
 
 /// A sample that was refused, to be shown to the sender.
@@ -155,23 +164,28 @@ impl Written {
             *first = first.take().or(theirs);
         }
         for bad in other.bad {
-            self.add_bad(bad);
+            match self.bad_like(&bad.error) {
+                Some(known) => known.add(bad.series, bad.samples),
+                None => self.bad.push(bad),
+            }
         }
         self.repaired += other.repaired;
         self.sent_on += other.sent_on;
         self.unavailable = self.unavailable.or(other.unavailable);
     }
 
-    /// Counts series with bad labels to those of the same kind.
-    pub(crate) fn add_bad(&mut self, bad: BadSeries) {
-        let kind = std::mem::discriminant(&bad.error);
-        match self.bad.iter_mut().find(|b| std::mem::discriminant(&b.error) == kind) {
-            Some(known) => {
-                known.series += bad.series;
-                known.samples += bad.samples;
-            }
-            None => self.bad.push(bad),
+    /// Counts a series with bad labels to those of the same kind.
+    pub(crate) fn add_bad(&mut self, error: LabelError, samples: u64, region: &[u8]) {
+        if let Some(known) = self.bad_like(&error) {
+            known.add(1, samples);
+        } else {
+            self.bad.push(BadSeries { error, shown: region::shown(region), series: 1, samples });
         }
+    }
+
+    fn bad_like(&mut self, error: &LabelError) -> Option<&mut BadSeries> {
+        let kind = std::mem::discriminant(error);
+        self.bad.iter_mut().find(|bad| std::mem::discriminant(&bad.error) == kind)
     }
 
     /// Whether everything was written.

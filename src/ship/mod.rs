@@ -25,9 +25,11 @@
 //! into a channel without a bound, that holds at most one message for each local block.
 //!
 //! ## Metrics
-//! [`Progress`]: `thanos_shipper_uploads_total`, `thanos_shipper_upload_failures_total`,
-//! `thanos_shipper_corrupted_blocks_total`,
-//! `thanos_objstore_bucket_last_successful_upload_time`, and the backlog.
+//! By tenant: `thanos_shipper_uploads_total`, `thanos_shipper_upload_failures_total`,
+//! `thanos_shipper_corrupted_blocks_total`, from the first block of a tenant on. In all:
+//! `tidegate_ship_backlog_blocks`, `tidegate_ship_backlog_bytes`, and
+//! `thanos_objstore_bucket_last_successful_upload_time`, which shows after the first block that
+//! this process has shipped.
 
 mod job;
 mod meta;
@@ -52,6 +54,7 @@ use crate::bucket::Bucket;
 use crate::rt::channel::{mpsc, watch};
 use crate::ship::job::Job;
 use crate::ship::state::State;
+use crate::telemetry::{Counters, LabelPairs, Metric};
 
 pub use job::{COPY_AGE_MS_MAX, HashFunc, Terms, Trouble};
 pub use meta::BlockError;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub terms: Terms,
     /// Feeds the jitter of pauses.
     pub seed: u64,
+    /// Where it counts.
+    pub counters: Counters,
 }
 
 /// What the shipper is asked.
@@ -94,23 +99,6 @@ pub struct Shipped {
     pub copy: Option<Ulid>,
 }
 
-/// What was shipped and what waits.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Blocks shipped by this process.
-    pub uploads_total: u64,
-    /// Attempts that failed.
-    pub failures_total: u64,
-    /// Those that failed because the local block is damaged, and uploads that panicked.
-    pub damaged_total: u64,
-    /// When the last block was shipped.
-    pub last_shipped_ms: Option<i64>,
-    /// What the last failure said, until the next success.
-    pub last_trouble: Option<String>,
-    /// What waits.
-    pub backlog: Backlog,
-}
-
 /// The uploads of one process.
 pub struct Shipper {
     bucket: Bucket,
@@ -123,7 +111,6 @@ pub struct Shipper {
     running: JoinSet<Attempt>,
     running_dirs: BTreeMap<task::Id, PathBuf>,
     shipped: mpsc::UnboundedSender<Shipped>,
-    progress: watch::Sender<Progress>,
     begun: Instant,
 }
 
@@ -150,20 +137,15 @@ impl Shipper {
             running: JoinSet::new(),
             running_dirs: BTreeMap::new(),
             shipped,
-            progress: watch::Sender::default(),
             begun: Instant::now(),
         }
-    }
-
-    /// Where to look at the progress.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
     }
 
     /// Ships until `stop` turns true, or until all is shipped after the last asker has gone.
     pub async fn run(mut self, mut asks: mpsc::Receiver<Ask>, mut stop: watch::Receiver<bool>) {
         let mut open = true;
         loop {
+            self.tell_backlog();
             let next = self.start_all(&stop);
             if !open && self.queue.is_empty() {
                 return;
@@ -184,8 +166,6 @@ impl Shipper {
                 }
                 () = sleep(Duration::from_millis(wait.unwrap_or(0))), if wait.is_some() => {}
             }
-            let backlog = self.queue.backlog(self.now_ms());
-            self.progress.send_modify(|p| p.backlog = backlog);
         }
         let drained = async { while self.running.join_next().await.is_some() {} };
         if timeout(STOP_TIMEOUT, drained).await.is_err() {
@@ -222,17 +202,23 @@ impl Shipper {
     }
 
     async fn offer(&mut self, dir: PathBuf) {
+        for metric in
+            [Metric::ShipperUploads, Metric::ShipperUploadFailures, Metric::ShipperCorruptedBlocks]
+        {
+            self.count(metric, &dir, 0);
+        }
         let state = match self.state(lane_of(&dir)).await {
             Ok(state) => state,
             Err(error) => {
-                tracing::error!(?dir, %error, "the reader of the state of uploads panicked");
+                let text = "the reader of the state of uploads panicked";
+                tracing::error!(dir = %dir.display(), %error, "{text}");
                 return;
             }
         };
         let named =
             dir.file_name().and_then(|n| n.to_str()).and_then(|n| Ulid::from_string(n).ok());
         let Some(ulid) = named else {
-            tracing::error!(?dir, "was offered but is not a block directory");
+            tracing::error!(dir = %dir.display(), "was offered but is not a block directory");
             return;
         };
         let known = {
@@ -260,7 +246,9 @@ impl Shipper {
         let mut state = Arc::clone(state).lock_owned().await;
         match spawn_blocking(move || state.forget(ulid)).await.map_err(io::Error::other).flatten() {
             Ok(()) => {}
-            Err(error) => tracing::warn!(?dir, %error, "cannot write the state of uploads"),
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "cannot write the state of uploads");
+            }
         }
     }
 
@@ -284,21 +272,18 @@ impl Shipper {
                 match result {
                     Ok(copy) => {
                         self.queue.finished(&dir, Outcome::Shipped, now_ms);
-                        tracing::info!(?dir, ?copy, "block shipped");
-                        let wall_ms = self.settings.terms.clock.wall_ms();
-                        self.progress.send_modify(|p| {
-                            p.uploads_total += u64::from(copy.is_some());
-                            p.last_shipped_ms = copy.map(|_| wall_ms).or(p.last_shipped_ms);
-                            p.last_trouble = None;
-                        });
+                        if let Some(copy) = copy {
+                            tracing::info!(dir = %dir.display(), %copy, "block shipped");
+                            self.count_upload(&dir);
+                        }
                         self.tell(Shipped { dir, copy });
                     }
                     Err(trouble) => {
                         let outcome = trouble.outcome();
                         self.queue.finished(&dir, outcome, now_ms);
-                        self.count_trouble(&trouble.to_string(), outcome == Outcome::BlockDamaged);
+                        self.count_failure(&dir, outcome == Outcome::BlockDamaged);
                         let text = "block not shipped, will try again";
-                        tracing::warn!(?dir, ?outcome, %trouble, "{text}");
+                        tracing::warn!(dir = %dir.display(), ?outcome, %trouble, "{text}");
                         // A damaged block is read anew: somebody may have mended it.
                         if let Some(job) = job.filter(|_| outcome != Outcome::BlockDamaged) {
                             self.jobs.insert(dir, job);
@@ -309,24 +294,39 @@ impl Shipper {
             Err(error) => {
                 let Some(dir) = self.running_dirs.remove(&error.id()) else { return };
                 self.queue.finished(&dir, Outcome::BlockDamaged, now_ms);
-                self.count_trouble(&error.to_string(), true);
-                tracing::error!(?dir, %error, "the upload of a block panicked");
+                self.count_failure(&dir, true);
+                tracing::error!(dir = %dir.display(), %error, "the upload of a block panicked");
             }
         }
     }
 
-    fn count_trouble(&self, text: &str, damaged: bool) {
-        self.progress.send_modify(|p| {
-            p.failures_total += 1;
-            p.damaged_total += u64::from(damaged);
-            p.last_trouble = Some(text.into());
-        });
+    fn count_upload(&self, dir: &Path) {
+        self.count(Metric::ShipperUploads, dir, 1);
+        let bucket = vec![("bucket", self.bucket.name().to_owned())];
+        let wall_s = self.settings.terms.clock.wall_ms() as f64 / 1000.0;
+        self.settings.counters.set(Metric::BucketLastUpload, bucket, wall_s);
+    }
+
+    fn count_failure(&self, dir: &Path, damaged: bool) {
+        self.count(Metric::ShipperUploadFailures, dir, 1);
+        self.count(Metric::ShipperCorruptedBlocks, dir, u64::from(damaged));
+    }
+
+    fn count(&self, metric: Metric, dir: &Path, count: u64) {
+        self.settings.counters.count(metric, tenant_of(dir), count);
+    }
+
+    fn tell_backlog(&self) {
+        let backlog = self.queue.backlog();
+        let set = |metric, value| self.settings.counters.set(metric, vec![], value);
+        set(Metric::ShipBacklogBlocks, backlog.blocks as f64);
+        set(Metric::ShipBacklogBytes, backlog.size_bytes as f64);
     }
 
     /// Tells who keeps the list of blocks; if nobody does any more, nobody needs to know.
     fn tell(&self, shipped: Shipped) {
         if let Err(unheard) = self.shipped.send(shipped) {
-            tracing::debug!(dir = ?unheard.0.dir, "nobody listens");
+            tracing::debug!(dir = %unheard.0.dir.display(), "nobody listens");
         }
     }
 }
@@ -369,6 +369,12 @@ async fn attempt(
 /// Tenants' blocks lie in one directory each, their state file beside them.
 fn lane_of(dir: &Path) -> &Path {
     dir.parent().unwrap_or(dir)
+}
+
+/// The label of a tenant, whose name is that of its blocks' directory.
+fn tenant_of(dir: &Path) -> LabelPairs {
+    let name = lane_of(dir).file_name().unwrap_or_default();
+    vec![("tenant", name.to_string_lossy().into_owned())]
 }
 
 /// Returns when `stop` is true, or when nobody can make it so any more.

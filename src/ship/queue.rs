@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
 
+use crate::ship::lane_of;
+use crate::stdx::splitmix64;
+
 /// First pause after a failure.
 const PAUSE_MS_MIN: i64 = 1_000;
 /// Longest pause.
@@ -48,17 +51,13 @@ pub enum Next {
     Idle,
 }
 
-/// What waits, for the metrics and the status page.
+/// What waits, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
     /// Blocks not yet in the bucket, those under way included.
     pub blocks: u64,
     /// Bytes of their files.
     pub size_bytes: u64,
-    /// Min time of the oldest.
-    pub oldest_min_time_ms: Option<i64>,
-    /// Until when the whole queue pauses, if it does.
-    pub held_until_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -101,7 +100,7 @@ impl Queue {
 
     /// Adds a block. Offering it twice changes nothing.
     pub fn offer(&mut self, dir: &Path, ulid: Ulid, min_time_ms: i64, size_bytes: u64) {
-        let lane = self.lanes.entry(lane_of(dir)).or_default();
+        let lane = self.lanes.entry(lane_of(dir).to_owned()).or_default();
         let waiting = Waiting { dir: dir.to_owned(), size_bytes, damaged_until_ms: i64::MIN };
         lane.waiting.entry((min_time_ms, ulid)).or_insert(waiting);
     }
@@ -131,7 +130,7 @@ impl Queue {
 
     /// Takes note of how an attempt begun by [`Queue::next`] ended.
     pub fn finished(&mut self, dir: &Path, outcome: Outcome, now_ms: i64) {
-        let Some(lane) = self.lanes.get_mut(&lane_of(dir)) else { return };
+        let Some(lane) = self.lanes.get_mut(lane_of(dir)) else { return };
         let Some(key) = lane.under_way.take() else { return };
         self.under_way -= 1;
         match outcome {
@@ -149,17 +148,17 @@ impl Queue {
             }
         }
         if lane.waiting.is_empty() {
-            self.lanes.remove(&lane_of(dir));
+            self.lanes.remove(lane_of(dir));
         }
     }
 
     /// Drops a block that is gone from the local disk and not under way.
     pub fn forget(&mut self, dir: &Path) {
-        if let Some(lane) = self.lanes.get_mut(&lane_of(dir)) {
+        if let Some(lane) = self.lanes.get_mut(lane_of(dir)) {
             let under_way = lane.under_way;
             lane.waiting.retain(|key, waiting| waiting.dir != dir || Some(*key) == under_way);
             if lane.waiting.is_empty() {
-                self.lanes.remove(&lane_of(dir));
+                self.lanes.remove(lane_of(dir));
             }
         }
     }
@@ -170,18 +169,10 @@ impl Queue {
     }
 
     /// What waits.
-    pub fn backlog(&self, now_ms: i64) -> Backlog {
-        let held = self.pause.until_ms > now_ms;
-        let mut backlog = Backlog {
-            held_until_ms: held.then_some(self.pause.until_ms),
-            oldest_min_time_ms: self.lanes.values().filter_map(Lane::oldest_ms).min(),
-            ..Backlog::default()
-        };
-        for waiting in self.lanes.values().flat_map(|lane| lane.waiting.values()) {
-            backlog.blocks += 1;
-            backlog.size_bytes += waiting.size_bytes;
-        }
-        backlog
+    pub fn backlog(&self) -> Backlog {
+        let waiting = || self.lanes.values().flat_map(|lane| lane.waiting.values());
+        let size_bytes = waiting().map(|waiting| waiting.size_bytes).sum();
+        Backlog { blocks: waiting().count() as u64, size_bytes }
     }
 }
 
@@ -192,10 +183,6 @@ impl Lane {
         let damaged = || self.waiting.iter().min_by_key(|(_, w)| w.damaged_until_ms);
         let (key, waiting) = sound.or_else(damaged)?;
         Some((self.pause.until_ms.max(waiting.damaged_until_ms), *key))
-    }
-
-    fn oldest_ms(&self) -> Option<i64> {
-        self.waiting.first_key_value().map(|((min_time_ms, _), _)| *min_time_ms)
     }
 }
 
@@ -208,24 +195,10 @@ impl Pause {
         }
         let doubled = PAUSE_MS_MIN.checked_shl(self.failures.min(30)).unwrap_or(PAUSE_MS_MAX);
         let pause_ms = doubled.clamp(PAUSE_MS_MIN, PAUSE_MS_MAX);
-        let jitter = (roll(dice) % (pause_ms as u64 / 2 + 1)) as i64;
+        let jitter = (splitmix64(dice) % (pause_ms as u64 / 2 + 1)) as i64;
         self.until_ms = now_ms.saturating_add(pause_ms - jitter);
         self.failures = self.failures.saturating_add(1);
     }
-}
-
-/// Tenants' blocks lie in one directory each.
-fn lane_of(dir: &Path) -> PathBuf {
-    dir.parent().unwrap_or(dir).to_owned()
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): enough for jitter.
-fn roll(dice: &mut u64) -> u64 {
-    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *dice;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -276,7 +249,6 @@ mod tests {
             }
             queue.finished(&dir("a", 1), Outcome::BucketFailed, now);
             let Next::WaitUntil(until) = queue.next(now) else { panic!("no pause") };
-            assert_eq!(queue.backlog(now).held_until_ms, Some(until));
             pauses.push(until - now);
             now = until;
         }
@@ -320,7 +292,7 @@ mod tests {
         assert_eq!(queue.next(1_000), start("a", 2));
         queue.finished(&dir("a", 2), Outcome::Shipped, 1_000);
         assert_eq!(queue.next(1_000), Next::WaitUntil(DAMAGED_PAUSE_MS));
-        assert_eq!(queue.backlog(1_000).blocks, 1);
+        assert_eq!(queue.backlog().blocks, 1);
         assert_eq!(queue.next(DAMAGED_PAUSE_MS), start("b", 3));
     }
 
@@ -332,7 +304,7 @@ mod tests {
         assert_eq!(queue.next(0), start("a", 1));
         queue.forget(&dir("a", 1));
         queue.forget(&dir("a", 2));
-        assert_eq!(queue.backlog(0).blocks, 1, "the one under way stays until it ends");
+        assert_eq!(queue.backlog().blocks, 1, "the one under way stays until it ends");
         queue.finished(&dir("a", 1), Outcome::Shipped, 0);
         assert!(queue.is_empty());
     }

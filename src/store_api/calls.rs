@@ -15,17 +15,10 @@ use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use tonic::Code;
 
 use crate::rt::clock::Moment;
-use crate::telemetry::{Exposition, LabelPairs, Metric};
-
-/// Upper bounds in seconds, as Thanos has them for gRPC.
-const DURATION_BOUNDS_S: [f64; 13] =
-    [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0];
+use crate::telemetry::{Counters, LabelPairs, Metric};
 
 /// Paths that are served, with service, method and type.
 const METHODS: [(&str, &str, &str); 8] = [
@@ -40,33 +33,13 @@ const METHODS: [(&str, &str, &str); 8] = [
 ];
 const UNKNOWN: (&str, &str, &str) = ("unknown", "unknown", "unary");
 
-/// The counters of all calls. Cheap to clone; clones count together.
-#[derive(Debug, Clone)]
-pub struct Calls {
-    started: Family<LabelPairs, Counter>,
-    handled: Family<LabelPairs, Counter>,
-    handling: Family<LabelPairs, Histogram, fn() -> Histogram>,
-}
-
-impl Calls {
-    /// Counters that `exposition` shows.
-    pub fn new(exposition: &mut Exposition) -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(DURATION_BOUNDS_S);
-        let calls = Self {
-            started: Family::default(),
-            handled: Family::default(),
-            handling: Family::new_with_constructor(histogram),
-        };
-        exposition.family(Metric::GrpcStarted, calls.started.clone());
-        exposition.family(Metric::GrpcHandled, calls.handled.clone());
-        exposition.family(Metric::GrpcHandlingSeconds, calls.handling.clone());
-        calls
-    }
-}
-
 /// Counts one call: its start now, its end when its last byte has left or it is dropped.
-pub(super) async fn count(State(calls): State<Calls>, request: Request, next: Next) -> Response {
-    let call = Call::start(calls, request.uri().path());
+pub(super) async fn count(
+    State(counters): State<Counters>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let call = Call::start(counters, request.uri().path());
     let response = next.run(request).await;
     match code_of(response.headers()) {
         // An answer without messages has its status in the head.
@@ -81,13 +54,13 @@ pub(super) async fn count(State(calls): State<Calls>, request: Request, next: Ne
 /// A call that has not ended.
 #[derive(Debug)]
 struct Call {
-    calls: Calls,
+    counters: Counters,
     labels: LabelPairs,
     begun: Moment,
 }
 
 impl Call {
-    fn start(calls: Calls, path: &str) -> Self {
+    fn start(counters: Counters, path: &str) -> Self {
         let mut parts = path.trim_start_matches('/').splitn(2, '/');
         let (service, method) = (parts.next(), parts.next());
         let known = METHODS.iter().find(|m| Some(m.0) == service && Some(m.1) == method);
@@ -97,15 +70,16 @@ impl Call {
             ("grpc_service", (*service).to_string()),
             ("grpc_method", (*method).to_string()),
         ];
-        calls.started.get_or_create(&labels).inc();
-        Self { calls, labels, begun: Moment::now() }
+        counters.count(Metric::GrpcStarted, labels.clone(), 1);
+        Self { counters, labels, begun: Moment::now() }
     }
 
     fn end(self, code: Code) {
-        let Self { calls, labels, begun } = self;
-        calls.handling.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+        let Self { counters, labels, begun } = self;
+        let took_s = begun.elapsed().as_secs_f64();
+        counters.observe(Metric::GrpcHandlingSeconds, labels.clone(), took_s);
         let labels = [labels, vec![("grpc_code", go_name(code))]].concat();
-        calls.handled.get_or_create(&labels).inc();
+        counters.count(Metric::GrpcHandled, labels, 1);
     }
 }
 

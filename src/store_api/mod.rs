@@ -49,10 +49,9 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::query::View;
+use crate::telemetry::Counters;
 use tidegate_proto::DESCRIPTORS;
 use tidegate_proto::thanos_info::info_server::InfoServer;
-
-pub use calls::Calls;
 
 /// Largest request message, before and after decompression. `StoreAPI` requests are matchers; a
 /// list of many thousand values in one regex still fits.
@@ -94,16 +93,17 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the `StoreAPI` on `listener` until `stop` is ready; calls that run then may end.
+/// Serves the `StoreAPI` on `listener` until `stop` is ready; calls that run then may end. They are
+/// counted in `counters`.
 pub async fn serve(
     view: View,
     listener: TcpListener,
     connections: Connections,
-    calls: Calls,
+    counters: Counters,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let health = HealthReporter::new();
-    let routes = routes(view.clone(), &health, calls)?;
+    let routes = routes(view.clone(), &health, counters)?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .http2_keepalive_interval(Some(connections.ping_after))
@@ -117,7 +117,7 @@ pub async fn serve(
     }
 }
 
-fn routes(view: View, health: &HealthReporter, calls: Calls) -> Result<Routes, ServeError> {
+fn routes(view: View, health: &HealthReporter, counters: Counters) -> Result<Routes, ServeError> {
     let health = HealthServer::new(HealthService::from_health_reporter(health.clone()));
     let reflection = || {
         let all = tonic_reflection::server::Builder::configure()
@@ -130,7 +130,7 @@ fn routes(view: View, health: &HealthReporter, calls: Calls) -> Result<Routes, S
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let counted = from_fn_with_state(calls, calls::count);
+    let counted = from_fn_with_state(counters, calls::count);
     Ok(routes.into_axum_router().layer(map_request(snappy::unpack)).layer(counted).into())
 }
 

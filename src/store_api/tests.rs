@@ -24,8 +24,8 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
-use crate::store_api::{Calls, Connections, REQUEST_BYTES_MAX, serve};
-use crate::telemetry::{Exposition, Format};
+use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
+use crate::telemetry::{Counters, Exposition, Format};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -39,20 +39,30 @@ async fn open(heads: Vec<Head>, external: External) -> (Twins, Channel) {
 }
 
 async fn listen(heads: Vec<Head>, external: External) -> (Twins, Endpoint) {
-    listen_counted(heads, external, Calls::new(&mut Exposition::default())).await
+    listen_counted(heads, external, Counters::default()).await
 }
 
-async fn listen_counted(heads: Vec<Head>, external: External, calls: Calls) -> (Twins, Endpoint) {
+async fn listen_counted(
+    heads: Vec<Head>,
+    external: External,
+    counters: Counters,
+) -> (Twins, Endpoint) {
     let twins = twin::view(heads, external, Limits::default()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
     beside::spawn(async move {
         let served =
-            serve(view, listener, Connections::default(), calls, std::future::pending()).await;
+            serve(view, listener, Connections::default(), counters, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
+}
+
+fn shown(counters: Counters) -> String {
+    let mut exposition = Exposition::default();
+    exposition.source(move |out| counters.sample(out));
+    exposition.render(Format::Text).expect("text")
 }
 
 fn store(channel: &Channel) -> StoreClient<Channel> {
@@ -652,9 +662,9 @@ fn services_can_be_listed() {
 #[test]
 fn calls_are_counted_as_dashboards_read_them() {
     run(async {
-        let mut exposition = Exposition::default();
-        let calls = Calls::new(&mut exposition);
-        let (twins, endpoint) = listen_counted(mixed_heads(), external(&[]), calls).await;
+        let counters = Counters::default();
+        let (twins, endpoint) =
+            listen_counted(mixed_heads(), external(&[]), counters.clone()).await;
         let channel = endpoint.connect().await.expect("a connection");
         let mut info = InfoClient::new(channel.clone());
         info.info(InfoRequest {}).await.expect("info");
@@ -663,7 +673,7 @@ fn calls_are_counted_as_dashboards_read_them() {
         by_hand(&channel, "/stranger/calls", None, vec![]).await;
         drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
         info.info(InfoRequest {}).await.expect_err("not ready");
-        let text = exposition.render(Format::Text).expect("text");
+        let text = shown(counters);
         let series =
             "grpc_type=\"server_stream\",grpc_service=\"thanos.Store\",grpc_method=\"Series\"";
         let info = "grpc_type=\"unary\",grpc_service=\"thanos.info.Info\",grpc_method=\"Info\"";
@@ -685,11 +695,10 @@ fn calls_are_counted_as_dashboards_read_them() {
 #[test]
 fn a_client_that_leaves_is_counted_as_canceled() {
     run(async {
-        let mut exposition = Exposition::default();
-        let calls = Calls::new(&mut exposition);
+        let counters = Counters::default();
         let all_of = |i: usize| series("t", &[("i", &i.to_string())], 0..300);
         let heads = vec![head((0..4_000).map(all_of).collect())];
-        let (twins, endpoint) = listen_counted(heads, external(&[]), calls).await;
+        let (twins, endpoint) = listen_counted(heads, external(&[]), counters.clone()).await;
         let channel = endpoint.connect().await.expect("a connection");
         let mut stream = store(&channel).series(all()).await.expect("a stream").into_inner();
         stream.message().await.expect("an answer").expect("a frame");
@@ -697,7 +706,7 @@ fn a_client_that_leaves_is_counted_as_canceled() {
         beside::sleep(Duration::from_millis(100)).await;
         let sent = twins.sent.load(std::sync::atomic::Ordering::Relaxed);
         assert!(sent < 4_000, "the shard sent all {sent}");
-        let text = exposition.render(Format::Text).expect("text");
+        let text = shown(counters);
         let labels = "grpc_type=\"server_stream\",grpc_service=\"thanos.Store\",\
                       grpc_method=\"Series\",grpc_code=\"Canceled\"";
         let line = format!("grpc_server_handled_total{{{labels}}} 1");

@@ -10,7 +10,7 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{self, Registry};
+use prometheus_client::registry::Registry;
 
 use crate::telemetry::snapshot::Value;
 use crate::telemetry::{Kind, Metric, Snapshot};
@@ -40,49 +40,34 @@ impl Format {
     }
 }
 
-/// All that is shown.
-#[derive(Debug, Default)]
-pub struct Exposition {
-    registry: Registry,
-    sources: Sources,
-}
-
-/// Functions that add their numbers at a scrape.
+/// All that is shown: functions that add their numbers at a scrape.
 #[derive(Default)]
-struct Sources(Vec<Box<Source>>);
+pub struct Exposition(Vec<Box<Source>>);
 
 type Source = dyn Fn(&mut Snapshot) + Send + Sync;
 
-impl fmt::Debug for Sources {
+impl fmt::Debug for Exposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} sources", self.0.len())
     }
 }
 
 impl Exposition {
-    /// Shows a family that the control side counts in.
-    pub fn family(&mut self, metric: Metric, family: impl registry::Metric) {
-        // The registry ends every help text with a full stop of its own.
-        let help = metric.help().strip_suffix('.').unwrap_or(metric.help());
-        self.registry.register(metric.name(), help, family);
-    }
-
     /// Shows what `source` adds at each scrape, for example the last snapshots of the cores.
     pub fn source(&mut self, source: impl Fn(&mut Snapshot) + Send + Sync + 'static) {
-        self.sources.0.push(Box::new(source));
+        self.0.push(Box::new(source));
     }
 
     /// All numbers now.
     pub fn render(&self, format: Format) -> Result<String, fmt::Error> {
         let mut snapshot = Snapshot::default();
-        for source in &self.sources.0 {
+        for source in &self.0 {
             source(&mut snapshot);
         }
         let mut sampled = Registry::default();
         sampled.register_collector(Box::new(Sampled(snapshot)));
         let mut out = String::new();
         text::encode_registry(&mut out, &sampled)?;
-        text::encode_registry(&mut out, &self.registry)?;
         text::encode_eof(&mut out)?;
         Ok(match format {
             Format::OpenMetrics => out,
@@ -104,17 +89,13 @@ impl Collector for Sampled {
             if rows.peek().is_none() {
                 continue;
             }
-            let kind = match metric.kind() {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
-            };
+            let kind = metric_type(metric);
             let mut family = encoder.encode_descriptor(metric.name(), metric.help(), None, kind)?;
             for ((_, labels), value) in rows {
                 if labels.is_empty() {
-                    encode(&mut family, value)?;
+                    encode(&mut family, metric, value)?;
                 } else {
-                    encode(&mut family.encode_family(labels)?, value)?;
+                    encode(&mut family.encode_family(labels)?, metric, value)?;
                 }
             }
         }
@@ -122,13 +103,23 @@ impl Collector for Sampled {
     }
 }
 
-fn encode(out: &mut MetricEncoder<'_>, value: &Value) -> fmt::Result {
+fn metric_type(metric: Metric) -> MetricType {
+    match metric.kind() {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
+    }
+}
+
+fn encode(out: &mut MetricEncoder<'_>, metric: Metric, value: &Value) -> fmt::Result {
     match value {
-        Value::Counter(count) => out.encode_counter::<NoLabelSet, _, f64>(count, None),
-        Value::Gauge(value) => out.encode_gauge(value),
+        Value::Whole(count) => out.encode_counter::<NoLabelSet, _, f64>(count, None),
+        Value::Real(amount) if metric.kind() == Kind::Counter => {
+            out.encode_counter::<NoLabelSet, _, f64>(amount, None)
+        }
+        Value::Real(value) => out.encode_gauge(value),
         Value::Buckets(buckets) => {
-            let count = buckets.counts.iter().map(|(_, n)| n).sum();
-            out.encode_histogram::<NoLabelSet>(buckets.sum, count, &buckets.counts, None)
+            out.encode_histogram::<NoLabelSet>(buckets.sum, buckets.count(), &buckets.counts, None)
         }
     }
 }

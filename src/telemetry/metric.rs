@@ -48,15 +48,31 @@ macro_rules! metrics {
 
 metrics! {
     BuildInfo, Gauge, "tidegate_build_info",
-        "Always 1; the labels say which build runs.";
+        "Always 1; the label says which version runs.";
     Status, Gauge, "thanos_status",
         "Whether the component passes the check: 1 or 0.";
+    LogAck, Gauge, "tidegate_log_ack",
+        "Always 1; the label is --log.ack, which says what a 2xx is worth.";
+    Panics, Counter, "tidegate_panics",
+        "Panics that were caught: each cost one connection or one query.";
     CoreSnapshots, Counter, "tidegate_core_snapshots",
         "Snapshots of its counters that a core has published; stands still if the core does.";
     LogLines, Counter, "tidegate_log_lines",
         "Log lines by level.";
     LogLinesDropped, Counter, "tidegate_log_lines_dropped",
         "Log lines thrown away because the writer could not keep up.";
+    ProcessCpu, Counter, "process_cpu_seconds",
+        "Processor time of the process, user and system.";
+    ProcessStart, Gauge, "process_start_time_seconds",
+        "When the process started, in seconds since the epoch.";
+    ProcessResident, Gauge, "process_resident_memory_bytes",
+        "Memory of the process that is in memory now.";
+    ProcessVirtual, Gauge, "process_virtual_memory_bytes",
+        "Address space of the process.";
+    ProcessFds, Gauge, "process_open_fds",
+        "Open file descriptors.";
+    ProcessFdsMax, Gauge, "process_max_fds",
+        "Most file descriptors that may be open.";
     HeadSeries, Gauge, "prometheus_tsdb_head_series",
         "Series in the heads.";
     HeadChunks, Gauge, "prometheus_tsdb_head_chunks",
@@ -69,6 +85,10 @@ metrics! {
         "Samples appended to the heads.";
     HeadBytes, Gauge, "tidegate_head_bytes",
         "Memory of the heads by part.";
+    WriteSeries, Histogram, "thanos_receive_write_timeseries",
+        "Series of the write requests that were read, by the code of the answer.";
+    WriteSamples, Histogram, "thanos_receive_write_samples",
+        "Samples of the write requests that were read, by the code of the answer.";
     ReceivedSeries, Counter, "tidegate_received_series",
         "Series in write requests, each time they come.";
     ReceivedMetadata, Counter, "tidegate_received_metadata",
@@ -83,12 +103,16 @@ metrics! {
         "New spellings of series whose labels were sorted or lost empty values.";
     TurnedAwayRequests, Counter, "tidegate_turned_away_requests",
         "Write requests answered 503: not ready, draining, or no room.";
-    ListenerAnswers, Counter, "tidegate_listener_answers",
-        "Answers to senders, by code.";
     RefusedRequests, Counter, "tidegate_refused_requests",
         "Write requests refused as a whole, by reason.";
+    AcceptedConnections, Counter, "tidegate_listener_accepted_connections",
+        "Connections of senders that were served.";
+    LostConnections, Counter, "tidegate_listener_lost_connections",
+        "Connections of senders that did not end with an answer or by the sender, by reason.";
     ListenerConnections, Gauge, "tidegate_listener_connections",
         "Open connections of senders.";
+    ListenerReceivedBytes, Counter, "tidegate_listener_received_bytes",
+        "Bytes received from senders, heads and refused bodies included.";
     ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",
         "Bytes of body buffers, in use and kept.";
     LogCommits, Counter, "tidegate_log_commits",
@@ -101,6 +125,30 @@ metrics! {
         "Segments of the log that hold something.";
     BlocksLoaded, Gauge, "prometheus_tsdb_blocks_loaded",
         "Finished blocks open for reading.";
+    Compactions, Counter, "prometheus_tsdb_compactions",
+        "Blocks written from the heads.";
+    CompactionsFailed, Counter, "prometheus_tsdb_compactions_failed",
+        "Flushes of a head to a block that failed; they are tried again.";
+    ShipperUploads, Counter, "thanos_shipper_uploads",
+        "Blocks brought to the bucket and seen whole there.";
+    ShipperUploadFailures, Counter, "thanos_shipper_upload_failures",
+        "Attempts to bring a block to the bucket that failed; they are repeated.";
+    ShipperCorruptedBlocks, Counter, "thanos_shipper_corrupted_blocks",
+        "Attempts that failed because the block is damaged on the local disk.";
+    ShipBacklogBlocks, Gauge, "tidegate_ship_backlog_blocks",
+        "Blocks that are not in the bucket yet.";
+    ShipBacklogBytes, Gauge, "tidegate_ship_backlog_bytes",
+        "Bytes of the blocks that are not in the bucket yet.";
+    BucketOperations, Counter, "thanos_objstore_bucket_operations",
+        "Operations asked of the bucket.";
+    BucketOperationFailures, Counter, "thanos_objstore_bucket_operation_failures",
+        "Operations of the bucket that failed; an object that is not there is no failure.";
+    BucketOperationDuration, Histogram, "thanos_objstore_bucket_operation_duration_seconds",
+        "Time of an operation of the bucket.";
+    BucketTransferredBytes, Histogram, "thanos_objstore_bucket_operation_transferred_bytes",
+        "Bytes of the object that an operation of the bucket moved.";
+    BucketLastUpload, Gauge, "thanos_objstore_bucket_last_successful_upload_time",
+        "When the last block was seen whole in the bucket, in seconds since the epoch.";
     GrpcStarted, Counter, "grpc_server_started",
         "Calls started.";
     GrpcHandled, Counter, "grpc_server_handled",
@@ -108,9 +156,39 @@ metrics! {
     GrpcHandlingSeconds, Histogram, "grpc_server_handling_seconds",
         "Time from the start of a call to its end.";
     HttpRequests, Counter, "http_requests",
-        "HTTP requests answered on the control side, by code, handler and method.";
+        "HTTP requests answered; handler receive is the data port.";
     HttpRequestDuration, Histogram, "http_request_duration_seconds",
-        "Time from the start of an HTTP request on the control side to its answer.";
+        "Time from the head of an HTTP request to its answer.";
+    HttpRequestBytes, Histogram, "http_request_size_bytes",
+        "Size of the body of a write request as sent, compressed.";
+    HttpInFlight, Gauge, "http_inflight_requests",
+        "Write requests that are admitted and not answered.";
     QueryFailures, Counter, "tidegate_query_failures",
         "Parts of queries that failed, by reason.";
+}
+
+impl Metric {
+    /// Upper bounds of a histogram's buckets but for infinity, as Thanos has them where it has the
+    /// metric; none for other kinds.
+    pub fn bounds(self) -> &'static [f64] {
+        const KIB: f64 = 1024.0;
+        match self {
+            Self::WriteSeries | Self::WriteSamples => {
+                &[10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10_000.0]
+            }
+            Self::HttpRequestDuration => {
+                &[0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 60.0, 120.0]
+            }
+            Self::GrpcHandlingSeconds => {
+                &[0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0]
+            }
+            Self::BucketOperationDuration => {
+                &[0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0]
+            }
+            Self::HttpRequestBytes | Self::BucketTransferredBytes => {
+                const { &[KIB, 16.0 * KIB, 256.0 * KIB, 4096.0 * KIB, 65_536.0 * KIB] }
+            }
+            _ => &[],
+        }
+    }
 }

@@ -8,7 +8,9 @@
 //!   A core copies them into a [`Snapshot`], an owned value, about once a second and when asked,
 //!   and sends it to the control thread. Values of one metric and label set from several cores are
 //!   added up at the scrape.
-//! - **The control side** counts in the families of `prometheus-client`, which it renders too.
+//! - **The control side** counts in [`Counters`], which its tasks share.
+//!
+//! All become one [`Snapshot`] and that one text, so no family shows twice whoever counts in it.
 //!
 //! Why snapshots and not relaxed atomics that the control thread reads: both cost a core the same
 //! (a load, an add, a store), but a snapshot is taken between two events, so numbers that belong
@@ -20,13 +22,16 @@
 //! `logfmt` or JSON lines, see [`log`]. Nobody who logs waits for the device: lines go through a
 //! bounded channel to a thread, and what does not fit is counted and said.
 
+mod counters;
 mod exposition;
 pub mod log;
 mod metric;
+pub mod panics;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use counters::Counters;
 pub use exposition::{Exposition, Format};
 pub use metric::{Kind, Metric};
 pub use snapshot::{Buckets, LabelPairs, Snapshot};

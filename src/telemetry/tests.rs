@@ -1,11 +1,11 @@
 //! The list of metrics, both text formats, and log lines.
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use tracing::Level;
 
 use crate::telemetry::log::{Form, lines, subscriber, write_lines};
-use crate::telemetry::{Buckets, Exposition, Format, Kind, LabelPairs, Metric, Snapshot};
+use crate::telemetry::{
+    Buckets, Counters, Exposition, Format, Kind, LabelPairs, Metric, Snapshot, panics,
+};
 
 /// Renaming or removing one of these breaks somebody's dashboard: do it knowingly.
 #[test]
@@ -17,15 +17,25 @@ fn the_list_of_metrics() {
         [
             "Gauge tidegate_build_info",
             "Gauge thanos_status",
+            "Gauge tidegate_log_ack",
+            "Counter tidegate_panics",
             "Counter tidegate_core_snapshots",
             "Counter tidegate_log_lines",
             "Counter tidegate_log_lines_dropped",
+            "Counter process_cpu_seconds",
+            "Gauge process_start_time_seconds",
+            "Gauge process_resident_memory_bytes",
+            "Gauge process_virtual_memory_bytes",
+            "Gauge process_open_fds",
+            "Gauge process_max_fds",
             "Gauge prometheus_tsdb_head_series",
             "Gauge prometheus_tsdb_head_chunks",
             "Gauge prometheus_tsdb_head_min_time",
             "Gauge prometheus_tsdb_head_max_time",
             "Counter prometheus_tsdb_head_samples_appended",
             "Gauge tidegate_head_bytes",
+            "Histogram thanos_receive_write_timeseries",
+            "Histogram thanos_receive_write_samples",
             "Counter tidegate_received_series",
             "Counter tidegate_received_metadata",
             "Counter tidegate_duplicate_samples",
@@ -33,20 +43,36 @@ fn the_list_of_metrics() {
             "Counter tidegate_rejected_series",
             "Counter tidegate_repaired_series",
             "Counter tidegate_turned_away_requests",
-            "Counter tidegate_listener_answers",
             "Counter tidegate_refused_requests",
+            "Counter tidegate_listener_accepted_connections",
+            "Counter tidegate_listener_lost_connections",
             "Gauge tidegate_listener_connections",
+            "Counter tidegate_listener_received_bytes",
             "Gauge tidegate_listener_buffer_bytes",
             "Counter tidegate_log_commits",
             "Counter tidegate_log_bytes",
             "Counter tidegate_log_io_errors",
             "Gauge tidegate_log_segments",
             "Gauge prometheus_tsdb_blocks_loaded",
+            "Counter prometheus_tsdb_compactions",
+            "Counter prometheus_tsdb_compactions_failed",
+            "Counter thanos_shipper_uploads",
+            "Counter thanos_shipper_upload_failures",
+            "Counter thanos_shipper_corrupted_blocks",
+            "Gauge tidegate_ship_backlog_blocks",
+            "Gauge tidegate_ship_backlog_bytes",
+            "Counter thanos_objstore_bucket_operations",
+            "Counter thanos_objstore_bucket_operation_failures",
+            "Histogram thanos_objstore_bucket_operation_duration_seconds",
+            "Histogram thanos_objstore_bucket_operation_transferred_bytes",
+            "Gauge thanos_objstore_bucket_last_successful_upload_time",
             "Counter grpc_server_started",
             "Counter grpc_server_handled",
             "Histogram grpc_server_handling_seconds",
             "Counter http_requests",
             "Histogram http_request_duration_seconds",
+            "Histogram http_request_size_bytes",
+            "Gauge http_inflight_requests",
             "Counter tidegate_query_failures",
         ]
     );
@@ -61,13 +87,14 @@ fn every_metric_is_well_named() {
         assert!(!name.ends_with("_total"), "{name}: the encoder adds _total");
         let ours = name.starts_with("tidegate_");
         assert!(
-            ours || ["thanos_", "prometheus_", "grpc_", "http_"]
+            ours || ["thanos_", "prometheus_", "grpc_", "http_", "process_"]
                 .iter()
                 .any(|p| name.starts_with(p)),
             "{name}: whose is it?"
         );
         assert!(metric.help().ends_with('.') && !metric.help().contains('\n'), "{name}");
-        assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}: unit");
+        assert_eq!(metric.kind() == Kind::Histogram, !metric.bounds().is_empty(), "{name}");
+        assert!(metric.bounds().is_sorted() && metric.bounds().iter().all(|b| b.is_finite()));
     }
     names.sort_unstable();
     names.dedup();
@@ -78,16 +105,16 @@ fn tenant(name: &str) -> LabelPairs {
     vec![("tenant", name.into())]
 }
 
-/// Two cores, one of them seen twice by different sources, and a family of the control side.
+/// Two cores, one of them seen twice by different sources, and the control side.
 fn exposition() -> Exposition {
     let mut core = Snapshot::default();
     core.gauge(Metric::HeadSeries, tenant("a"), 3.0);
     core.count(Metric::CoreSnapshots, vec![], 1);
-    core.buckets(
-        Metric::HttpRequestDuration,
-        vec![],
-        Buckets { counts: vec![(0.1, 2), (f64::INFINITY, 1)], sum: 1.5 },
-    );
+    let mut sizes = Buckets::of(Metric::HttpRequestBytes);
+    for bytes in [100.0, 1024.0, 1e9] {
+        sizes.observe(bytes);
+    }
+    core.buckets(Metric::HttpRequestBytes, vec![], sizes);
     let mut other = core.clone();
     other.gauge(Metric::HeadSeries, tenant("b\"\n\\"), 1.0);
     let mut all = Snapshot::default();
@@ -95,9 +122,15 @@ fn exposition() -> Exposition {
     let mut exposition = Exposition::default();
     exposition.source(move |out| out.merge(&all));
     exposition.source(move |out| out.merge(&other));
-    let handled = Family::<LabelPairs, Counter>::default();
-    handled.get_or_create(&vec![("grpc_code", "OK".into())]).inc_by(7);
-    exposition.family(Metric::GrpcHandled, handled);
+    let control = Counters::default();
+    control.count(Metric::CoreSnapshots, vec![], 5);
+    control.set(Metric::HeadSeries, tenant("c"), 9.0);
+    control.set(Metric::HeadSeries, tenant("c"), 0.5);
+    control.observe(Metric::HttpRequestBytes, vec![], 20_000.0);
+    assert_eq!(control.total(Metric::HttpRequestBytes, &[]) as u64, 1);
+    assert_eq!(control.total(Metric::HeadSeries, &[("tenant", "b")]) as u64, 0);
+    exposition.source(move |out| control.sample(out));
+    exposition.source(|out| out.count_real(Metric::ProcessCpu, vec![], 1.25));
     exposition
 }
 
@@ -107,21 +140,25 @@ fn both_formats() {
 # HELP tidegate_core_snapshots Snapshots of its counters that a core has published; \
 stands still if the core does.
 # TYPE tidegate_core_snapshots counter
-tidegate_core_snapshots_total 2
+tidegate_core_snapshots_total 7
+# HELP process_cpu_seconds Processor time of the process, user and system.
+# TYPE process_cpu_seconds counter
+process_cpu_seconds_total 1.25
 # HELP prometheus_tsdb_head_series Series in the heads.
 # TYPE prometheus_tsdb_head_series gauge
 prometheus_tsdb_head_series{tenant=\"a\"} 6.0
 prometheus_tsdb_head_series{tenant=\"b\\\"\\n\\\\\"} 1.0
-# HELP http_request_duration_seconds Time from the start of an HTTP request on the control side \
-to its answer.
-# TYPE http_request_duration_seconds histogram
-http_request_duration_seconds_sum 3.0
-http_request_duration_seconds_count 6
-http_request_duration_seconds_bucket{le=\"0.1\"} 4
-http_request_duration_seconds_bucket{le=\"+Inf\"} 6
-# HELP grpc_server_handled Calls ended, by code.
-# TYPE grpc_server_handled counter
-grpc_server_handled_total{grpc_code=\"OK\"} 7
+prometheus_tsdb_head_series{tenant=\"c\"} 0.5
+# HELP http_request_size_bytes Size of the body of a write request as sent, compressed.
+# TYPE http_request_size_bytes histogram
+http_request_size_bytes_sum 2000022248.0
+http_request_size_bytes_count 7
+http_request_size_bytes_bucket{le=\"1024.0\"} 4
+http_request_size_bytes_bucket{le=\"16384.0\"} 4
+http_request_size_bytes_bucket{le=\"262144.0\"} 5
+http_request_size_bytes_bucket{le=\"4194304.0\"} 5
+http_request_size_bytes_bucket{le=\"67108864.0\"} 5
+http_request_size_bytes_bucket{le=\"+Inf\"} 7
 # EOF
 ";
     let exposition = exposition();
@@ -129,10 +166,24 @@ grpc_server_handled_total{grpc_code=\"OK\"} 7
     let older = open
         .replace("HELP tidegate_core_snapshots ", "HELP tidegate_core_snapshots_total ")
         .replace("TYPE tidegate_core_snapshots ", "TYPE tidegate_core_snapshots_total ")
-        .replace("HELP grpc_server_handled ", "HELP grpc_server_handled_total ")
-        .replace("TYPE grpc_server_handled ", "TYPE grpc_server_handled_total ")
+        .replace("HELP process_cpu_seconds ", "HELP process_cpu_seconds_total ")
+        .replace("TYPE process_cpu_seconds ", "TYPE process_cpu_seconds_total ")
         .replace("# EOF\n", "");
     assert_eq!(exposition.render(Format::Text).expect("text"), older);
+}
+
+#[test]
+fn a_panic_is_counted_before_it_is_caught() {
+    let so_far = || {
+        let mut out = Snapshot::default();
+        panics::sample(&mut out);
+        out.total(Metric::Panics, &[]) as u64
+    };
+    panics::count();
+    let before = so_far();
+    std::panic::catch_unwind(|| panic!("on purpose")).expect_err("it panics");
+    // Other tests of this process may panic on purpose as well.
+    assert!(so_far() > before);
 }
 
 #[test]

@@ -13,8 +13,9 @@ use tidegate::ship::{
     Ask, COPY_AGE_MS_MAX, HashFunc, Outcome, STATE_FILE, Settings, Shipped, Shipper, Step, Terms,
     Trouble, ship_block,
 };
+use tidegate::telemetry::{Counters, Metric};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use ulid::Ulid;
 
 use crate::bucket::block::{self, HOUR_MS, NOW_MS, visible};
@@ -310,10 +311,22 @@ async fn a_wrong_secret_concerns_the_whole_bucket_and_says_so() {
     assert!(error.to_string().contains("check access_key, secret_key"), "{error}");
 }
 
-fn shipper(bucket: Bucket) -> (Shipper, mpsc::UnboundedReceiver<Shipped>) {
+fn shipper(bucket: Bucket) -> (Shipper, mpsc::UnboundedReceiver<Shipped>, Counters) {
     let (shipped, heard) = mpsc::unbounded_channel();
-    let settings = Settings { uploads_at_once: 2, terms: terms(), seed: 1 };
-    (Shipper::new(bucket, settings, shipped), heard)
+    let counters = Counters::default();
+    let settings =
+        Settings { uploads_at_once: 2, terms: terms(), seed: 1, counters: counters.clone() };
+    (Shipper::new(bucket, settings, shipped), heard, counters)
+}
+
+/// Waits until the numbers are so.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.expect(what);
 }
 
 #[tokio::test]
@@ -321,8 +334,8 @@ async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     let world = World::new(true).await;
     let server = world.server.as_ref().expect("a server");
     server.set(Outage::Closes);
-    let (shipper, mut heard) = shipper(world.bucket());
-    let mut progress = shipper.progress();
+    let (shipper, mut heard, counters) = shipper(world.bucket());
+    let counted = |metric, labels: &[(&str, &str)]| counters.total(metric, labels) as u64;
     let (asks, inbox) = mpsc::channel(8);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(shipper.run(inbox, stopped));
@@ -338,19 +351,22 @@ async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     let damaged = block::make(&other, block::ulid(9 * HOUR_MS), NOW_MS, &[1_000]);
     fs::remove_file(damaged.join("index")).expect("a file");
     asks.send(Ask::Offer(damaged)).await.expect("a shipper");
-    let failed = progress.wait_for(|p| p.failures_total >= 2 && p.damaged_total == 1);
-    timeout(Duration::from_secs(20), failed).await.expect("in time").expect("failures");
-    assert_eq!(progress.borrow().uploads_total, 0);
-    assert_eq!(progress.borrow().backlog.blocks, 5);
+    let (failures, damaged) = (Metric::ShipperUploadFailures, Metric::ShipperCorruptedBlocks);
+    until("failures", || counted(failures, &[]) >= 2 && counted(damaged, &[]) == 1).await;
+    assert_eq!(counted(damaged, &[("tenant", "other")]), 1);
+    assert_eq!(counted(Metric::ShipperUploads, &[]), 0);
+    assert_eq!(counted(Metric::ShipBacklogBlocks, &[]), 5);
+    assert_eq!(counted(Metric::BucketLastUpload, &[]), 0, "not yet");
     server.set(Outage::None);
     for want in &want {
         let got = timeout(Duration::from_secs(20), heard.recv()).await.expect("in time");
         assert_eq!(got.as_ref(), Some(want));
         assert_eq!(visible(&world.files(), &want.dir), want.copy.into_iter().collect::<Vec<_>>());
     }
-    let at_end = progress.wait_for(|p| p.backlog.blocks == 1).await.expect("progress").clone();
-    assert_eq!(at_end.uploads_total, 4);
-    assert_eq!(at_end.last_shipped_ms, Some(NOW_MS));
+    until("the last one", || counted(Metric::ShipBacklogBlocks, &[]) == 1).await;
+    assert_eq!(counted(Metric::ShipperUploads, &[("tenant", "default-tenant")]), 4);
+    let bucket = [("bucket", "blocks")];
+    assert_eq!(counted(Metric::BucketLastUpload, &bucket), NOW_MS.unsigned_abs() / 1000);
     stop.send(true).expect("a shipper");
     timeout(Duration::from_secs(5), running).await.expect("in time").expect("no panic");
 }
@@ -364,7 +380,7 @@ async fn a_restarted_shipper_knows_what_is_shipped_and_forgets_what_is_gone() {
     change(&empty, &["stats"], json!({}));
     let mut first = Vec::new();
     for _ in 0..2 {
-        let (shipper, mut heard) = shipper(world.bucket());
+        let (shipper, mut heard, _) = shipper(world.bucket());
         let (asks, inbox) = mpsc::channel(8);
         let (_stop, stopped) = watch::channel(false);
         for dir in [&old, &young, &empty] {
@@ -388,7 +404,7 @@ async fn a_restarted_shipper_knows_what_is_shipped_and_forgets_what_is_gone() {
         first = copies;
     }
     assert_eq!(world.bucket().blocks().await.expect("blocks").len(), 2, "the empty one stays out");
-    let (shipper, _heard) = shipper(world.bucket());
+    let (shipper, _heard, _) = shipper(world.bucket());
     let (asks, inbox) = mpsc::channel(8);
     let (_stop, stopped) = watch::channel(false);
     asks.send(Ask::Offer(old.clone())).await.expect("room");

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tidegate::bucket::{Bucket, Fault as Why, Object, Op};
 use tidegate::config::objstore::S3;
+use tidegate::telemetry::Metric;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
@@ -48,9 +49,19 @@ async fn operations(bucket: &Bucket) {
     bucket.delete(&key).await.expect("delete");
     bucket.delete(&key).await.expect("delete again");
     assert_eq!(bucket.head(&key).await.expect("head"), None);
-    let uploads = bucket.counters().of(Op::Upload);
-    assert_eq!((uploads.total, uploads.failures, uploads.bytes), (4, 0, 20));
-    assert_eq!(bucket.counters().of(Op::Attributes).failures, 0, "absence is an answer");
+    assert_eq!(counted(bucket, Metric::BucketOperations, "upload"), 4);
+    assert_eq!(counted(bucket, Metric::BucketOperationDuration, "upload"), 4);
+    assert_eq!(counted(bucket, Metric::BucketTransferredBytes, "upload"), 4);
+    assert_eq!(counted(bucket, Metric::BucketOperationFailures, "upload"), 0);
+    // Absence is an answer.
+    assert_ne!(counted(bucket, Metric::BucketOperations, "attributes"), 0);
+    assert_eq!(counted(bucket, Metric::BucketOperationFailures, "attributes"), 0);
+}
+
+/// How often `operation` was counted.
+fn counted(bucket: &Bucket, metric: Metric, operation: &str) -> u64 {
+    let labels = [("bucket", bucket.name()), ("operation", operation)];
+    bucket.counters().total(metric, &labels) as u64
 }
 
 #[tokio::test]
@@ -225,6 +236,6 @@ async fn lasting_faults_are_errors_and_a_failed_upload_is_aborted() {
         let journal = server.journal().await;
         assert_eq!(journal.last().map(|(k, _)| *k), Some(Kind::Abort), "{kind:?} {fault:?}");
         assert_eq!(bucket.head("b/chunks/000001").await.expect("head"), None);
-        assert_eq!(bucket.counters().of(Op::Upload).failures, 1);
+        assert_eq!(counted(&bucket, Metric::BucketOperationFailures, "upload"), 1);
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn wait_until_settled(data: &Path, ledgers: &[Ledger]) {
 }
 
 /// The finished blocks, each sound, of one range, and overlapping no other of its shard.
-pub(crate) fn sound(data: &Path) -> Vec<Block> {
+fn sound(data: &Path) -> Vec<Block> {
     let blocks = local(data);
     let mut of_shard = BTreeSet::new();
     for Block { dir, tenant, meta } in &blocks {

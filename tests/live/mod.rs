@@ -6,7 +6,9 @@
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `steps` | and after a death at each named step from the head to the bucket |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
+//! | `numbers` | is every metric fed, and can it be read |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
+//! | `stop` | does it end soon, whatever its clients do |
 //! | `outage` | does intake notice that the bucket is down, and do all blocks come after |
 //! | `shard_label` | does a restart change the labels of what is in blocks |
 //! | `traps` | does it start, run and stop in the places where such programs fail |
@@ -27,7 +29,9 @@ mod hostile;
 mod kill;
 mod ledger;
 mod outage;
+mod numbers;
 mod prometheus;
+mod stop;
 #[cfg(debug_assertions)]
 mod steps;
 mod shard_label;

@@ -13,26 +13,33 @@ use std::time::{Duration, Instant};
 use crate::live::harness::{Node, home, peer, read, wait_for};
 use crate::live::wire::{Labels, Store, metrics};
 
-const PROMETHEUS: &str = "/usr/bin/prometheus";
+pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
 /// From the first answered write until both senders' series can be read.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A running Prometheus; killed when it goes out of scope.
-struct Sender {
+pub(crate) struct Sender {
     child: Child,
     http: SocketAddr,
     log: PathBuf,
 }
 
 impl Sender {
-    fn start(home: &Path, cluster: &str, to: SocketAddr) -> Self {
+    /// Starts one that scrapes `target`, or itself, and writes to `to`.
+    pub(crate) fn start(
+        home: &Path,
+        cluster: &str,
+        to: SocketAddr,
+        target: Option<SocketAddr>,
+    ) -> Self {
         let http = free_address();
+        let target = target.unwrap_or(http);
         let config = home.join(format!("{cluster}.yml"));
         let text = format!(
             "global:\n  scrape_interval: 1s\n  \
              external_labels: {{cluster: {cluster}, replica: \"0\"}}\n\
              scrape_configs:\n- job_name: prometheus\n  static_configs:\n  \
-             - targets: ['{http}']\n\
+             - targets: ['{target}']\n\
              remote_write:\n- url: http://{to}/api/v1/receive\n  \
              queue_config: {{batch_send_deadline: 200ms}}\n"
         );
@@ -86,7 +93,7 @@ fn the_tutorial_with_a_stock_prometheus() {
     let node =
         Node::start(home.path(), &["--shards", "2", "--label", labels[0], "--label", labels[1]]);
     let clusters = ["batcave", "batcomputer"];
-    let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write));
+    let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write, None));
     let store = Store::connect(node.at.grpc);
     wait_for("a first sample", || (!store.select(&[("__name__", "up")]).is_empty()).then_some(()));
     let first = Instant::now();

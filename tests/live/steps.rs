@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tidegate::block::Ulid;
 use tidegate::rt::step::Step;
 
+use crate::bucket::block::visible;
 use crate::bucket::server::Beside;
 use crate::live::blocks::{
     self, check_bucket, check_with_promtool, local, shipped, wait_until_settled,
@@ -37,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 struct World {
     home: TempDir,
     ledgers: Vec<Ledger>,
+    /// Where blocks are shipped to, as files.
+    bucket: PathBuf,
     /// More flags.
     flags: Vec<String>,
     starts: usize,
@@ -59,8 +62,9 @@ impl World {
         };
         let ledgers = (0..).zip(["red", "green", "blue"]);
         let ledgers = ledgers.map(|(n, tenant)| Ledger::new(seed, n, shape(tenant))).collect();
-        let (flags, random) = (Vec::new(), Random::new(seed));
-        Self { home: home(), ledgers, flags, starts: 0, random }
+        let (flags, random, home) = (Vec::new(), Random::new(seed), home());
+        let bucket = home.path().join("data/bucket");
+        Self { home, ledgers, bucket, flags, starts: 0, random }
     }
 
     fn data(&self) -> PathBuf {
@@ -130,7 +134,7 @@ impl World {
     }
 
     /// A last life, which ends well.
-    fn finish(mut self, bucket: &Path) {
+    fn finish(mut self) {
         fs::remove_file(self.order()).ok();
         let node = self.begin();
         node.wait_ready();
@@ -139,17 +143,19 @@ impl World {
         let data = self.data();
         wait_until_settled(&data, &self.ledgers);
         blocks::check(&data, &self.ledgers);
-        check_bucket(bucket, &data);
+        check_bucket(&self.bucket, &data);
         check_with_promtool(&data);
         println!("{} samples", check(&node, &self.ledgers));
     }
 
-    /// Makes blocks that are not shipped a day older than they are.
+    /// Makes blocks a day older than they are that are not in the bucket: one that is was found
+    /// there by its name.
     fn age_blocks(&self) {
         let mut aged = 0;
         for block in local(&self.data()) {
             let ulid = block.meta.ulid;
-            if shipped(&self.data(), &block.tenant).contains(&ulid) {
+            let is_shipped = shipped(&self.data(), &block.tenant).contains(&ulid);
+            if is_shipped || !visible(&self.bucket, &block.dir).is_empty() {
                 continue;
             }
             let made_ms = u64::try_from(now_ms() - 25 * 60 * MINUTE_MS).expect("after 1970");
@@ -190,8 +196,7 @@ fn what_was_acknowledged_outlives_death_at_every_step() {
             let times = if walk == 0 || rare { 1 } else { 1 + world.random.below(3) };
             world.die_at(step, times);
         }
-        let bucket = world.data().join("bucket");
-        world.finish(&bucket);
+        world.finish();
     }
 }
 
@@ -202,10 +207,11 @@ fn blocks_on_their_way_to_s3_outlive_death_at_every_step() {
         let mut world = World::new(seed ^ walk);
         let config = server.config(&format!("walk-{walk}"));
         world.flags.push(format!("--objstore.config={config}"));
+        world.bucket = server.files().join(format!("walk-{walk}"));
         for &step in Step::ALL.iter().filter(|step| format!("{step:?}").starts_with("Ship")) {
             world.die_at(step, 1);
         }
-        world.finish(&server.files().join(format!("walk-{walk}")));
+        world.finish();
     }
 }
 
@@ -217,7 +223,6 @@ fn what_was_acknowledged_outlives_death_when_log_is_let_go() {
         let mut world = World::with_series(seed ^ walk, 160, 16_000);
         world.starts = 2;
         world.die_at(LONG, 1);
-        let bucket = world.data().join("bucket");
-        world.finish(&bucket);
+        world.finish();
     }
 }

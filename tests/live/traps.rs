@@ -325,3 +325,13 @@ fn a_service_manager_is_told_the_truth() {
     assert!(news.lines().any(|line| line == "STOPPING=1"), "{news:?}");
     assert!(node.wait().success());
 }
+
+#[test]
+fn a_reader_of_its_words_may_leave() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(TIDEGATE);
+    let output = command.args(["receive", "--help"]).stdout(writer).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+}

@@ -16,6 +16,7 @@ use crate::listener::tests::twin::{Clock, Task, pipe, statuses};
 use crate::listener::{Answer, Body, Head, Limits, Listener, Refusal, Reply, Service, Tally};
 use crate::listener::{Endpoint, Outcome, Version};
 use crate::rt::channel::watch;
+use crate::rt::clock::Moment;
 
 /// Method, path, body.
 type Seen = Vec<(String, String, Vec<u8>)>;
@@ -34,12 +35,12 @@ impl Service for Recorder {
         Ok(())
     }
 
-    async fn call(&self, head: &Head<'_>, (): (), body: Body<'_>) -> Answer {
+    async fn call(&self, head: &Head<'_>, _: Moment, (): (), body: Body<'_>) -> Answer {
         self.0.borrow_mut().push((head.method.into(), head.path.into(), body.to_vec()));
         Answer::of(&Outcome::Applied(Tally::default()), REPLY)
     }
 
-    fn refuse(&self, _: Option<&Head<'_>>, refusal: &Refusal) -> Answer {
+    fn refuse(&self, _: Option<&Head<'_>>, _: Moment, refusal: &Refusal) -> Answer {
         Answer::refused(refusal, REPLY)
     }
 }

@@ -1,6 +1,7 @@
 //! The listener against bad bytes, slow peers, panics, and against hyper.
 
 mod bad;
+mod counts;
 mod hyper;
 mod life;
 mod random;

@@ -16,11 +16,12 @@ use futures_lite::future::yield_now;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
 use crate::listener::{
-    Body, End, Fact, Intake, Limits, Listener, Outcome, Pauses, Refusal, RemoteWrite, Tally,
+    Body, End, Fact, Intake, Limits, Listener, Load, Outcome, Pauses, Refusal, RemoteWrite, Tally,
     TenantSource, Timer, Version, Written,
 };
 use crate::model::TenantId;
 use crate::rt::channel::watch;
+use crate::telemetry::{Metric, Snapshot};
 
 /// One direction of a pipe.
 #[derive(Debug, Default)]
@@ -213,7 +214,8 @@ impl Intake for Notes {
                 yield_now().await;
             }
         }
-        let mut tally = Tally::of(Written { samples: 1, ..Written::default() });
+        let mut tally =
+            Tally::of(Load { series: 1, samples: 1 }, Written { samples: 1, ..Written::default() });
         if text == "conflict" {
             tally.refuse(Fact::SampleConflict { t: 7 }, 1, || r#"{__name__="up"}"#.to_owned());
         }
@@ -230,6 +232,19 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// All that was counted of requests.
+    pub(super) fn numbers(&self) -> Snapshot {
+        let mut out = Snapshot::default();
+        let requests = self.listener.service().requests();
+        futures_lite::future::block_on(requests.sample(&mut out, async || {}));
+        out
+    }
+
+    /// How often something was counted.
+    pub(super) fn counted(&self, metric: Metric, labels: &[(&str, &str)]) -> u64 {
+        self.numbers().total(metric, labels) as u64
+    }
+
     pub(super) fn new() -> Self {
         Self::with(Limits::default())
     }

@@ -10,23 +10,28 @@
 //! - Registered buffers count against memlock three times per core: [`io_memory`] divides it.
 //! - A panic in any task ends the core's thread: tasks are caught, or they abort the process.
 //! - An accepted socket that is dropped unbound leaks: [`Accepted`] closes itself.
+//! - A core may sleep over ready tasks: it is woken from outside at a steady pace, see `pulse`.
 //! - Placement ignores the affinity the process was started with: cores come from [`cpus`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::Poll;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_lite::FutureExt as _;
-use glommio::{
-    ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle,
-};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+
+use crate::rt::thread::spawn_named;
 
 mod disk;
 mod mesh;
 mod net;
+mod pulse;
 
 pub use disk::{Disk, DiskFile, Measured};
 pub use mesh::{Mesh, Port, mesh};
@@ -96,17 +101,8 @@ pub fn io_memory(cores: usize) -> usize {
 /// A running core.
 #[derive(Debug)]
 pub struct Core<T: Send + 'static> {
-    thread: ExecutorJoinHandle<T>,
-    ended: Arc<AtomicBool>,
-}
-
-/// Raised when a core's root future is gone, however it ended.
-struct Ending(Arc<AtomicBool>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+    /// Gives nothing if the core could not be made.
+    thread: JoinHandle<Option<T>>,
 }
 
 /// A core's thread ended without an answer.
@@ -114,38 +110,96 @@ impl Drop for Ending {
 #[error("a core ended early: {0}")]
 pub struct CoreDied(String);
 
+/// What a core's thread says of its beginning.
+enum Beginning {
+    /// It can run.
+    Made,
+    /// Its root task runs.
+    Runs,
+    /// It cannot run, and ends.
+    Failed(io::Error),
+}
+
 impl<T: Send + 'static> Core<T> {
-    /// Starts a core on a processor. Its root future ends the core, and all its tasks with it.
+    /// Starts a core on a processor; returns when it runs. Its root future ends the core, and all
+    /// its tasks with it.
     pub fn start<F: Future<Output = T> + 'static>(
         name: &str,
         cpu: usize,
         io_memory: usize,
         root: impl FnOnce() -> F + Send + 'static,
     ) -> io::Result<Self> {
-        let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name(name)
-            .io_memory(io_memory)
-            .ring_depth(RING_DEPTH)
-            .preempt_timer(PREEMPT);
-        let ended = Arc::new(AtomicBool::new(false));
-        let ending = Ending(ended.clone());
-        let thread = builder.spawn(move || async move {
-            let out = abort_on_panic(root()).await;
-            drop(ending);
-            out
-        });
-        Ok(Self { thread: thread.map_err(io::Error::from)?, ended })
+        pulse::take_signal()?;
+        let (tell, beginning) = mpsc::channel();
+        let thread = spawn_named(name, move || {
+            let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+                .io_memory(io_memory)
+                .ring_depth(RING_DEPTH)
+                .preempt_timer(PREEMPT);
+            match builder.make() {
+                Ok(executor) => {
+                    drop(tell.send(Beginning::Made));
+                    Some(executor.run(rooted(root, tell)))
+                }
+                Err(error) => {
+                    drop(tell.send(Beginning::Failed(error.into())));
+                    None
+                }
+            }
+        })?;
+        let mut made = false;
+        loop {
+            match beginning.recv_timeout(pulse::PACE) {
+                Ok(Beginning::Made) => made = true,
+                Ok(Beginning::Runs) => return Ok(Self { thread }),
+                Ok(Beginning::Failed(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) if made => pulse::signal(&thread),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the core's thread ended before it ran"));
+                }
+            }
+        }
     }
 
     /// Whether its thread has ended.
     pub fn is_finished(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.thread.is_finished()
     }
 
     /// Waits for the core's end.
     pub fn join(self) -> Result<T, CoreDied> {
-        self.thread.join().map_err(|error| CoreDied(error.to_string()))
+        match self.thread.join() {
+            Ok(Some(out)) => Ok(out),
+            Ok(None) => Err(CoreDied("it could not be made".into())),
+            Err(panic) => Err(CoreDied(match panic.downcast::<String>() {
+                Ok(text) => *text,
+                Err(other) => (*other.downcast_ref().unwrap_or(&"its thread panicked")).to_owned(),
+            })),
+        }
     }
+}
+
+/// The root task of a core: has itself woken, says that it runs, and runs.
+async fn rooted<T, F: Future<Output = T>>(
+    root: impl FnOnce() -> F,
+    tell: mpsc::Sender<Beginning>,
+) -> T {
+    let sleep = Arc::new(pulse::Sleep::default());
+    let _ending = pulse::Ending(sleep.clone());
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    let begun = match pulse::keep_awake(waker, sleep.clone()) {
+        Ok(()) => Beginning::Runs,
+        Err(error) => Beginning::Failed(error),
+    };
+    // Who started the core waits for this word.
+    drop(tell.send(begun));
+    let mut root = pin!(abort_on_panic(root()));
+    poll_fn(|context| {
+        sleep.is_awake();
+        root.as_mut().poll(context)
+    })
+    .await
 }
 
 /// The queues of a core. Ingest runs in the default one.
@@ -236,5 +290,60 @@ async fn blocking<T: Send + 'static>(
     match glommio::executor().spawn_blocking(caught).await {
         Ok(done) => done,
         Err(_) => Err(io::Error::other("a blocking call panicked")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::rt::clock::Moment;
+
+    /// Threads that take all of the processor the test's cores are on.
+    struct Crowd(Arc<AtomicBool>);
+
+    impl Crowd {
+        fn on(cpu: usize, threads: usize) -> Self {
+            let over = Arc::new(AtomicBool::new(false));
+            for _ in 0..threads {
+                let over = over.clone();
+                let spin = move || {
+                    core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+                    while !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                };
+                drop(spawn_named("crowd", spin).expect("a thread"));
+            }
+            Self(over)
+        }
+    }
+
+    impl Drop for Crowd {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_core_begins_on_a_crowded_processor() {
+        let cpu = cpus().first().copied().unwrap_or(0);
+        let _crowd = Crowd::on(cpu, 3);
+        for round in 0..200 {
+            // Nobody else wakes it: without the pulse it may sleep for ever at each of these.
+            let core = Core::start("crowded", cpu, io_memory(1), || async {
+                for _ in 0..20 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .expect("a core");
+            let begun = Moment::now();
+            while !core.is_finished() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "round {round} sleeps");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            core.join().expect("no panic");
+        }
     }
 }

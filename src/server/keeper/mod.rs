@@ -34,6 +34,7 @@ use crate::shard::blocks::Origin;
 use crate::shard::cut_plan::{CutPlan, Due, Held};
 use crate::shard::message::{Ask, FlushAsk};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
+use crate::telemetry::{Counters, Metric};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -55,6 +56,7 @@ pub(super) struct Parts {
     /// The default bucket, which nobody else prunes.
     pub(super) pruner: Option<Pruner>,
     pub(super) clock: Clock,
+    pub(super) counters: Counters,
 }
 
 /// Asks a shard; `None` when it is gone.
@@ -99,9 +101,9 @@ impl Keeper {
         let (kept, plan, unlisted) = Default::default();
         let mut keeper = Self { parts, kept, plan, unlisted };
         let root = keeper.parts.root.join("blocks");
-        for tenant in names_in(&root) {
-            let Ok(tenant) = TenantId::new(&tenant) else { continue };
-            let dir = root.join(tenant.as_str());
+        for dir in names_in(&root) {
+            let Some(tenant) = TenantId::of_dir(&dir) else { continue };
+            let dir = root.join(dir);
             for name in names_in(&dir) {
                 if name.ends_with(files::DOOMED_SUFFIX) {
                     // What a crash left of a deletion.
@@ -210,10 +212,12 @@ impl Keeper {
                 return false;
             }
         }
+        self.count(Metric::CompactionsFailed, due, 0);
         let mut done = true;
         for (number, shard) in (0_u16..).zip(self.parts.shards.clone()) {
             if let Err(error) = self.flush(number, &shard, due).await {
                 done = false;
+                self.count(Metric::CompactionsFailed, due, 1);
                 tracing::error!(
                     shard = number, tenant = %due.tenant, end_ms = due.end_ms, %error,
                     "a flush failed; it is tried again"
@@ -239,11 +243,16 @@ impl Keeper {
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
+            self.count(Metric::Compactions, due, 1);
             self.unlisted.push((due.tenant.clone(), number, block.dir));
         }
         self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
         ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+    }
+
+    fn count(&self, metric: Metric, due: &Due, count: u64) {
+        self.parts.counters.count(metric, vec![("tenant", due.tenant.to_string())], count);
     }
 
     fn fresh_ulid(&self) -> Ulid {

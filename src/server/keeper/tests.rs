@@ -23,6 +23,7 @@ use crate::shard::blocks::Origin;
 use crate::shard::message::FlushedBlock;
 use crate::shard::slots::SlotSet;
 use crate::ship::{COPY_AGE_MS_MAX, HashFunc, Settings, Shipper, Terms};
+use crate::telemetry::Counters;
 
 /// Far more than a test takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -156,7 +157,7 @@ fn parts(home: &TempDir, shards: Vec<mpsc::Sender<Ask>>, shard_label: Option<&st
     let clock = Clock::twin(START);
     let terms =
         Terms { hash: HashFunc::None, copy_age_ms_max: COPY_AGE_MS_MAX, clock: clock.clone() };
-    let settings = Settings { uploads_at_once: 2, terms, seed: 1 };
+    let settings = Settings { uploads_at_once: 2, terms, seed: 1, counters: Counters::default() };
     let (to_ship, offers) = mpsc::channel(4);
     let (tell, shipped) = mpsc::unbounded_channel();
     let (never, stop) = watch::channel(false);
@@ -167,7 +168,8 @@ fn parts(home: &TempDir, shards: Vec<mpsc::Sender<Ask>>, shard_label: Option<&st
     });
     let (root, blocks) = (home.path().to_owned(), Blocks::default());
     let (external, retention, pruner) = (external(shard_label), None, None);
-    Parts { root, shards, external, blocks, to_ship, shipped, retention, pruner, clock }
+    let counters = Counters::default();
+    Parts { root, shards, external, blocks, to_ship, shipped, retention, pruner, clock, counters }
 }
 
 /// Runs a test on a control thread of its own, to an end.

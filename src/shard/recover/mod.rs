@@ -135,7 +135,7 @@ pub(crate) async fn recover<S: Storage>(
     let (log, mut series, spares) = open::open(&storage, own, settings).await?;
     finish(&mut applier, &cuts, &mut series);
     let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
-    let commits = Commits::new(log.next_seq(), behind_old);
+    let commits = Commits::new(log.next_seq(), behind_old, log.stats());
     let shard = Shard {
         storage,
         shard: settings.shard,

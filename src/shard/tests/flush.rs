@@ -12,7 +12,7 @@ use futures_lite::future::{self, block_on};
 use tempfile::TempDir;
 
 use crate::block::{self, Meta, Ulid, filenames};
-use crate::model::{BLOCK_RANGE_MS, External, Labels, Sample, TimeRange};
+use crate::model::{BLOCK_RANGE_MS, External, Labels, Sample, TenantId, TimeRange};
 use crate::rt::storage::read_file;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::blocks::{Origin, remove_unfinished};
@@ -66,8 +66,8 @@ impl Shelf {
             let path = path.to_str().expect("a path of ours");
             let mut parts = path.splitn(3, '/');
             let mut part = || parts.next().expect("tenant, block and file");
-            let name = part();
-            let t = TENANTS.iter().position(|n| *n == name).expect("a tenant");
+            let name = TenantId::of_dir(part()).expect("a tenant's folder");
+            let t = TENANTS.iter().position(|n| *n == name.as_str()).expect("a tenant");
             let Some(ulid) = filenames::block(part()) else { continue };
             blocks.entry((t, ulid)).or_default().push((part().into(), bytes));
         }

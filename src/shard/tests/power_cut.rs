@@ -1,29 +1,42 @@
-//! Power cuts: a seed decides the load, the moment of the cut and what the device kept.
+//! Power cuts and kills: a seed decides the load, the moment of the end and what the device kept.
 //!
 //! The invariant after every recovery: acknowledged ⊆ stored ⊆ sent, and values bit for bit.
-//! `TIDEGATE_SEEDS=100000` runs more seeds, `TIDEGATE_SEED=n` runs one. The run with syncs that
-//! lie must fail: a test that cannot fail proves nothing.
+//! `TIDEGATE_SEEDS=100000` runs more seeds, `TIDEGATE_SEED=n` runs one. The runs with syncs that
+//! lie, and with relaxed answers and power cuts, must fail: a test that cannot fail proves nothing.
 
 use futures_lite::future::block_on;
 
 use crate::rt::twin::{Dice, Twin};
-use crate::shard::Generation;
 use crate::shard::tests::world::{
     Home, Load, Said, judge, off, send, serve, settings, start, stored,
 };
+use crate::shard::{Generation, Settings};
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const LOAD: Load = Load { rounds: 120, step_ms: 15_000, turns: 6 };
 
-/// Lives one seed: three lives of a shard on one device, each ended by a power cut. Returns what
-/// was wrong.
-fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
+/// How lives end, and what answers wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// By power cuts.
+    PowerCut,
+    /// By power cuts, on a device whose syncs lie.
+    PowerCutAndLies,
+    /// By kill -9, with relaxed answers.
+    KillRelaxed,
+    /// By power cuts, with relaxed answers.
+    PowerCutRelaxed,
+}
+
+/// Lives one seed: three lives of a shard on one device. Returns what was wrong.
+fn live(seed: u64, ends: Ends) -> Result<u64, String> {
     let mut dice = Dice(seed);
     let mut twin = Twin::new(dice.roll());
-    if !syncs_work {
+    if ends == Ends::PowerCutAndLies {
         twin.break_syncs();
     }
-    let settings = settings(0, &ONE);
+    let answers_wait = matches!(ends, Ends::PowerCut | Ends::PowerCutAndLies);
+    let settings = Settings { answers_wait, ..settings(0, &ONE) };
     let mut said = Said::default();
     for life in 0..3 {
         twin.cut_after(20 + dice.below(400));
@@ -42,14 +55,18 @@ fn live(seed: u64, syncs_work: bool) -> Result<u64, String> {
                 serve(&twin, vec![recovered], senders).await;
             }
         });
-        twin = twin.after_cut();
-        let check = twin.after_cut();
+        let after = |twin: &Twin| match ends {
+            Ends::KillRelaxed => twin.after_kill(),
+            _ => twin.after_cut(),
+        };
+        twin = after(&twin);
+        let check = after(&twin);
         check.cut_after(u64::MAX);
         block_on(async {
             let recovered = start(&check, &settings).await;
             let found = stored(&recovered.shard);
             judge(found, &said).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
-            if !recovered.report.damage.is_empty() && syncs_work {
+            if !recovered.report.damage.is_empty() && ends == Ends::PowerCut {
                 return Err(format!("seed {seed}, life {life}: {:?}", recovered.report.damage));
             }
             Ok(())
@@ -72,7 +89,7 @@ pub(super) fn seeds(short: u64) -> std::ops::Range<u64> {
 fn no_acknowledged_sample_is_lost() {
     let mut acked = 0;
     for seed in seeds(2000) {
-        acked += live(seed, true).unwrap_or_else(|wrong| panic!("{wrong}"));
+        acked += live(seed, Ends::PowerCut).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
     println!("acknowledged samples that survived: {acked}");
     assert!(acked > 0);
@@ -80,31 +97,67 @@ fn no_acknowledged_sample_is_lost() {
 
 #[test]
 fn without_the_flush_samples_are_lost() {
-    let failed = (0..50).filter(|&seed| live(seed, false).is_err()).count();
+    let failed = (0..50).filter(|&seed| live(seed, Ends::PowerCutAndLies).is_err()).count();
     assert!(failed > 25, "the negative control failed in only {failed} of 50 seeds");
 }
 
 #[test]
-fn no_answer_leaves_before_the_flush() {
+fn relaxed_answers_outlive_the_process_and_not_the_power() {
+    for seed in seeds(300) {
+        live(seed, Ends::KillRelaxed).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+    let lost = (0..50).filter(|&seed| live(seed, Ends::PowerCutRelaxed).is_err()).count();
+    assert!(lost > 10, "the negative control failed in only {lost} of 50 seeds");
+}
+
+/// How many samples are acknowledged while no sync ends, after a first round with them.
+fn acked_without_syncs(answers_wait: bool) -> (usize, Twin, Said) {
     let twin = Twin::new(1);
-    let settings = settings(0, &ONE);
-    block_on(Box::pin(async {
+    let settings = Settings { answers_wait, ..settings(0, &ONE) };
+    let mut said = Said::default();
+    let acked = block_on(Box::pin(async {
         let recovered = start(&twin, &settings).await;
-        twin.hold_syncs(true);
-        let mut said = Said::default();
         let mut dice = Dice(3);
+        let mut before = 0;
         let wait = async {
             for _ in 0..20_000 {
                 futures_lite::future::yield_now().await;
             }
         };
         let senders = async {
-            let load = Load { rounds: 5, ..LOAD };
-            let main = async |homes: &[Home]| send(homes, &mut said, &mut dice, load).await;
+            let main = async |homes: &[Home]| {
+                // A segment is begun with syncs, whoever waits for them.
+                send(homes, &mut said, &mut dice, Load { rounds: 1, ..LOAD }).await;
+                while !homes[0].0.is_settled() {
+                    futures_lite::future::yield_now().await;
+                }
+                before = said.acked.len();
+                twin.hold_syncs(true);
+                send(homes, &mut said, &mut dice, Load { rounds: 5, ..LOAD }).await;
+            };
             serve(&twin, vec![recovered], main).await;
         };
         futures_lite::future::or(senders, wait).await;
-        assert_ne!(said.sent.len(), 0);
-        assert_eq!(said.acked.len(), 0, "answered before the flush: {:?}", said.acked);
+        assert!(said.sent.len() > said.acked.len(), "the load is bigger than what was answered");
+        said.acked.len() - before
     }));
+    (acked, twin, said)
+}
+
+#[test]
+fn no_answer_leaves_before_the_flush() {
+    let (acked, ..) = acked_without_syncs(true);
+    assert_eq!(acked, 0, "answered before the flush");
+}
+
+#[test]
+fn relaxed_answers_leave_before_the_flush_and_after_the_write() {
+    let (acked, twin, said) = acked_without_syncs(false);
+    assert_ne!(acked, 0, "an answer waited for the flush");
+    // The process dies and the device keeps its power: all that was written is there.
+    let after = twin.after_kill();
+    block_on(async {
+        let recovered = start(&after, &settings(0, &ONE)).await;
+        judge(stored(&recovered.shard), &said).expect("acknowledged, so written");
+    });
 }

@@ -108,7 +108,7 @@ fn name(at: usize, sample: Sample) -> String {
     format!("tenant {t}, series {series}, time {}, value {}", sample.t, sample.bits)
 }
 
-pub(super) const TENANTS: [&str; 2] = ["a", "b"];
+pub(super) const TENANTS: [&str; 2] = ["a", "b:c é%"];
 const SECRET: [u8; 32] = [5; 32];
 /// Series of a tenant.
 const SERIES_MAX: usize = 64;

@@ -73,6 +73,6 @@ impl<S: Storage> SeriesFile<S> {
             return Ok(());
         }
         self.sealed.fill(&mut self.pending, &mut Newest::new());
-        self.log.commit(&mut self.sealed, wall_ms).await.map(drop)
+        self.log.commit(&mut self.sealed, wall_ms, |_| {}).await.map(drop)
     }
 }

@@ -222,6 +222,7 @@ impl<S: Storage> Log<S> {
 
     /// Writes a block and makes it durable; returns its number. On an error from the device the
     /// block is written once more, into a fresh segment. An error from here is the end of the log.
+    /// `written` hears the number when the block is written and not yet flushed.
     ///
     /// Without direct I/O there is no second try: the kernel forgets what it failed to write, and
     /// the next sync says all is well.
@@ -229,11 +230,12 @@ impl<S: Storage> Log<S> {
         &mut self,
         sealed: &mut Sealed,
         wall_ms: i64,
+        written: impl Fn(u64),
     ) -> Result<u64, LogError> {
-        let mut done = self.write(sealed, wall_ms, false).await;
+        let mut done = self.write(sealed, wall_ms, false, &written).await;
         if done.is_err() && self.storage.is_direct() {
             self.stats.io_errors += 1;
-            done = self.write(sealed, wall_ms, true).await;
+            done = self.write(sealed, wall_ms, true, &written).await;
         }
         if let Err(source) = done {
             self.stats.io_errors += 1;
@@ -249,7 +251,13 @@ impl<S: Storage> Log<S> {
         Ok(self.seq)
     }
 
-    async fn write(&mut self, sealed: &mut Sealed, wall_ms: i64, fresh: bool) -> io::Result<()> {
+    async fn write(
+        &mut self,
+        sealed: &mut Sealed,
+        wall_ms: i64,
+        fresh: bool,
+        written: impl Fn(u64),
+    ) -> io::Result<()> {
         if sealed.payload_len > PAYLOAD_BYTES_MAX {
             // A reader would take it for garbage. The shard keeps groups far below.
             let text = format!("a group of {} bytes is too large to read", sealed.payload_len);
@@ -274,6 +282,7 @@ impl<S: Storage> Log<S> {
             return Err(io::Error::other("no segment is open"));
         };
         current.file.write_at(current.end, &sealed.block).await?;
+        written(header.seq);
         current.file.sync().await?;
         current.end += len;
         self.previous_crc = header.payload_crc;
