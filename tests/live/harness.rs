@@ -67,14 +67,16 @@ impl Node {
         let log = free_log(home);
         let to = File::create(&log).expect("a file for the log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(to).spawn();
-        let mut child = child.expect("the program starts");
-        let at = wait_for("the doors", || {
-            if let Some(status) = child.try_wait().expect("a child") {
-                panic!("ended with {status}:\n{}", read(&log));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let at = Addresses { write: nowhere, grpc: nowhere, http: nowhere };
+        let mut node = Self { child: child.expect("the program starts"), at, log, may_warn: "" };
+        node.at = wait_for("the doors", || {
+            if let Some(status) = node.child.try_wait().expect("a child") {
+                panic!("ended with {status}");
             }
-            addresses(&read(&log))
+            addresses(&node.log())
         });
-        Self { child, at, log, may_warn: "" }
+        node
     }
 
     /// Waits until `/-/ready` says so.

@@ -83,3 +83,56 @@ impl<T: Send + 'static> Mesh<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rt::core::{Core, cpus, io_memory, sleep};
+
+    #[test]
+    fn a_full_channel_gives_the_message_back() {
+        const CAPACITY: usize = 8;
+        let cpu = cpus().first().copied().unwrap_or(0);
+        let mut ports = mesh::<u32>(2, CAPACITY).into_iter();
+        let (from, to) = (ports.next().expect("a port"), ports.next().expect("a port"));
+        let (over, mut is_over) = tokio::sync::oneshot::channel::<()>();
+        let receiving = Core::start("to", cpu, io_memory(2), move || async move {
+            let got = Rc::new(Cell::new(0));
+            let count = got.clone();
+            let _mesh = to.connect(move |_| count.set(count.get() + 1)).await;
+            while is_over.try_recv().is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            got.get()
+        });
+        let sending = Core::start("from", cpu, io_memory(2), move || async move {
+            let mesh = from.connect(|_| ()).await;
+            // Both cores share a processor, and this one does not let go of it meanwhile.
+            let (mut taken, mut given_back) = (0, 0);
+            for message in 0..1000 {
+                match mesh.send(1, message) {
+                    Ok(()) => taken += 1,
+                    Err(back) => {
+                        assert_eq!(back, message);
+                        given_back += 1;
+                    }
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+            let again = mesh.send(1, 7);
+            sleep(Duration::from_millis(100)).await;
+            (taken, given_back, again)
+        });
+        let (taken, given_back, again) = sending.expect("a core").join().expect("no panic");
+        assert_eq!(taken + given_back, 1000);
+        assert!(given_back > 0, "{taken} were taken at once, of {CAPACITY} at a time");
+        assert_eq!(again, Ok(()), "there is room when they were read");
+        over.send(()).expect("it waits");
+        let got = receiving.expect("a core").join().expect("no panic");
+        assert_eq!(got, taken + 1, "what was taken arrives");
+    }
+}

@@ -1,17 +1,38 @@
 //! A core: one pinned thread with its io_uring, and the tasks that run on it. This is glommio, and
 //! the only place that knows it.
 //!
-//! ## Traps, each handled here and tested
+//! ## Traps, each handled here, and its test
 //! - Without io_uring glommio panics in the new thread: [`probe`] asks the kernel first.
+//!   `live::traps::without_io_uring_it_says_so`
+//! - Registered buffers count against memlock three times per core: [`io_memory`] divides it.
+//!   `live::traps::it_starts_with_little_locked_memory_as_nobody`
 //! - Whether files are polled is decided by the first file a core opens, and an empty one decides
 //!   it wrongly (43 times slower): every core opens a written file first, see [`Disk::open_first`].
+//!   `tests::a_device_without_poll_queues_is_not_polled`
 //! - A busy core looks at its other queues only when a timer says so, 100 ms by default: 2 ms here,
 //!   and a queue whose latency matters for questions from outside.
-//! - Registered buffers count against memlock three times per core: [`io_memory`] divides it.
-//! - A panic in any task ends the core's thread: tasks are caught, or they abort the process.
-//! - An accepted socket that is dropped unbound leaks: [`Accepted`] closes itself.
+//!   `tests::a_busy_core_hears_a_question_soon`
 //! - A core may sleep over ready tasks: it is woken from outside at a steady pace, see `pulse`.
+//!   `tests::a_core_begins_on_a_crowded_processor`
+//! - More than 32,767 wakes under way are a panic: a core owes at most a hundred.
+//!   `pulse::tests::a_core_that_does_not_run_is_not_buried`
+//! - A panic in any task ends the core's thread: tasks are caught, or they abort the process.
+//!   `tests::a_panic_costs_its_task_or_the_process`
+//! - A panic in a blocking call hangs who waits for it: it is caught, and an error.
+//!   `tests::a_panic_in_a_blocking_call_is_an_error`
+//! - An accepted socket that is dropped unbound leaks: [`Accepted`] closes itself.
+//!   `net::tests::a_connection_nobody_takes_is_closed`
+//! - The kernel deals few connections out unevenly: cores hand them on.
+//!   `net::tests::connections_are_spread_over_cores`
+//! - Who waits for room in a channel between cores may panic: a full one gives the message back.
+//!   `mesh::tests::a_full_channel_gives_the_message_back`
+//! - `SO_REUSEPORT` lets a second process share the port in silence: the server asks before.
+//!   `live::traps::a_second_process_is_refused`
 //! - Placement ignores the affinity the process was started with: cores come from [`cpus`].
+//!   `live::traps::cores_stay_where_the_process_was_put`
+//! - A direct read over the end of a file repeats bytes: lengths are cut to the file's.
+//!   `disk::tests::a_read_ends_where_the_file_ends`
+//! - Signals end system calls: they are made again. `live::traps::signals_disturb_nobody`
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -32,6 +53,8 @@ mod disk;
 mod mesh;
 mod net;
 mod pulse;
+#[cfg(test)]
+mod tests;
 
 pub use disk::{Disk, DiskFile, Measured};
 pub use mesh::{Mesh, Port, mesh};
@@ -58,6 +81,15 @@ pub enum RingError {
          SystemCallFilter) must allow io_uring_setup, io_uring_enter and io_uring_register"
     )]
     Refused(io::Error),
+    /// The memory this user may lock is used up by its other processes.
+    #[error(
+        "this user's processes have locked all memory they may ({limit} bytes): raise \
+         LimitMEMLOCK in the unit, or ulimit -l"
+    )]
+    LockedMemoryUsed {
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Too little memory may be locked.
     #[error(
         "only {got} bytes of memory may be locked and {want} are needed: raise LimitMEMLOCK in \
@@ -79,11 +111,18 @@ pub fn cpus() -> Vec<usize> {
 
 /// Asks the kernel whether cores can run at all, before any is started.
 pub fn probe() -> Result<(), RingError> {
-    io_uring::IoUring::new(8).map_err(RingError::Refused)?;
     let want = 512 * 1024;
-    match memlock() {
-        Some(got) if got < want => Err(RingError::LockedMemory { got, want }),
-        _ => Ok(()),
+    let limit = memlock();
+    // First, for a ring is locked memory too, and the kernel would say no more than "no memory".
+    if let Some(got) = limit.filter(|&got| got < want) {
+        return Err(RingError::LockedMemory { got, want });
+    }
+    match (io_uring::IoUring::new(8), limit) {
+        (Ok(_), _) => Ok(()),
+        (Err(error), Some(limit)) if error.kind() == io::ErrorKind::OutOfMemory => {
+            Err(RingError::LockedMemoryUsed { limit })
+        }
+        (Err(error), _) => Err(RingError::Refused(error)),
     }
 }
 
@@ -290,60 +329,5 @@ async fn blocking<T: Send + 'static>(
     match glommio::executor().spawn_blocking(caught).await {
         Ok(done) => done,
         Err(_) => Err(io::Error::other("a blocking call panicked")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-    use crate::rt::clock::Moment;
-
-    /// Threads that take all of the processor the test's cores are on.
-    struct Crowd(Arc<AtomicBool>);
-
-    impl Crowd {
-        fn on(cpu: usize, threads: usize) -> Self {
-            let over = Arc::new(AtomicBool::new(false));
-            for _ in 0..threads {
-                let over = over.clone();
-                let spin = move || {
-                    core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-                    while !over.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                };
-                drop(spawn_named("crowd", spin).expect("a thread"));
-            }
-            Self(over)
-        }
-    }
-
-    impl Drop for Crowd {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn a_core_begins_on_a_crowded_processor() {
-        let cpu = cpus().first().copied().unwrap_or(0);
-        let _crowd = Crowd::on(cpu, 3);
-        for round in 0..200 {
-            // Nobody else wakes it: without the pulse it may sleep for ever at each of these.
-            let core = Core::start("crowded", cpu, io_memory(1), || async {
-                for _ in 0..20 {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            })
-            .expect("a core");
-            let begun = Moment::now();
-            while !core.is_finished() {
-                assert!(begun.elapsed() < Duration::from_secs(20), "round {round} sleeps");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            core.join().expect("no panic");
-        }
     }
 }

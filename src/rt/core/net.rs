@@ -155,3 +155,66 @@ impl Drop for Accepted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::TcpStream;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rt::core::{Core, cpus, io_memory, sleep};
+
+    /// Has a core with one door accept `connections` and do with each what `take` does; what of
+    /// the descriptors it had before is left in the end.
+    fn accepted(connections: usize, take: fn(Accepted)) -> (usize, usize) {
+        let open = || std::fs::read_dir("/proc/self/fd").expect("proc").count();
+        let loopback = [SocketAddr::from(([127, 0, 0, 1], 0))];
+        let (mut doors, bound) = Doors::open(&loopback, 1).expect("a port");
+        let door = doors.pop().expect("a door");
+        let to = bound[0];
+        let cpu = cpus().first().copied().unwrap_or(0);
+        let core = Core::start("door", cpu, io_memory(1), move || async move {
+            let seen = Rc::new(RefCell::new(0));
+            let count = seen.clone();
+            door.accept(move |_, accepted| {
+                *count.borrow_mut() += 1;
+                take(accepted);
+            });
+            let before = open();
+            let streams: Vec<TcpStream> =
+                (0..connections).map(|_| TcpStream::connect(to).expect("connects")).collect();
+            while *seen.borrow() < connections {
+                sleep(Duration::from_millis(1)).await;
+            }
+            drop(streams);
+            sleep(Duration::from_millis(20)).await;
+            (before, open())
+        });
+        core.expect("a core").join().expect("no panic")
+    }
+
+    #[test]
+    fn a_connection_nobody_takes_is_closed() {
+        let (before, after) = accepted(200, drop);
+        // Other tests of this process open files as well.
+        assert!(after < before + 100, "{before} open before, {after} after");
+    }
+
+    #[test]
+    fn connections_are_spread_over_cores() {
+        let held: Arc<[AtomicUsize]> = (0..3).map(|_| AtomicUsize::new(0)).collect();
+        // All come in by the door of core 2, and leave its place only when it has most.
+        let mut places: Vec<Place> = Vec::new();
+        for _ in 0..9 {
+            places.push(Place::take(held.clone(), fewest(&held, 2)));
+        }
+        let counts = || -> Vec<usize> { held.iter().map(|c| c.load(Ordering::Relaxed)).collect() };
+        assert_eq!(counts(), [3, 3, 3]);
+        places.retain(|place| place.core != 1);
+        assert_eq!(fewest(&held, 2), 1);
+        drop(places);
+        assert_eq!((counts(), fewest(&held, 2)), (vec![0, 0, 0], 2));
+    }
+}

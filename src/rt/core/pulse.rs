@@ -79,11 +79,15 @@ fn wake_all(new: &Receiver<Woken>) {
         }
         cores.retain(|(_, sleep)| !sleep.over.load(Relaxed));
         for (waker, sleep) in &cores {
-            if sleep.owed.load(Relaxed) < OWED_MAX {
-                sleep.owed.fetch_add(1, Relaxed);
-                waker.wake_by_ref();
-            }
+            wake(waker, sleep);
         }
+    }
+}
+
+fn wake(waker: &Waker, sleep: &Sleep) {
+    if sleep.owed.load(Relaxed) < OWED_MAX {
+        sleep.owed.fetch_add(1, Relaxed);
+        waker.wake_by_ref();
     }
 }
 
@@ -107,4 +111,33 @@ pub(super) fn take_signal() -> io::Result<()> {
 pub(super) fn signal<T>(thread: &JoinHandle<T>) {
     // SAFETY: the thread was not joined, for its handle is here, so its name is valid.
     unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_core_that_does_not_run_is_not_buried() {
+        let wakes = Arc::new(Wakes::default());
+        let (waker, sleep) = (Waker::from(wakes.clone()), Sleep::default());
+        for _ in 0..1000 {
+            wake(&waker, &sleep);
+        }
+        assert_eq!(wakes.0.load(Relaxed), OWED_MAX);
+        sleep.is_awake();
+        wake(&waker, &sleep);
+        assert_eq!(wakes.0.load(Relaxed), OWED_MAX + 1);
+    }
 }

@@ -219,7 +219,7 @@ impl<S: Storage> Replay<S> {
         }
         let tenant = self.tenant(&id);
         if let Some(ends) = self.cuts.ends(&id) {
-            self.covered[tenant as usize].copy_from_slice(ends);
+            self.covered[tenant as usize] = *ends;
         }
         if !self.applier.head.tenants[tenant as usize].members.is_empty() {
             self.due.insert(tenant);
