@@ -406,7 +406,9 @@ proptest! {
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match run(&args) {
-            Ok(Command::Receive(receive)) => prop_assert!(receive.to_string().lines().count() >= 10),
+            Ok(Command::Receive(receive)) => {
+                prop_assert!(receive.to_string().lines().count() >= 10);
+            }
             Ok(other) => prop_assert!(false, "{args:?}: {other:?}"),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
