@@ -155,7 +155,8 @@ impl World {
         for block in local(&self.data()) {
             let ulid = block.meta.ulid;
             let is_shipped = shipped(&self.data(), &block.tenant).contains(&ulid);
-            if is_shipped || !visible(&self.bucket, &block.dir).is_empty() {
+            let is_there = self.bucket.exists() && !visible(&self.bucket, &block.dir).is_empty();
+            if is_shipped || is_there {
                 continue;
             }
             let made_ms = u64::try_from(now_ms() - 25 * 60 * MINUTE_MS).expect("after 1970");
