@@ -109,9 +109,8 @@ impl Keeper {
                 && let Some(due) = self.plan.next(&held, begun.elapsed(), wall_ms)
             {
                 cut = true;
-                if !self.cut(&due).await {
-                    break;
-                }
+                let done = self.cut(&due).await;
+                self.plan.ended(&due, done, begun.elapsed());
             }
             if cut || !settled {
                 settled |= self.drop_old_logs(settled).await;
@@ -181,7 +180,7 @@ impl Keeper {
                 self.count(Metric::CompactionsFailed, due, 1);
                 tracing::error!(
                     shard = number, tenant = %due.tenant, end_ms = due.end_ms, %error,
-                    "a flush failed; it is tried again"
+                    "a flush failed; it is tried again, later each time"
                 );
             }
         }

@@ -33,7 +33,7 @@ use crate::query::{self, Blocks, KnownStats, NotReady, View};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
-use crate::rt::{beside, control, files};
+use crate::rt::{beside, control, files, process};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::keeper::Keeper;
 use crate::server::uploads::Uploads;
@@ -45,6 +45,10 @@ use crate::{api, bucket, decode, route, shard, store_api};
 
 /// Questions waiting at a shard.
 const ASKS: usize = 256;
+/// File descriptors kept for all but senders: those of the process, and those of each core, for its
+/// rings, its log and the block it writes.
+const FDS_KEPT: u64 = 24;
+const FDS_KEPT_PER_CORE: u64 = 8;
 /// Announced bytes of requests in progress on one core.
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 /// Longest time without an answer from a core before the watchdog is left unfed.
@@ -71,6 +75,17 @@ pub enum Error {
     /// More shards than there are slots.
     #[error("--shards {0} is too many: at most 256")]
     TooManyShards(u16),
+    /// Too few files may be open.
+    #[error(
+        "only {limit} files may be open and {want} are needed: raise LimitNOFILE in the unit, or \
+         ulimit -n"
+    )]
+    Files {
+        /// The limit.
+        limit: u64,
+        /// With one sender for each core.
+        want: u64,
+    },
     /// A door cannot be opened.
     #[error("cannot listen on {address} ({flag}): {source}")]
     Listen {
@@ -229,10 +244,14 @@ fn shard_count(config: &config::Receive, cpus: usize) -> Result<u16, Error> {
     Ok(shards)
 }
 
-/// A file with something in it, for cores to open first and for the measurement.
+/// A file with something in it, for cores to open first and for the measurement. One that is there
+/// already serves as well: a full disk is no reason not to start.
 fn written_file(dir: &Path) -> io::Result<std::path::PathBuf> {
+    const BYTES: usize = 64 * 1024;
     let path = dir.join("scratch");
-    files::replace(&path, &vec![0; 64 * 1024])?;
+    if files::read(&path)?.is_none_or(|there| there.len() != BYTES) {
+        files::replace(&path, &vec![0; BYTES])?;
+    }
     Ok(path)
 }
 
@@ -267,7 +286,9 @@ fn start_cores(
         address: addresses.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
         source,
     };
-    let (doors, write_addresses) = Doors::open(addresses, count).map_err(listen)?;
+    let limits = listener_limits(&config.write.limits, shards)?;
+    let doors = Doors::open(addresses, count, limits.connections_max).map_err(listen)?;
+    let (doors, write_addresses) = doors;
     let (drain, draining) = watch::channel(false);
     let ports = rt_core::mesh(count, route::MESH_CAPACITY);
     let io_memory = rt_core::io_memory(count);
@@ -284,7 +305,7 @@ fn start_cores(
             measured,
             written: dir.path.join("scratch"),
             doors,
-            limits: listener_limits(&config.write.limits),
+            limits: limits.clone(),
             tenants: TenantSource {
                 header: config.write.tenant_header.clone(),
                 default: config.write.default_tenant.clone(),
@@ -344,12 +365,30 @@ fn route_settings(
     }
 }
 
-fn listener_limits(limits: &config::Limits) -> Limits {
-    Limits {
-        body_bytes_max: limits.body_bytes_max as usize,
-        connections_max: limits.connections_per_core_max as usize,
-        ..Limits::default()
+fn listener_limits(limits: &config::Limits, shards: u16) -> Result<Limits, Error> {
+    let wanted = limits.connections_per_core_max;
+    let connections = connections_max(wanted, process::raise_fd_limit(), shards)?;
+    if connections < wanted {
+        tracing::info!(connections, "a core takes fewer, for few files may be open (ulimit -n)");
     }
+    Ok(Limits {
+        body_bytes_max: limits.body_bytes_max as usize,
+        connections_max: connections as usize,
+        ..Limits::default()
+    })
+}
+
+/// Connections of senders on one core, so that no number of senders takes the descriptors with
+/// which the log is written.
+fn connections_max(wanted: u64, fds: Option<u64>, shards: u16) -> Result<u64, Error> {
+    let Some(limit) = fds else { return Ok(wanted) };
+    let cores = u64::from(shards);
+    let kept = FDS_KEPT + FDS_KEPT_PER_CORE * cores;
+    let each = limit.saturating_sub(kept.max(limit / 4)) / cores.max(1);
+    if each == 0 {
+        return Err(Error::Files { limit, want: kept + cores });
+    }
+    Ok(wanted.min(each))
 }
 
 /// Refuses an address on which somebody listens. The doors of the cores share theirs, so they
@@ -551,5 +590,23 @@ fn say_report(shard: usize, report: &Report) {
     }
     if report.orphaned > 0 {
         tracing::error!(shard, samples = report.orphaned, "samples whose series is lost");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_kept_for_the_log() {
+        let max = |wanted, fds, shards| connections_max(wanted, fds, shards).ok();
+        assert_eq!(max(1024, None, 8), Some(1024));
+        assert_eq!(max(1024, Some(131_072), 64), Some(1024));
+        assert_eq!(max(1024, Some(1024), 2), Some(384), "a quarter is kept");
+        assert_eq!(max(100, Some(1024), 2), Some(100));
+        assert_eq!(max(1024, Some(64), 2), Some(12));
+        assert_eq!(max(1024, Some(42), 2), Some(1));
+        let error = connections_max(1024, Some(41), 2).expect_err("too few");
+        assert!(matches!(error, Error::Files { limit: 41, want: 42 }), "{error}");
     }
 }

@@ -7,6 +7,10 @@
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.
 //!
+//! ## Failure
+//! A tenant whose cut fails waits, a second at first and twice as long each time up to five minutes,
+//! and the others go on: most likely the disk is full, and trying writes to it.
+//!
 //! ## Clocks
 //! Silence is measured on the monotonic clock, which does not step. The wall clock is only asked
 //! whether a range is over: set forward, it cuts the ranges of silent tenants and nothing else; set
@@ -22,6 +26,10 @@ use crate::model::{TenantId, TimeRange};
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
 const SILENCE: Duration = Duration::from_hours(1);
+/// First wait after a cut that failed.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+/// Longest wait.
+const WAIT_MAX: Duration = Duration::from_mins(5);
 
 /// What the shards hold of a tenant; of one of them, or with [`Held::merge`] of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +78,18 @@ struct Heard {
     at: Duration,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    until: Duration,
+    length: Duration,
+}
+
 /// Who was heard when. Lives as long as the process.
 #[derive(Debug, Default)]
 pub(crate) struct CutPlan {
     heard: BTreeMap<TenantId, Heard>,
+    /// Those whose last cut failed.
+    waits: BTreeMap<TenantId, Wait>,
 }
 
 impl CutPlan {
@@ -91,7 +107,8 @@ impl CutPlan {
         for (tenant, held) in held {
             let silent = self.listen(tenant, held.accepted, uptime);
             let end_ms = end_of_cut(held, silent >= SILENCE, wall_ms);
-            if held.oldest_ms >= end_ms {
+            let waits = self.waits.get(tenant).is_some_and(|wait| uptime < wait.until);
+            if held.oldest_ms >= end_ms || waits {
                 continue;
             }
             if due.as_ref().is_none_or(|(oldest, _)| held.oldest_ms < *oldest) {
@@ -99,6 +116,15 @@ impl CutPlan {
             }
         }
         due.map(|(_, due)| due)
+    }
+
+    /// Notes how a cut ended.
+    pub(crate) fn ended(&mut self, due: &Due, done: bool, uptime: Duration) {
+        let before = self.waits.remove(&due.tenant);
+        if !done {
+            let length = before.map_or(WAIT_MIN, |wait| (wait.length * 2).min(WAIT_MAX));
+            self.waits.insert(due.tenant.clone(), Wait { until: uptime + length, length });
+        }
     }
 
     /// For how long nothing was accepted.
@@ -266,6 +292,36 @@ mod tests {
         world.cut(START + BLOCK_RANGE_MS);
         assert!(!world.held.is_pending_below_cut());
         assert_eq!(world.due(), None);
+    }
+
+    #[test]
+    fn who_fails_waits_longer_each_time_and_holds_nobody() {
+        let name = |name| TenantId::new(name).expect("a tenant");
+        let held = |oldest_ms| Held {
+            oldest_ms,
+            newest_ms: START + 10 * BLOCK_RANGE_MS,
+            cut_ms: i64::MIN,
+            covered_ms: i64::MIN,
+            accepted: 1,
+        };
+        let all = BTreeMap::from([(name("a"), held(START)), (name("b"), held(START + 1))]);
+        let mut plan = CutPlan::default();
+        let mut uptime = Duration::ZERO;
+        for wait_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            let due = plan.next(&all, uptime, START).expect("a cut");
+            assert_eq!(due.tenant, name("a"), "at {uptime:?}");
+            plan.ended(&due, false, uptime);
+            let other = plan.next(&all, uptime, START).map(|due| due.tenant);
+            assert_eq!(other, Some(name("b")), "at {uptime:?}");
+            uptime += Duration::from_secs(wait_s) - Duration::from_millis(1);
+            assert_eq!(plan.next(&all, uptime, START).map(|due| due.tenant), Some(name("b")));
+            uptime += Duration::from_millis(1);
+        }
+        let due = plan.next(&all, uptime, START).expect("a cut");
+        plan.ended(&due, true, uptime);
+        plan.ended(&due, false, uptime);
+        uptime += WAIT_MIN;
+        assert_eq!(plan.next(&all, uptime, START), Some(due), "it begins anew");
     }
 
     #[test]

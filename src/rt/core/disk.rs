@@ -10,12 +10,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
+use glommio::GlommioError;
 use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 
 use crate::rt::clock::Moment;
 use crate::rt::core::blocking;
-use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
+use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 
 /// `O_DSYNC`: a write returns when it is durable.
 const O_DSYNC: i32 = 0o10000;
@@ -23,6 +25,8 @@ const O_DSYNC: i32 = 0o10000;
 const MEASURED_BYTES: usize = 64 * 1024;
 /// Writes measured per way.
 const MEASURED_WRITES: usize = 32;
+/// How long a rest is.
+const REST: Duration = Duration::from_secs(1);
 
 /// The disk below a directory. Used on one core only.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +59,7 @@ impl Disk {
     pub async fn open_first(&self, written: &Path) -> io::Result<()> {
         if self.direct {
             let file = OpenOptions::new().read(true).write(true).dma_open(written).await;
-            file.map_err(io::Error::from)?.close().await.map_err(io::Error::from)?;
+            file.map_err(io_error)?.close().await.map_err(io_error)?;
         }
         Ok(())
     }
@@ -67,7 +71,7 @@ impl Disk {
             let (p50_us, max_us) = Self { direct: false, dsync: false }.time(scratch).await?;
             return Ok(Measured { direct: false, dsync: false, p50_us, max_us });
         };
-        first.close().await.map_err(io::Error::from)?;
+        first.close().await.map_err(io_error)?;
         let flushed = Self { direct: true, dsync: false }.time(scratch).await?;
         let synchronous = Self { direct: true, dsync: true }.time(scratch).await?;
         let dsync = synchronous.0 <= flushed.0;
@@ -102,9 +106,9 @@ impl Disk {
             options.custom_flags(O_DSYNC);
         }
         let file = if self.direct {
-            Opened::Direct(options.dma_open(path).await.map_err(io::Error::from)?)
+            Opened::Direct(options.dma_open(path).await.map_err(io_error)?)
         } else {
-            Opened::Buffered(options.buffered_open(path).await.map_err(io::Error::from)?)
+            Opened::Buffered(options.buffered_open(path).await.map_err(io_error)?)
         };
         Ok(DiskFile { file: Rc::new(file), dsync, wrote: Cell::new(false) })
     }
@@ -186,6 +190,10 @@ impl Storage for Disk {
     async fn pause(&self) {
         glommio::yield_if_needed().await;
     }
+
+    async fn rest(&self) {
+        glommio::timer::sleep(REST).await;
+    }
 }
 
 impl StorageFile for DiskFile {
@@ -200,12 +208,24 @@ impl StorageFile for DiskFile {
             Opened::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
         };
         self.wrote.set(true);
-        let written = written.map_err(io::Error::from)?;
+        let written = written.map_err(io_error)?;
         if written != bytes.len() {
             let text = format!("{written} of {} bytes were written", bytes.len());
             return Err(io::Error::new(io::ErrorKind::WriteZero, text));
         }
         Ok(())
+    }
+
+    async fn allocate(&self, size: u64) -> io::Result<()> {
+        let done = match &*self.file {
+            Opened::Direct(file) => file.pre_allocate(size, false).await,
+            Opened::Buffered(file) => file.pre_allocate(size, false).await,
+        };
+        match done {
+            // Not every file system can.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            done => done.map_err(io_error),
+        }
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -217,7 +237,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.fdatasync().await,
             Opened::Buffered(file) => file.fdatasync().await,
         };
-        synced.map_err(io::Error::from)
+        synced.map_err(io_error)
     }
 
     async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -232,7 +252,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.read_at(at, len).await,
             Opened::Buffered(file) => file.read_at(at, len).await,
         };
-        Ok(read.map_err(io::Error::from)?.to_vec())
+        Ok(read.map_err(io_error)?.to_vec())
     }
 
     async fn size(&self) -> io::Result<u64> {
@@ -240,7 +260,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.file_size().await,
             Opened::Buffered(file) => file.file_size().await,
         };
-        size.map_err(io::Error::from)
+        size.map_err(io_error)
     }
 
     async fn set_size(&self, size: u64) -> io::Result<()> {
@@ -248,7 +268,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.truncate(size).await,
             Opened::Buffered(file) => file.truncate(size).await,
         };
-        done.map_err(io::Error::from)
+        done.map_err(io_error)
     }
 
     async fn close(self) -> io::Result<()> {
@@ -257,7 +277,18 @@ impl StorageFile for DiskFile {
             Ok(Opened::Buffered(file)) => file.close().await,
             Err(_) => Ok(()),
         };
-        closed.map_err(io::Error::from)
+        closed.map_err(io_error)
+    }
+}
+
+/// Keeps the number that the operating system gave, which glommio's own conversion loses.
+fn io_error(error: GlommioError<()>) -> io::Error {
+    match error.raw_os_error() {
+        None => error.into(),
+        Some(number) => {
+            let kind = io::Error::from_raw_os_error(number).kind();
+            io::Error::new(kind, NumberedError { number, text: error.to_string() })
+        }
     }
 }
 
