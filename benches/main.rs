@@ -1,46 +1,27 @@
 //! Wall time of pure functions, to look at: no gate hangs on it.
 //!
-//! A bench bears the name of the function it calls, and its elements are series: 2,000 of ten
-//! labels and one sample, about 275 bytes each. `ordered` comes as a sender keeps it, neighbours
-//! alike; `shuffled` is the same request with its series mixed, which is harder on snappy.
+//! A bench bears the name of the function it calls, and its elements are series: 2,000 with one
+//! sample each. `ordered` comes as a sender keeps it, neighbours alike; `shuffled` is the same
+//! request with its series mixed, which is harder on snappy.
 #![expect(clippy::expect_used, reason = "a bench that cannot run should stop")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use prost::Message as _;
 use std::hint::black_box;
 use tidegate::decode::{self, Scan, region, snappy};
-use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
+
+use crate::requests::Fleet;
+
+mod requests;
 
 const SERIES: usize = 2000;
 const LIMIT_BYTES: usize = 32 << 20;
-
-/// Series `i` of a fleet of pods that all expose the same histogram.
-fn series(i: usize) -> TimeSeries {
-    let (pod, bucket) = (i / 20, i % 20);
-    let labels = [
-        ("__name__", "http_server_request_duration_seconds_bucket".to_owned()),
-        ("cluster", "eu-west-1-production".to_owned()),
-        ("container", "checkout".to_owned()),
-        ("instance", format!("10.42.{}.{}:8080", pod / 250, pod % 250)),
-        ("job", "kubernetes-pods".to_owned()),
-        ("le", format!("{:.3}", 0.001 * f64::from(1 << bucket))),
-        ("method", ["GET", "POST", "PUT", "DELETE"][pod % 4].to_owned()),
-        ("namespace", "shop-checkout".to_owned()),
-        ("pod", format!("checkout-7d9f8b6c5d-{:05x}", pod * 7919 % 0xfffff)),
-        ("status", "200".to_owned()),
-    ];
-    let labels = labels.map(|(name, value)| Label { name: name.to_owned(), value });
-    let sample = Sample { value: (i * i) as f64 + 0.5, timestamp: 1_700_000_000_000 };
-    TimeSeries { labels: labels.to_vec(), samples: vec![sample], ..TimeSeries::default() }
-}
 
 /// The two requests: name, message, body.
 fn requests() -> [(&'static str, Vec<u8>, Vec<u8>); 2] {
     // 1,213 and 2,000 have no common factor: each series comes once.
     [("ordered", 1), ("shuffled", 1213)].map(|(name, step)| {
-        let timeseries = (0..SERIES).map(|i| series(i * step % SERIES)).collect();
-        let message = WriteRequest { timeseries, ..WriteRequest::default() }.encode_to_vec();
-        let body = snap::raw::Encoder::new().compress_vec(&message).expect("a snappy block");
+        let message = Fleet::new((0..SERIES).map(|i| i * step % SERIES)).message(0..1);
+        let body = requests::body(&message);
         (name, message, body)
     })
 }

@@ -1,6 +1,7 @@
 //! The program: parse, start, say how it ended.
 
-use std::io::Write;
+use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use tidegate::config::{self, Command, LogFormat, LogLevel};
@@ -13,17 +14,26 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
+        // Who reads what is printed has seen enough, as `head` does.
+        Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; there is nobody else to tell.
-            drop(writeln!(std::io::stderr(), "tidegate: {error}"));
+            drop(writeln!(io::stderr(), "tidegate: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => error.kind() == io::ErrorKind::BrokenPipe,
+        None => error.source().is_some_and(is_closed_pipe),
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     match config::parse(std::env::args_os(), &control::hostname())? {
-        Command::Print(text) => writeln!(std::io::stdout(), "{}", text.trim_end())?,
+        Command::Print(text) => writeln!(io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
         Command::Receive(config) => {
             panics::count();
@@ -32,7 +42,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             let subscriber = log::subscriber(lines.clone(), level, form);
             tracing::subscriber::set_global_default(subscriber)?;
             thread::spawn_named("tidegate-log", move || {
-                log::write_lines(&waiting, std::io::stderr()).ok();
+                log::write_lines(&waiting, io::stderr()).ok();
             })?;
             let ended = tidegate::server::receive(&config, lines.counts());
             lines.flush();

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod bucket;
+mod gates;
 mod live;
 mod pages;
 mod rust_text;

@@ -18,6 +18,7 @@
 //! - Parameters, answers, error types and their texts are Prometheus' (3.x): `{"status":"success",
 //!   "data":...}`, or `{"status":"error","errorType":...,"error":...}`.
 //! - What a shard or block could not answer shows in `warnings`; a list cut by `limit` says so.
+//! - A connection that says nothing is closed, and none holds a stop back.
 //! - An answer is bounded: [`ANSWER_BYTES_MAX`], else error `execution`. A request body as well.
 //!
 //! ## Limits
@@ -31,19 +32,30 @@ mod param;
 mod tests;
 
 use std::future::Future;
-use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use crate::query::View;
+use crate::rt::beside;
 use crate::telemetry::{Counters, Exposition};
 
 /// Most bytes of label sets in one answer.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Longest time a connection may take to send the head of its next request. Longer than the usual
+/// intervals of scrapes, so that their connections stay.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
 
 /// Most bytes of a form in a request: many long selectors.
 const FORM_BYTES_MAX: usize = 4 << 20;
@@ -56,12 +68,33 @@ struct Shared {
 }
 
 /// Serves `routes` on `listener` until `stop` is ready; requests that run then may end.
-pub async fn serve(
+pub async fn serve(routes: Router, listener: TcpListener, stop: impl Future<Output = ()>) {
+    serve_connections(routes, listener, HEAD_TIME_MAX, stop).await;
+}
+
+async fn serve_connections(
     routes: Router,
-    listener: TcpListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    mut listener: TcpListener,
+    head_time_max: Duration,
+    stop: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_time_max);
+    let open = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        // `accept` waits and tries again when the process has no descriptor left.
+        let (stream, _) = tokio::select! {
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = &mut stop => break,
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        // A connection that breaks is its client's matter.
+        beside::spawn(async move { drop(connection.await) });
+    }
+    drop(listener);
+    open.shutdown().await;
 }
 
 /// All routes, to be cloned for each address. `exposition` is what `/metrics` shows; the routes

@@ -1,6 +1,8 @@
 //! The routes over twins of shards: a client over loopback where the socket matters, else the
 //! router itself.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -9,10 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::Service as _;
 
-use crate::api::{routes, serve};
+use crate::api::{routes, serve, serve_connections};
 use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
+use crate::rt::beside;
 use crate::telemetry::{Counters, Exposition, Metric};
 
 fn run(test: impl Future<Output = ()>) {
@@ -276,6 +279,32 @@ fn metrics_over_a_socket() {
             assert!(older.lines().any(|l| l == line), "{line} is not in\n{older}");
         }
         drop(stop);
-        served.await.expect("no panic").expect("it ends in peace");
+        served.await.expect("no panic");
+    });
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    run(async {
+        let twins = twins().await;
+        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let head_time = Duration::from_millis(50);
+        let door = serve_connections(routes, listener, head_time, std::future::pending());
+        let clients = async {
+            for said in ["", "GET /-/healthy HTTP/1.1\r\nHost"] {
+                let mut client = TcpStream::connect(address).await.expect("a connection");
+                client.write_all(said.as_bytes()).await.expect("is taken");
+                let mut heard = Vec::new();
+                let ended =
+                    beside::timeout(Duration::from_secs(10), client.read_to_end(&mut heard));
+                ended.await.expect("it is closed in time").expect("without an error");
+            }
+        };
+        tokio::select! {
+            () = door => panic!("the door stays open"),
+            () = clients => {}
+        }
     });
 }

@@ -57,7 +57,7 @@ pub enum Fault {
     ClockSkew,
     /// The server asks for a pause.
     Throttled,
-    /// The server could not be reached, broke off, or answered 5xx.
+    /// The server could not be reached, broke off, or answered 5xx; or a directory cannot be used.
     Unavailable,
     /// The bucket lives elsewhere: wrong region or endpoint.
     Moved,
@@ -65,7 +65,7 @@ pub enum Fault {
     Refused,
     /// The object is not what was expected: another size or tag, or larger than allowed.
     Unexpected,
-    /// The local disk failed: the source of an upload, or a bucket that is a directory.
+    /// The source of an upload cannot be read.
     Local,
 }
 
@@ -125,13 +125,13 @@ impl Error {
         Self { op, key: key.into(), fault, source: source.into() }
     }
 
+    /// Sorts an error of a bucket that is a directory. A disk that is full, a mount that is gone,
+    /// rights that were taken away: the bucket is down, and no block is to blame.
     pub(super) fn local(op: Op, key: &str, source: io::Error) -> Self {
         let fault = match source.kind() {
-            io::ErrorKind::NotFound => Fault::NotFound,
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ReadOnlyFilesystem => Fault::Unavailable,
-            _ => Fault::Local,
+            io::ErrorKind::NotFound if op != Op::Upload => Fault::NotFound,
+            io::ErrorKind::InvalidInput => Fault::Refused,
+            _ => Fault::Unavailable,
         };
         Self::new(op, key, fault, source)
     }
@@ -164,7 +164,7 @@ impl fmt::Display for Error {
             Fault::Denied => "access denied",
             Fault::ClockSkew => "the clocks of server and client differ too much",
             Fault::Throttled => "the server asks to slow down",
-            Fault::Unavailable => "the server is unavailable",
+            Fault::Unavailable => "the bucket is unavailable",
             Fault::Moved => "the bucket is in another region or at another endpoint",
             Fault::Refused => "the server refused the request",
             Fault::Unexpected => "the object is not what was expected",
@@ -306,6 +306,22 @@ mod tests {
         ] {
             assert_eq!(sorted(&text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_blames_no_block() {
+        let sorted = |op, kind: io::ErrorKind| Error::local(op, "k", kind.into()).fault;
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::NotADirectory,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::StaleNetworkFileHandle,
+            io::ErrorKind::Other,
+        ] {
+            assert!(sorted(Op::Upload, kind).whole_bucket(), "{kind:?}");
+        }
+        assert_eq!(sorted(Op::Get, io::ErrorKind::NotFound), Fault::NotFound);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::config::typed::{Typed, bad};
 use crate::config::{Error, cli, duration, label, size};
 use crate::model::{Labels, TenantId};
 
+/// Longest time readers get at a stop, whatever the flags say: a stop ends below ten seconds.
+pub const READS_STOP_MAX: Duration = Duration::from_secs(4);
+
 /// All that `tidegate receive` was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receive {
@@ -87,8 +90,6 @@ pub struct Limits {
     pub label_value_bytes_max: u64,
     /// Bytes of a series' labels as they are sent.
     pub label_set_bytes_max: u64,
-    /// Series of a tenant in memory; `None` for no limit.
-    pub tenant_series_max: Option<u64>,
 }
 
 /// Reading.
@@ -96,18 +97,16 @@ pub struct Limits {
 pub struct Read {
     /// `--grpc-address`: StoreAPI, one socket each.
     pub grpc_addresses: Vec<SocketAddr>,
-    /// `--grpc-grace-period`: longest time open calls get at a stop.
+    /// `--grpc-grace-period`: longest time open calls get at a stop, never more than
+    /// [`READS_STOP_MAX`].
     pub grpc_grace: Duration,
     /// `--grpc-server-max-connection-age`; `None` for no bound.
     pub grpc_connection_age_max: Option<Duration>,
     /// `--http-address`: metrics, status and query API, one socket each.
     pub http_addresses: Vec<SocketAddr>,
-    /// `--http-grace-period`: longest time open requests get at a stop.
+    /// `--http-grace-period`: longest time open requests get at a stop, never more than
+    /// [`READS_STOP_MAX`].
     pub http_grace: Duration,
-    /// `--store.limits.request-series`; `None` for no limit.
-    pub request_series_max: Option<u64>,
-    /// `--store.limits.request-samples`, 120 a chunk; `None` for no limit.
-    pub request_samples_max: Option<u64>,
 }
 
 /// Data on local disk.
@@ -119,8 +118,6 @@ pub struct Data {
     pub retention: Option<Duration>,
     /// `--tsdb.too-far-in-future.time-window`; `None` for no bound.
     pub future_window: Option<Duration>,
-    /// `--tsdb.out-of-order.time-window`; zero for in order only.
-    pub out_of_order_window: Duration,
 }
 
 /// Labels that every series and block bears.
@@ -201,11 +198,6 @@ fn check_doors(typed: &Typed) -> Result<(), Error> {
     Ok(())
 }
 
-/// Zero as "no limit".
-fn limit(value: u64) -> Option<u64> {
-    (value > 0).then_some(value)
-}
-
 /// Zero as "no bound".
 fn bound(value: Duration) -> Option<Duration> {
     (!value.is_zero()).then_some(value)
@@ -258,7 +250,6 @@ fn limits(typed: &Typed) -> Result<Limits, Error> {
         label_name_bytes_max: bytes("receive.label-name-bytes-max")?,
         label_value_bytes_max: bytes("receive.label-value-bytes-max")?,
         label_set_bytes_max: bytes("receive.label-set-bytes-max")?,
-        tenant_series_max: limit(typed.count("receive.tenant-series-max")?),
     })
 }
 
@@ -269,8 +260,6 @@ fn read(typed: &Typed) -> Result<Read, Error> {
         grpc_connection_age_max: bound(typed.duration("grpc-server-max-connection-age")?),
         http_addresses: typed.address("http-address")?,
         http_grace: typed.duration("http-grace-period")?,
-        request_series_max: limit(typed.count("store.limits.request-series")?),
-        request_samples_max: limit(typed.count("store.limits.request-samples")?),
     })
 }
 
@@ -279,7 +268,6 @@ fn data(typed: &Typed) -> Result<Data, Error> {
         path: typed.text("tsdb.path").into(),
         retention: bound(typed.duration("tsdb.retention")?),
         future_window: bound(typed.duration("tsdb.too-far-in-future.time-window")?),
-        out_of_order_window: typed.duration("tsdb.out-of-order.time-window")?,
     })
 }
 
@@ -383,7 +371,6 @@ impl fmt::Display for Receive {
         let sockets = |all: &[SocketAddr]| {
             all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
         };
-        let or_none = |max: Option<u64>| max.map_or("no limit".into(), |max| max.to_string());
         let or_never = |d: Option<Duration>, never: &str| d.map_or(never.into(), duration::text);
         let (write, read, data) = (&self.write, &self.read, &self.data);
         let ack = match write.ack {
@@ -409,20 +396,16 @@ impl fmt::Display for Receive {
         writeln!(f, "request  body {body}, decoded {decoded}, {connections} connections a core")?;
         let labels = limits.labels_per_series_max;
         writeln!(f, "series   {labels} labels of {set}, names {name}, values {value}")?;
-        writeln!(f, "tenants  series in memory {}", or_none(limits.tenant_series_max))?;
         let (grpc, http) = (sockets(&read.grpc_addresses), sockets(&read.http_addresses));
         let age = or_never(read.grpc_connection_age_max, "for ever");
         writeln!(f, "read     StoreAPI {grpc} (connections {age}), HTTP {http}")?;
-        let (series, samples) =
-            (or_none(read.request_series_max), or_none(read.request_samples_max));
-        writeln!(f, "select   series {series}, samples {samples}")?;
         let (grpc, http) = (duration::text(read.grpc_grace), duration::text(read.http_grace));
-        writeln!(f, "stop     gRPC calls get {grpc}, HTTP requests {http}")?;
+        let most = duration::text(READS_STOP_MAX);
+        writeln!(f, "stop     gRPC calls get {grpc}, HTTP requests {http}, at most {most}")?;
         let (path, kept) = (data.path.display(), or_never(data.retention, "for ever"));
         writeln!(f, "data     {path}, blocks kept {kept}")?;
         let ahead = or_never(data.future_window, "any time");
-        let late = duration::text(data.out_of_order_window);
-        writeln!(f, "time     ahead of the clock {ahead}, out of order {late}")?;
+        writeln!(f, "time     ahead of the clock {ahead}, in order")?;
         let External { labels, tenant_label, shard_label } = &self.external;
         let shard = shard_label.as_ref().map_or(String::new(), |l| format!(", shard in {l}"));
         writeln!(f, "labels   {labels}, tenant in {tenant_label}{shard}")?;

@@ -36,7 +36,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use meant::{Ack, Data, External, Limits, Log, LogFormat, LogLevel, Read, Receive, Write};
+pub use meant::{
+    Ack, Data, External, Limits, Log, LogFormat, LogLevel, READS_STOP_MAX, Read, Receive, Write,
+};
 pub use objstore::{Bucket, Credentials};
 pub use secret::Secret;
 

@@ -175,7 +175,12 @@ const LIMITS: &[Flag] = &[
 
 const READING: &[Flag] = &[
     acts("grpc-address", Address, "0.0.0.0:10901", "Where the StoreAPI is served."),
-    acts("grpc-grace-period", Duration, "2m", "Longest time open gRPC calls get at a stop."),
+    acts(
+        "grpc-grace-period",
+        Duration,
+        "2m",
+        "Longest time open gRPC calls get at a stop, but never more than 4s.",
+    ),
     acts(
         "grpc-server-max-connection-age",
         Duration,
@@ -188,7 +193,12 @@ const READING: &[Flag] = &[
         "0.0.0.0:10902",
         "Where metrics, health and the API for labels and series are served.",
     ),
-    acts("http-grace-period", Duration, "2m", "Longest time open HTTP requests get at a stop."),
+    acts(
+        "http-grace-period",
+        Duration,
+        "2m",
+        "Longest time open HTTP requests get at a stop, but never more than 4s.",
+    ),
 ];
 
 const DATA: &[Flag] = &[
@@ -197,7 +207,8 @@ const DATA: &[Flag] = &[
         "tsdb.retention",
         Duration,
         "15d",
-        "How long blocks stay on local disk, the default bucket included; 0d for ever.",
+        "How long blocks stay on local disk, the default bucket included; 0d for ever. Older \
+         samples are refused.",
     ),
     acts(
         "tsdb.too-far-in-future.time-window",

@@ -15,6 +15,7 @@
 //! ## Limits
 //! [`LabelLimits`] says what they are; they bound the work here as well.
 
+use std::fmt::Write as _;
 use std::str;
 
 use thiserror::Error;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use crate::decode::Error;
 use crate::decode::Verdict;
 use crate::decode::protobuf::{Cursor, RECORD, key, push_varint, varint_len};
+use crate::model::Quoted;
 
 const LABEL: u32 = key(1, RECORD);
 const NAME: u32 = key(1, RECORD);
@@ -29,6 +31,9 @@ const VALUE: u32 = key(2, RECORD);
 
 /// Longest part of a foreign text that an error repeats, in bytes.
 const QUOTED_BYTES_MAX: usize = 80;
+
+/// Where a region that is shown to its sender breaks off, in bytes: at the next label after that.
+const SHOWN_BYTES_MAX: usize = 240;
 
 /// How much may be said of one series.
 ///
@@ -165,6 +170,28 @@ pub fn labels(region: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), Erro
     })
 }
 
+/// A region as PromQL writes a label set, to name the series in an error: in the order of its
+/// bytes, long texts and many labels cut off, and what is no text or no label replaced.
+pub fn shown(region: &[u8]) -> String {
+    let mut text = String::from("{");
+    for (i, label) in labels(region).enumerate() {
+        text.push_str(if i == 0 { "" } else { ", " });
+        match label {
+            Ok((name, value)) if text.len() < SHOWN_BYTES_MAX => {
+                let (name, value) = (quoted(name), quoted(value));
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{name}={}", Quoted(&value));
+            }
+            Ok(_) | Err(_) => {
+                text.push_str("...");
+                break;
+            }
+        }
+    }
+    text.push('}');
+    text
+}
+
 fn read_label<'a>(region: &'a [u8], rest: &mut Cursor<'_>) -> Result<(&'a [u8], &'a [u8]), Error> {
     let at = rest.at();
     if rest.key()? != LABEL {
@@ -266,8 +293,12 @@ fn checked<'a>(
 
 /// The start of a foreign text, for an error.
 fn quoted(text: &[u8]) -> String {
-    let start = text.get(..QUOTED_BYTES_MAX).unwrap_or(text);
-    String::from_utf8_lossy(start).into_owned()
+    match text.get(..QUOTED_BYTES_MAX) {
+        Some(start) if start.len() < text.len() => {
+            format!("{}...", String::from_utf8_lossy(start))
+        }
+        _ => String::from_utf8_lossy(text).into_owned(),
+    }
 }
 
 /// Appends the canonical region of a label set to `out`. The set is sorted by name, and has no name
@@ -457,6 +488,26 @@ mod tests {
         let text = error.expect_err("the name is too long").to_string();
         assert!(text.len() < 200, "{text}");
         assert!(text.contains("10000"), "{text}");
+    }
+
+    #[test]
+    fn what_is_shown_of_any_region() {
+        let check = |region: &[u8], want: &str| assert_eq!(shown(region), want, "{region:x?}");
+        check(b"", "{}");
+        check(&by_prost(&[("__name__", "up"), ("job", "\"\n")]), r#"{__name__="up", job="\"\n"}"#);
+        check(&by_prost(&[("b", "2"), ("a", "1"), ("b", "")]), r#"{b="2", a="1", b=""}"#);
+        check(b"\x0a\x06\x0a\x01a\x12\x01\xff", "{a=\"\u{fffd}\"}");
+        check(b"\x0a\x06\x0a\x01a\x12\x01b\x0a\x09\x0a", r#"{a="b", ...}"#);
+        check(b"\x12\x00", "{...}");
+        let long = "x".repeat(10_000);
+        let begin = "x".repeat(QUOTED_BYTES_MAX);
+        let region = by_prost(&[("__name__", "up"), ("a", &long), ("z", "1")]);
+        check(&region, &format!(r#"{{__name__="up", a="{begin}...", z="1"}}"#));
+        let names: Vec<String> = (0..1_000).map(|i| format!("name_{i:03}")).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let text = shown(&by_prost(&many));
+        assert!(text.starts_with(r#"{name_000="1", "#) && text.ends_with(r#""1", ...}"#), "{text}");
+        assert!(text.len() < 2 * SHOWN_BYTES_MAX, "{text}");
     }
 
     proptest! {

@@ -3,14 +3,12 @@
 //! | request | remote write 1.0 | remote write 2.0 |
 //! |---|---|---|
 //! | all stored, or nothing to store | 200 on `/api/v1/receive`, else 204 | 204 W |
-//! | out of order, too old, out of bounds, too far in future, conflict | 409 | 400 W |
+//! | out of order, out of bounds, too far in future, conflict | 409 | 400 W |
 //! | no labels, empty or doubled label name | 409 | 400 W |
-//! | labels too many, too long, not UTF-8; bad histogram, bad symbol | 400 | 400 W |
-//! | new series beyond the tenant's limit | 429 R | 429 R W |
-//! | several of these | 429 before 400 before 409 | 429 before 400 |
-//! | tenant over a limit that grows back | 429 R | 429 R W |
+//! | labels too many, too long, not UTF-8, malformed; histograms, exemplars | 400 | 400 W |
+//! | several of these | 400 before 409 | 400 |
 //! | bad HTTP, tenant, snappy, protobuf | 400 | 400 W |
-//! | body, decoded body, series or samples too many | 413 | 413 W |
+//! | body or decoded body too long | 413 | 413 W |
 //! | content type or encoding not spoken | 415 | 415 |
 //! | overloaded, not ready, shutting down, log failed | 503 R | 503 R W |
 //! | a panic | 500 | 500 W |
@@ -23,10 +21,10 @@
 //! ## Why
 //!
 //! A sender drops the data on 4xx and repeats it on 5xx, so this table *is* the protocol. 409 and
-//! the two statuses of success are what Thanos Receive and Prometheus answer. Unlike Thanos an
-//! invalid histogram is 400 and not a silent 200, a foreign content type is 415, and 429 says when
-//! to come back. Prometheus logs the first line of the text up to 1,024 bytes: so it is one line,
-//! it is short, and it says how many samples are lost, why, and one example.
+//! the two statuses of success are what Thanos Receive and Prometheus answer. Unlike Thanos, a
+//! histogram that is not stored is 400 and not a silent 200, and a foreign content type is 415.
+//! Prometheus logs the first line of the text up to 1,024 bytes: so it is one line, it is short,
+//! and it says how many samples are lost, why, and one example.
 //!
 //! No `Date` is sent: this code has no wall clock (RFC 9110, 6.6.1 allows that).
 
@@ -37,7 +35,7 @@ use crate::listener::tally::{Class, Tally, Written};
 
 /// Longest labels, longest fact and longest text shown in an answer, in bytes. Prometheus' log cuts
 /// at 1,024.
-const SERIES_BYTES_MAX: usize = 300;
+const SERIES_BYTES_MAX: usize = 400;
 const FACT_BYTES_MAX: usize = 250;
 const TEXT_BYTES_MAX: usize = 1000;
 
@@ -66,8 +64,6 @@ pub enum Status {
     UnsupportedMediaType,
     /// 417
     ExpectationFailed,
-    /// 429
-    TooManyRequests,
     /// 431
     HeadersTooLarge,
     /// 500
@@ -82,7 +78,7 @@ pub enum Status {
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Ok,
         Self::NoContent,
         Self::BadRequest,
@@ -94,7 +90,6 @@ impl Status {
         Self::UriTooLong,
         Self::UnsupportedMediaType,
         Self::ExpectationFailed,
-        Self::TooManyRequests,
         Self::HeadersTooLarge,
         Self::Internal,
         Self::NotImplemented,
@@ -120,7 +115,6 @@ impl Status {
             Self::UriTooLong => (414, "URI Too Long"),
             Self::UnsupportedMediaType => (415, "Unsupported Media Type"),
             Self::ExpectationFailed => (417, "Expectation Failed"),
-            Self::TooManyRequests => (429, "Too Many Requests"),
             Self::HeadersTooLarge => (431, "Request Header Fields Too Large"),
             Self::Internal => (500, "Internal Server Error"),
             Self::NotImplemented => (501, "Not Implemented"),
@@ -245,7 +239,6 @@ impl Answer {
         let status = match (tally.class(), reply.endpoint) {
             (None, Some(Endpoint::Receive)) if !v2 => Status::Ok,
             (None, _) => Status::NoContent,
-            (Some(Class::Limit), _) => Status::TooManyRequests,
             (Some(Class::Conflict), _) if !v2 => Status::Conflict,
             (Some(Class::Malformed | Class::Conflict), _) => Status::BadRequest,
         };
@@ -299,9 +292,9 @@ impl Answer {
     }
 }
 
-/// `Retry-After` goes with the two statuses after which it is worth coming back.
+/// `Retry-After` goes with the status after which it is worth coming back.
 fn pause(status: Status, reply: Reply) -> Option<u32> {
-    matches!(status, Status::TooManyRequests | Status::Unavailable).then_some(reply.pause_s)
+    (status == Status::Unavailable).then_some(reply.pause_s)
 }
 
 fn text_of(tally: &Tally) -> String {
@@ -315,9 +308,11 @@ fn text_of(tally: &Tally) -> String {
         let comma = if i == 0 { "" } else { ", " };
         let _ = write!(text, "{comma}{count} {}", reason.id());
     }
-    let series = excerpt(&example.series, SERIES_BYTES_MAX);
-    let _ =
-        write!(text, "; first: {series}: {}", excerpt(&example.fact.to_string(), FACT_BYTES_MAX));
+    text.push_str("; first: ");
+    if !example.series.is_empty() {
+        let _ = write!(text, "{}: ", excerpt(&example.series, SERIES_BYTES_MAX));
+    }
+    text.push_str(&excerpt(&example.fact.to_string(), FACT_BYTES_MAX));
     let _ = write!(text, " (err-tidegate-{})", example.fact.reason().id());
     excerpt(&text, TEXT_BYTES_MAX)
 }

@@ -377,12 +377,21 @@ fn names_a_version(head: &[u8]) -> bool {
     digits && words.next().is_none()
 }
 
+/// The path of a target in origin form, or in absolute form, which a server must take (RFC 9112,
+/// 3.2.2). Whose host it names does not matter here.
 fn path_of(target: &str) -> Result<&str, Fault> {
     let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
-    if !target.starts_with('/') || !target.bytes().all(plain) {
-        return Err(Fault::Target);
-    }
-    Ok(target.split('?').next().unwrap_or(target))
+    let local = match target.split_once("://") {
+        Some((scheme, rest))
+            if ["http", "https"].iter().any(|s| scheme.eq_ignore_ascii_case(s)) =>
+        {
+            rest.find('/').filter(|&host_bytes| host_bytes > 0).and_then(|at| rest.get(at..))
+        }
+        _ => Some(target),
+    };
+    let local = local.filter(|path| path.starts_with('/') && target.bytes().all(plain));
+    let local = local.ok_or(Fault::Target)?;
+    Ok(local.split('?').next().unwrap_or(local))
 }
 
 /// Digits only. A number beyond `u64` is too long for any limit, not malformed: it saturates.

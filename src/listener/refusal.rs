@@ -81,38 +81,6 @@ pub enum Refusal {
         /// What is wrong with it.
         what: String,
     },
-    /// More series than a request of this tenant may have.
-    #[error("request has {got} series, this tenant may send {max} at once; send smaller requests")]
-    SeriesTooMany {
-        /// How many.
-        got: u64,
-        /// The limit.
-        max: u64,
-    },
-    /// More samples than a request of this tenant may have.
-    #[error("request has {got} samples, this tenant may send {max} at once; send smaller requests")]
-    SamplesTooMany {
-        /// How many, histograms included.
-        got: u64,
-        /// The limit.
-        max: u64,
-    },
-    /// More bytes than a request of this tenant may have.
-    #[error("request has {got} bytes, this tenant may send {max} at once; send smaller requests")]
-    BytesTooMany {
-        /// How many.
-        got: u64,
-        /// The limit.
-        max: u64,
-    },
-    /// The tenant has used up a share that grows back.
-    #[error("tenant is over its limit of {max} {unit}")]
-    TenantLimit {
-        /// The limit.
-        max: u64,
-        /// What is counted: `active series`, `samples per second`.
-        unit: &'static str,
-    },
     /// A queue or buffer of this machine is full.
     #[error("overloaded: {what} is full; the same request may be sent again later")]
     Overloaded {
@@ -153,11 +121,7 @@ impl Refusal {
             Self::ContentTypeUnknown { .. }
             | Self::MessageNotSpoken { .. }
             | Self::ContentEncodingUnknown { .. } => Status::UnsupportedMediaType,
-            Self::DecodedTooLong { .. }
-            | Self::SeriesTooMany { .. }
-            | Self::SamplesTooMany { .. }
-            | Self::BytesTooMany { .. } => Status::ContentTooLarge,
-            Self::TenantLimit { .. } => Status::TooManyRequests,
+            Self::DecodedTooLong { .. } => Status::ContentTooLarge,
             Self::Overloaded { .. }
             | Self::NotReady { .. }
             | Self::Draining
@@ -182,10 +146,6 @@ impl Refusal {
             Self::SnappyInvalid { .. } => "snappy-invalid",
             Self::DecodedTooLong { .. } => "decoded-too-long",
             Self::MessageInvalid { .. } => "message-invalid",
-            Self::SeriesTooMany { .. } => "series-too-many",
-            Self::SamplesTooMany { .. } => "samples-too-many",
-            Self::BytesTooMany { .. } => "bytes-too-many",
-            Self::TenantLimit { .. } => "tenant-limit",
             Self::Overloaded { .. } => "overloaded",
             Self::NotReady { .. } => "not-ready",
             Self::Draining => "draining",

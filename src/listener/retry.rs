@@ -7,6 +7,8 @@
 
 use std::cell::Cell;
 
+use crate::stdx::splitmix64;
+
 const PAUSE_S: u32 = 5;
 const PAUSE_S_MAX: u32 = 60;
 
@@ -26,17 +28,10 @@ impl Pauses {
     pub fn pause_s(&self, attempt: u32) -> u32 {
         let middle = PAUSE_S.saturating_mul(1u32 << attempt.min(5)).min(PAUSE_S_MAX * 2 / 3);
         let spread = u64::from(middle / 2);
-        let offset = self.draw() % (2 * spread + 1);
-        middle - spread as u32 + offset as u32
-    }
-
-    /// The next number of splitmix64.
-    fn draw(&self) -> u64 {
-        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut state = self.state.get();
+        let offset = splitmix64(&mut state) % (2 * spread + 1);
         self.state.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        middle - spread as u32 + offset as u32
     }
 }
 

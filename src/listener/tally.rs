@@ -11,8 +11,8 @@ use thiserror::Error;
 pub enum Fact {
     /// Older than the newest sample of its series, with no out-of-order window.
     #[error(
-        "sample at {t} is older than the newest of its series at {newest}; \
-         --tsdb.out-of-order.time-window admits late samples"
+        "sample at {t} is older than the newest of its series at {newest}; this version stores \
+         samples in order only"
     )]
     SampleOutOfOrder {
         /// Its time.
@@ -20,19 +20,12 @@ pub enum Fact {
         /// The newest time of its series.
         newest: i64,
     },
-    /// Older than the out-of-order window.
+    /// Older than what is still taken of the tenant.
     #[error(
-        "sample at {t} is older than the out-of-order window, which begins at {min}; \
-         --tsdb.out-of-order.time-window sets its length"
+        "sample at {t} is older than {min}, the oldest time still taken of this tenant: what lies \
+         before is cut to blocks, or past --tsdb.retention; check the sender's clock, and keep \
+         retention longer than senders may lag behind"
     )]
-    SampleTooOld {
-        /// Its time.
-        t: i64,
-        /// First time inside the window.
-        min: i64,
-    },
-    /// Older than what the tenant's head still takes.
-    #[error("sample at {t} is older than {min}, before which this tenant's data is cut to blocks")]
     SampleOutOfBounds {
         /// Its time.
         t: i64,
@@ -69,41 +62,59 @@ pub enum Fact {
         name: String,
     },
     /// A name or value is not UTF-8.
-    #[error("a label of the series is not valid UTF-8")]
-    LabelNotUtf8,
-    /// Too many labels.
-    #[error("series has {got} labels, at most {max} are allowed")]
-    LabelsTooMany {
-        /// How many.
-        got: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A label is too long.
-    #[error("label {name:?} has {got} bytes in its name or value, at most {max} are allowed")]
-    LabelTooLong {
-        /// Its name, or the begin of it.
+    #[error("label {name:?} is not valid UTF-8 in its name or value")]
+    LabelNotUtf8 {
+        /// Its name, as far as it is text.
         name: String,
-        /// Bytes of the longer part.
-        got: usize,
-        /// The limit.
-        max: usize,
     },
-    /// A reference into the symbol table of a 2.0 request leads nowhere.
-    #[error("symbol {symbol} of {symbols} is referred to")]
-    SymbolMissing {
-        /// The reference.
-        symbol: u64,
-        /// How many symbols there are.
-        symbols: u64,
-    },
-    /// A native histogram contradicts itself.
-    #[error("native histogram at {t} is invalid: {what}")]
-    HistogramInvalid {
-        /// Its time.
-        t: i64,
+    /// A label is no message.
+    #[error("a label of the series cannot be read: {what}")]
+    LabelMalformed {
         /// What is wrong with it.
         what: String,
+    },
+    /// Too many labels.
+    #[error("series has more than {max} labels; --receive.labels-per-series-max admits more")]
+    LabelsTooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The name of a label is too long.
+    #[error(
+        "label name {name:?} has {got} bytes, at most {max} are allowed; \
+         --receive.label-name-bytes-max admits more"
+    )]
+    LabelNameTooLong {
+        /// The begin of it.
+        name: String,
+        /// Its bytes.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The value of a label is too long.
+    #[error(
+        "the value of label {name:?} has {got} bytes, at most {max} are allowed; \
+         --receive.label-value-bytes-max admits more"
+    )]
+    LabelValueTooLong {
+        /// The name of the label.
+        name: String,
+        /// Bytes of the value.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// All labels of a series together are too long.
+    #[error(
+        "the labels of the series have {got} bytes together, at most {max} are allowed; \
+         --receive.label-set-bytes-max admits more"
+    )]
+    LabelSetTooLong {
+        /// Their bytes, as they are sent.
+        got: usize,
+        /// The limit.
+        max: usize,
     },
     /// A native histogram, which this version does not store.
     #[error(
@@ -117,12 +128,6 @@ pub enum Fact {
          floats are stored"
     )]
     ExemplarNotStored,
-    /// The tenant may not have another series. Known series go on.
-    #[error("a new series is beyond the tenant's limit of {max}; known series go on")]
-    SeriesLimit {
-        /// The limit.
-        max: u64,
-    },
 }
 
 /// [`Fact`] without its values, to count by.
@@ -130,8 +135,6 @@ pub enum Fact {
 pub enum Reason {
     /// [`Fact::SampleOutOfOrder`]
     SampleOutOfOrder,
-    /// [`Fact::SampleTooOld`]
-    SampleTooOld,
     /// [`Fact::SampleOutOfBounds`]
     SampleOutOfBounds,
     /// [`Fact::SampleTooFarInFuture`]
@@ -146,20 +149,16 @@ pub enum Reason {
     LabelNameTwice,
     /// [`Fact::LabelNotUtf8`]
     LabelNotUtf8,
+    /// [`Fact::LabelMalformed`]
+    LabelMalformed,
     /// [`Fact::LabelsTooMany`]
     LabelsTooMany,
-    /// [`Fact::LabelTooLong`]
+    /// [`Fact::LabelNameTooLong`], [`Fact::LabelValueTooLong`], [`Fact::LabelSetTooLong`]
     LabelTooLong,
-    /// [`Fact::SymbolMissing`]
-    SymbolMissing,
-    /// [`Fact::HistogramInvalid`]
-    HistogramInvalid,
     /// [`Fact::HistogramNotStored`]
     HistogramNotStored,
     /// [`Fact::ExemplarNotStored`]
     ExemplarNotStored,
-    /// [`Fact::SeriesLimit`]
-    SeriesLimit,
 }
 
 /// What a reason means for the answer, the strongest last.
@@ -169,15 +168,12 @@ pub(crate) enum Class {
     Conflict,
     /// The sender writes nonsense: 400.
     Malformed,
-    /// The tenant is full: 429, because a later try may succeed.
-    Limit,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 13] = [
         Self::SampleOutOfOrder,
-        Self::SampleTooOld,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
         Self::SampleConflict,
@@ -185,20 +181,17 @@ impl Reason {
         Self::LabelNameEmpty,
         Self::LabelNameTwice,
         Self::LabelNotUtf8,
+        Self::LabelMalformed,
         Self::LabelsTooMany,
         Self::LabelTooLong,
-        Self::SymbolMissing,
-        Self::HistogramInvalid,
         Self::HistogramNotStored,
         Self::ExemplarNotStored,
-        Self::SeriesLimit,
     ];
 
     /// Its name in answers and metrics.
     pub fn id(self) -> &'static str {
         match self {
             Self::SampleOutOfOrder => "sample-out-of-order",
-            Self::SampleTooOld => "sample-too-old",
             Self::SampleOutOfBounds => "sample-out-of-bounds",
             Self::SampleTooFarInFuture => "sample-too-far-in-future",
             Self::SampleConflict => "sample-conflict",
@@ -206,13 +199,11 @@ impl Reason {
             Self::LabelNameEmpty => "label-name-empty",
             Self::LabelNameTwice => "label-name-twice",
             Self::LabelNotUtf8 => "label-not-utf8",
+            Self::LabelMalformed => "label-malformed",
             Self::LabelsTooMany => "labels-too-many",
             Self::LabelTooLong => "label-too-long",
-            Self::SymbolMissing => "symbol-missing",
-            Self::HistogramInvalid => "histogram-invalid",
             Self::HistogramNotStored => "histogram-not-stored",
             Self::ExemplarNotStored => "exemplar-not-stored",
-            Self::SeriesLimit => "series-limit",
         }
     }
 
@@ -221,7 +212,6 @@ impl Reason {
     pub(crate) fn class(self) -> Class {
         match self {
             Self::SampleOutOfOrder
-            | Self::SampleTooOld
             | Self::SampleOutOfBounds
             | Self::SampleTooFarInFuture
             | Self::SampleConflict
@@ -229,13 +219,11 @@ impl Reason {
             | Self::LabelNameEmpty
             | Self::LabelNameTwice => Class::Conflict,
             Self::LabelNotUtf8
+            | Self::LabelMalformed
             | Self::LabelsTooMany
             | Self::LabelTooLong
-            | Self::SymbolMissing
-            | Self::HistogramInvalid
             | Self::HistogramNotStored
             | Self::ExemplarNotStored => Class::Malformed,
-            Self::SeriesLimit => Class::Limit,
         }
     }
 }
@@ -245,21 +233,20 @@ impl Fact {
     pub fn reason(&self) -> Reason {
         match self {
             Self::SampleOutOfOrder { .. } => Reason::SampleOutOfOrder,
-            Self::SampleTooOld { .. } => Reason::SampleTooOld,
             Self::SampleOutOfBounds { .. } => Reason::SampleOutOfBounds,
             Self::SampleTooFarInFuture { .. } => Reason::SampleTooFarInFuture,
             Self::SampleConflict { .. } => Reason::SampleConflict,
             Self::LabelsMissing => Reason::LabelsMissing,
             Self::LabelNameEmpty => Reason::LabelNameEmpty,
             Self::LabelNameTwice { .. } => Reason::LabelNameTwice,
-            Self::LabelNotUtf8 => Reason::LabelNotUtf8,
+            Self::LabelNotUtf8 { .. } => Reason::LabelNotUtf8,
+            Self::LabelMalformed { .. } => Reason::LabelMalformed,
             Self::LabelsTooMany { .. } => Reason::LabelsTooMany,
-            Self::LabelTooLong { .. } => Reason::LabelTooLong,
-            Self::SymbolMissing { .. } => Reason::SymbolMissing,
-            Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
+            Self::LabelNameTooLong { .. }
+            | Self::LabelValueTooLong { .. }
+            | Self::LabelSetTooLong { .. } => Reason::LabelTooLong,
             Self::HistogramNotStored => Reason::HistogramNotStored,
             Self::ExemplarNotStored => Reason::ExemplarNotStored,
-            Self::SeriesLimit { .. } => Reason::SeriesLimit,
         }
     }
 }

@@ -44,11 +44,5 @@ pub(crate) fn single<'a>(head: &Head<'a>, name: &str) -> Result<Option<&'a [u8]>
 }
 
 fn parse(value: &[u8]) -> Result<TenantId, TenantError> {
-    match std::str::from_utf8(value) {
-        Ok(name) => TenantId::new(name),
-        Err(error) => {
-            let byte = value.get(error.valid_up_to()).copied().unwrap_or_default();
-            Err(TenantError::BadByte { byte })
-        }
-    }
+    TenantId::new(std::str::from_utf8(value).map_err(|_| TenantError::NotUtf8)?)
 }

@@ -43,6 +43,11 @@ impl External {
         labels
     }
 
+    /// The shard that external labels made by [`Self::of`] are of; `None` if they do not tell.
+    pub fn shard_in(&self, labels: &Labels) -> Option<u16> {
+        labels.get(self.shard_label.as_deref()?)?.parse().ok()
+    }
+
     /// Parts the matchers on names of external labels, first, from the rest. The first ones are
     /// tested against [`Self::of`], the rest against the series.
     pub fn split(&self, matchers: &[Matcher]) -> (Vec<Matcher>, Vec<Matcher>) {
@@ -79,6 +84,9 @@ mod tests {
         assert_eq!(external(None).of(&tenant, 3), set(&plain));
         let with_shard = [&plain[..], &[("shard", "3")]].concat();
         assert_eq!(external(Some("shard")).of(&tenant, 3), set(&with_shard));
+        assert_eq!(external(Some("shard")).shard_in(&set(&with_shard)), Some(3));
+        assert_eq!(external(Some("shard")).shard_in(&set(&plain)), None);
+        assert_eq!(external(None).shard_in(&set(&with_shard)), None);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct LocalBlock {
 pub struct Blocks(Arc<watch::Sender<BlockList>>);
 
 /// The list at one moment, in ascending order of range.
-pub(super) type BlockList = Arc<[Arc<LocalBlock>]>;
+pub(crate) type BlockList = Arc<[Arc<LocalBlock>]>;
 
 impl Blocks {
     /// Adds a block. A shard may let its head go only after this has returned.
@@ -54,7 +54,7 @@ impl Blocks {
     }
 
     /// The blocks now.
-    pub(super) fn now(&self) -> BlockList {
+    pub(crate) fn now(&self) -> BlockList {
         Arc::clone(&self.0.borrow())
     }
 }

@@ -21,19 +21,26 @@ use crate::decode::{self, Scan};
 use crate::model::{KeySecret, TenantId, TenantKeys};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
-use crate::rt::core::{Accepted, Mesh};
-use crate::rt::mesh::{Home, Loan};
+use crate::rt::core::{self as rt_core, Accepted, Mesh};
+use crate::rt::mesh::{Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Unavailable, Written};
+use crate::shard::write::{Batch, Item, Past, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
 /// Decoded buffers and scans a core keeps for the next request.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 /// Tenants whose keys a core keeps.
 const TENANTS_KEPT: usize = 10_000;
+
+/// A batch is closed when it has come to this: the shard applies it in one go, and nobody else's
+/// request moves on its core meanwhile. Known series take a fraction of a millisecond, new ones a
+/// few. It also keeps a batch's records in the log far below what a block may hold.
+const BATCH_COST_MAX: usize = 512 * 1024;
+/// What a sample and a series cost of it beside the labels: as much as the log takes at worst.
+const RECORD_COST: usize = 32;
 
 /// What cores send each other.
 #[derive(Debug)]
@@ -86,6 +93,8 @@ pub struct Settings {
     pub decoded_bytes_max: usize,
     /// How far ahead of the clock a sample may lie, in milliseconds; none for any distance.
     pub future_ms: Option<i64>,
+    /// How long blocks are kept, in milliseconds; none for ever. What is older is not accepted.
+    pub keep_ms: Option<i64>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -98,7 +107,7 @@ pub struct Router<S: Storage> {
     mesh: Rc<Mesh<Message>>,
     /// Batches sent to each core and not answered.
     under_way: Rc<[Cell<usize>]>,
-    home: Home,
+    decoded: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
 }
@@ -112,7 +121,7 @@ impl<S: Storage> Router<S> {
             shard,
             mesh,
             under_way,
-            home: Home::new(KEPT),
+            decoded: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
         }
@@ -124,14 +133,14 @@ impl<S: Storage> Router<S> {
         tenant: TenantId,
         body: impl Deref<Target = [u8]>,
     ) -> Result<Routed, Error> {
-        let mut decoded = self.home.take();
+        let mut decoded = self.decoded.take();
         let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
         scan.clear();
         let split = decode::snappy::decode(&body, self.settings.decoded_bytes_max, &mut decoded)
             .and_then(|()| decode::write_request_v1(&mut decoded, &mut scan));
         drop(body);
         if let Err(error) = split {
-            self.home.give_back(decoded);
+            self.decoded.home().give_back(decoded);
             self.keep(scan);
             return Err(error.into());
         }
@@ -143,13 +152,20 @@ impl<S: Storage> Router<S> {
             series: scan.series.len() as u64,
         };
         let (reply, mut answers) = mpsc::unbounded_channel();
-        let batches = self.deal(&tenant, &self.home.lend(decoded), &scan, &reply);
+        let batches = self.deal(&tenant, &self.decoded.home().lend(decoded), &scan, &reply);
         drop(reply);
         self.keep(scan);
-        let _places = self.send(batches)?;
-        // The channel ends when every batch, those sent on too, has been answered.
+        let mut missing = batches.len() as u64;
+        let _places = self.send(batches).await?;
+        // The channel ends when every batch is let go, those sent on too. Their answers may come
+        // before that of the shard that sent them on, so only the end tells that all have come.
         while let Some(written) = answers.recv().await {
+            missing = missing.wrapping_add(written.sent_on.into()).wrapping_sub(1);
             routed.written.merge(written);
+        }
+        if missing != 0 {
+            // Somebody ended with a batch in hand. It may be stored or not.
+            routed.written.unavailable = Some(Unavailable::Stopping);
         }
         Ok(routed)
     }
@@ -161,7 +177,8 @@ impl<S: Storage> Router<S> {
         }
     }
 
-    /// One batch per shard that is home to part of the request.
+    /// The batches of a request: for each shard that is home to part of it one, or several when
+    /// there is much.
     fn deal(
         &self,
         tenant: &TenantId,
@@ -174,36 +191,41 @@ impl<S: Storage> Router<S> {
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
-        let share = scan.series.len() / usize::from(shards) + 16;
-        let mut batches: Vec<(u16, Batch)> = (0..shards)
-            .map(|shard| {
-                let batch = Batch {
-                    tenant: tenant.clone(),
-                    items: Vec::with_capacity(share),
-                    samples: Vec::with_capacity(share),
-                    bytes: bytes.clone(),
-                    max_t,
-                    forwarded: false,
-                    reply: reply.clone(),
-                };
-                (shard, batch)
-            })
-            .collect();
+        let past = Past { now_ms, keep_ms: self.settings.keep_ms };
+        let (items, samples) = rooms(scan, shards);
+        let empty = || Batch {
+            tenant: tenant.clone(),
+            items: Vec::with_capacity(items),
+            samples: Vec::with_capacity(samples),
+            bytes: bytes.clone(),
+            max_t,
+            past,
+            forwarded: false,
+            reply: reply.clone(),
+        };
+        let mut open: Vec<(Batch, usize)> = (0..shards).map(|_| (empty(), 0)).collect();
+        let mut full: Vec<(u16, Batch)> = Vec::new();
         for view in &scan.series {
             let region = &bytes[view.labels.start as usize..view.labels.end as usize];
             let samples = &scan.samples[view.samples.start as usize..view.samples.end as usize];
-            if samples.is_empty() {
-                continue;
-            }
             let key = keys.key(region);
-            let (_, batch) = &mut batches[usize::from(slots::owner(slots::slot(key), shards))];
-            let from = batch.samples.len() as u32;
-            batch.samples.extend_from_slice(samples);
-            let samples = from..batch.samples.len() as u32;
-            batch.items.push(Item { key, region: view.labels.clone(), samples });
+            let owner = slots::owner(slots::slot(key), shards);
+            let (batch, cost) = &mut open[usize::from(owner)];
+            for samples in samples.chunks(BATCH_COST_MAX / RECORD_COST) {
+                *cost += region.len() + (1 + samples.len()) * RECORD_COST;
+                let from = batch.samples.len() as u32;
+                batch.samples.extend_from_slice(samples);
+                let samples = from..batch.samples.len() as u32;
+                batch.items.push(Item { key, region: view.labels.clone(), samples });
+                if *cost >= BATCH_COST_MAX {
+                    *cost = 0;
+                    full.push((owner, std::mem::replace(batch, empty())));
+                }
+            }
         }
-        batches.retain(|(_, batch)| !batch.items.is_empty());
-        batches
+        let rest = (0..).zip(open).map(|(owner, (batch, _))| (owner, batch));
+        full.extend(rest.filter(|(_, batch)| !batch.items.is_empty()));
+        full
     }
 
     fn keys_of(&self, tenant: &TenantId) -> Rc<TenantKeys> {
@@ -220,19 +242,22 @@ impl<S: Storage> Router<S> {
     }
 
     /// Sends all batches, or none.
-    fn send(&self, batches: Vec<(u16, Batch)>) -> Result<Vec<Place>, Error> {
+    async fn send(&self, batches: Vec<(u16, Batch)>) -> Result<Vec<Place>, Error> {
         let others = batches.iter().map(|(shard, _)| *shard).filter(|&s| s != self.settings.own);
         let mut places = Vec::new();
         for shard in others {
             let full = || Error::NoRoom { shard };
             places.push(Place::take(&self.under_way, usize::from(shard)).ok_or_else(full)?);
         }
-        for (shard, batch) in batches {
-            if shard == self.settings.own {
-                self.deliver(batch);
-            } else {
-                self.send_on(shard, batch);
-            }
+        // The others go first: they work while this core does.
+        let (own, others): (Vec<_>, Vec<_>) =
+            batches.into_iter().partition(|(shard, _)| *shard == self.settings.own);
+        for (shard, batch) in others {
+            self.send_on(shard, batch);
+        }
+        for (_, batch) in own {
+            self.deliver(batch);
+            rt_core::pause().await;
         }
         Ok(places)
     }
@@ -250,6 +275,20 @@ impl<S: Storage> Router<S> {
             turn_away(&batch);
         }
     }
+}
+
+/// Room in the batch for one of `shards`, for items and for samples: what it gets on average and
+/// four standard deviations more, so that next to no batch has to grow. One series may have nearly
+/// all samples; no memory is taken for that beforehand.
+fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
+    let shards = usize::from(shards.max(1));
+    let (series, samples) = (scan.series.len(), scan.samples.len());
+    let average = series * slots::SLOTS.div_ceil(shards) / slots::SLOTS;
+    let items = series.min(average + 4 * average.isqrt() + 16);
+    let samples_of_each = samples.div_ceil(series.max(1));
+    let samples = (items * samples_of_each).min(1024 + 2 * samples / shards);
+    let most = BATCH_COST_MAX / RECORD_COST;
+    (items.min(most), samples.min(most))
 }
 
 /// Answers a batch that nobody takes: its sender must come again.
@@ -285,3 +324,8 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod allocations;
+#[cfg(test)]
+mod tests;

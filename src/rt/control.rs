@@ -4,31 +4,45 @@ use std::future::Future;
 use std::io;
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Threads of the pool for work that computes or blocks.
 const POOL_THREADS: usize = 4;
 
-/// Runs a future on this thread as the control plane until it ends.
+/// Runs a future on this thread as the control plane until it ends. Steps on the pool that still
+/// run then are not waited for: what must end is waited for by the future.
 pub fn run<T>(root: impl Future<Output = T>) -> io::Result<T> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(POOL_THREADS)
         .thread_name("tidegate-pool")
         .build()?;
-    Ok(runtime.block_on(root))
+    let ended = runtime.block_on(root);
+    runtime.shutdown_background();
+    Ok(ended)
 }
 
-/// Resolves at the first SIGTERM or SIGINT; its name.
-pub fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// SIGTERM and SIGINT, from when this is made; until then they end the process.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn new() -> io::Result<Self> {
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { term, int })
+    }
+
+    /// Waits for the next one; its name.
+    pub async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
         }
-    })
+    }
 }
 
 /// This machine's name.

@@ -4,14 +4,50 @@
 //! count is kept here and nowhere else; the last one to let go sends the buffer back to the pool
 //! of the core it came from, so that memory made by a core is used by it again.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use concurrent_queue::ConcurrentQueue;
 
-/// The way home of lent buffers. One per core; clones are the same way.
+/// A buffer that grew beyond this is not kept: a monster request must not cost its memory for ever.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// The way home of lent buffers. Clones are the same way.
 #[derive(Debug, Clone)]
 pub struct Home(Arc<ConcurrentQueue<Vec<u8>>>);
+
+/// Buffers of one core, lent to others and used again. The one that came back last goes out first:
+/// it is still in this core's cache.
+#[derive(Debug)]
+pub struct Pool {
+    home: Home,
+    room: usize,
+    at_hand: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Pool {
+    /// A pool that keeps at most `room` buffers; what comes back beyond is freed.
+    pub fn new(room: usize) -> Self {
+        Self { home: Home::new(room), room, at_hand: RefCell::new(Vec::new()) }
+    }
+
+    /// A buffer as it came back, with what was in it, or a new one.
+    pub fn take(&self) -> Vec<u8> {
+        let mut at_hand = self.at_hand.borrow_mut();
+        while let Ok(bytes) = self.home.0.pop() {
+            if at_hand.len() < self.room {
+                at_hand.push(bytes);
+            }
+        }
+        at_hand.pop().unwrap_or_default()
+    }
+
+    /// The way here.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+}
 
 impl Home {
     /// A home for at most `room` buffers; what comes back beyond is freed.
@@ -19,20 +55,17 @@ impl Home {
         Self(Arc::new(ConcurrentQueue::bounded(room)))
     }
 
-    /// A buffer that came back, or a new one.
-    pub fn take(&self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
-    }
-
     /// Lends a buffer out.
     pub fn lend(&self, bytes: Vec<u8>) -> Loan {
         Loan(Arc::new(Lent { bytes, home: self.clone() }))
     }
 
-    /// Puts a buffer back that was not lent.
-    pub fn give_back(&self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        self.0.push(bytes).ok();
+    /// Puts a buffer back that was not lent. What is in it stays: who writes over it need not zero
+    /// it first.
+    pub fn give_back(&self, bytes: Vec<u8>) {
+        if bytes.capacity() <= KEPT_BYTES_MAX {
+            self.0.push(bytes).ok();
+        }
     }
 }
 
@@ -66,16 +99,26 @@ mod tests {
 
     #[test]
     fn the_last_one_sends_it_home() {
-        let home = Home::new(1);
-        let mut bytes = home.take();
+        let pool = Pool::new(2);
+        let mut bytes = pool.take();
         bytes.extend_from_slice(&[1; 1000]);
-        let loan = home.lend(bytes);
+        let loan = pool.home().lend(bytes);
         let other = loan.clone();
         drop(loan);
-        assert_eq!(home.take().capacity(), 0, "still lent");
+        assert_eq!(pool.take().capacity(), 0, "still lent");
         assert_eq!(&other[..3], [1; 3]);
         std::thread::scope(|s| s.spawn(move || drop(other)).join().expect("a thread"));
-        let back = home.take();
-        assert!(back.is_empty() && back.capacity() >= 1000);
+        assert_eq!(pool.take(), [1; 1000], "nothing was done to it");
+    }
+
+    #[test]
+    fn the_last_to_come_goes_first_and_few_and_small_ones_are_kept() {
+        let pool = Pool::new(2);
+        for i in 1..=3 {
+            pool.home().give_back(vec![i]);
+        }
+        assert_eq!((pool.take(), pool.take(), pool.take()), (vec![2], vec![1], vec![]));
+        pool.home().give_back(Vec::with_capacity(KEPT_BYTES_MAX + 1));
+        assert_eq!(pool.take().capacity(), 0, "too large to keep");
     }
 }

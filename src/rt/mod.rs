@@ -9,16 +9,21 @@ pub mod control;
 pub mod core;
 pub mod files;
 pub mod map;
+pub mod memory;
 pub mod mesh;
 pub mod process;
 pub mod sink;
+pub mod step;
 pub mod storage;
 pub mod storage_sink;
 pub mod thread;
 
 #[cfg(test)]
+pub(crate) mod allocations;
+#[cfg(test)]
 pub(crate) mod twin;
 
 pub use map::Map;
+pub use memory::prefetch;
 pub use sink::{DirSink, Sink};
 pub use storage_sink::StorageSink;

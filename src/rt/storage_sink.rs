@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::rt::sink::{Sink, UNFINISHED_SUFFIX};
+use crate::rt::step::{self, Step};
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 
 /// Bytes gathered for one write.
@@ -195,7 +196,9 @@ impl<S: Storage> Sink for StorageSink<S> {
             self.storage.sync_dir(dir).await?;
         }
         self.storage.sync_dir(&self.unfinished).await?;
+        step::done(Step::BlockReadBack);
         self.storage.rename(&self.unfinished, &self.target).await?;
+        step::done(Step::BlockNamed);
         match self.target.parent() {
             Some(parent) => self.storage.sync_dir(parent).await,
             None => Ok(()),

@@ -14,20 +14,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
+use crate::stdx::splitmix64;
 
 const SECTOR_BYTES: usize = 512;
 
-/// Small generator (splitmix64): good enough to spread faults, and the same everywhere.
+/// Small generator: good enough to spread faults, and the same everywhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     pub(crate) fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.0)
     }
 
     pub(crate) fn below(&mut self, n: u64) -> u64 {

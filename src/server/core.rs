@@ -4,7 +4,8 @@
 //! The door opens first and answers 503 while the logs are replayed, so that senders wait instead
 //! of failing. Then the router and the commit loop start, and the core reports itself ready. At
 //! the end the door stops taking requests, those in progress are answered, and the last group is
-//! committed; the head is not flushed, for the log has it.
+//! committed; the head is not flushed, for the log has it. Reads are answered until control lets
+//! go.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
-use crate::server::probe;
+use crate::server::{probe, raised};
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
 use crate::shard::recover::{OldSegment, Recovered, Report, recover};
@@ -48,7 +49,10 @@ pub(super) struct Start {
     pub(super) in_flight_bytes_max: u64,
     pub(super) port: Port<Message>,
     pub(super) asks: mpsc::Receiver<Ask>,
+    /// Raised when no more requests are taken.
     pub(super) drain: watch::Receiver<bool>,
+    /// Raised when nobody asks any more: a drained core still answers reads until then.
+    pub(super) leave: watch::Receiver<bool>,
     pub(super) clock: Clock,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
@@ -67,7 +71,7 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
-    let Start { doors, limits, tenants, mut drain, asks, .. } = start;
+    let Start { doors, limits, tenants, drain, leave, asks, .. } = start;
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
@@ -95,12 +99,9 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
 
     publish(start.snapshot, &intake, &listener, &shard);
     rt_core::spawn(answer(asks, shard.clone(), old, queues));
-    while !*drain.borrow_and_update() {
-        if drain.changed().await.is_err() {
-            break;
-        }
-    }
+    raised(drain).await;
     stop(&intake, &listener, &shard).await;
+    raised(leave).await;
     Ok(())
 }
 

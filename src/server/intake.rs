@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::decode::{self, region};
 use crate::listener::{Body, Fact, Intake, Load, Outcome, Refusal, Tally, Version, Written};
-use crate::model::{Labels, TenantId};
+use crate::model::TenantId;
 use crate::route::{Error, Routed, Router};
 use crate::rt::core::Disk;
 use crate::shard::write::{BadSeries, Refusal as SampleRefusal, RefusedSample, Unavailable};
@@ -40,7 +40,6 @@ pub(super) struct CoreIntake {
 /// What the core counts per request.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) samples: Cell<u64>,
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
@@ -85,7 +84,6 @@ impl CoreIntake {
     fn account(&self, routed: &Routed) {
         let counts = &self.counts;
         let written = &routed.written;
-        add(&counts.samples, written.stored);
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
@@ -190,11 +188,11 @@ fn outcome(routed: Routed) -> Outcome {
     let refused = SampleRefusal::ALL.into_iter().zip(written.refused).zip(written.first_refused);
     for ((reason, count), first) in refused {
         if let Some(first) = first {
-            tally.refuse(fact(reason, &first), count, || shown(&first.region));
+            tally.refuse(fact(reason, &first), count, || region::shown(&first.region));
         }
     }
-    for BadSeries { error, samples, series } in &written.bad {
-        tally.refuse(label_fact(error), *samples.max(series), || "(not a label set)".into());
+    for BadSeries { error, shown, samples, series } in written.bad {
+        tally.refuse(label_fact(error), samples.max(series), || shown);
     }
     if routed.histograms > 0 {
         tally.refuse(Fact::HistogramNotStored, routed.histograms, String::new);
@@ -203,15 +201,6 @@ fn outcome(routed: Routed) -> Outcome {
         tally.refuse(Fact::ExemplarNotStored, routed.exemplars, String::new);
     }
     Outcome::Applied(tally)
-}
-
-fn shown(label_region: &[u8]) -> String {
-    let pairs = region::labels(label_region).map_while(Result::ok);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match Labels::new(pairs.map(|(name, value)| (text(name), text(value)))) {
-        Ok(labels) => labels.to_string(),
-        Err(error) => format!("({error})"),
-    }
 }
 
 fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
@@ -224,19 +213,17 @@ fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
     }
 }
 
-fn label_fact(error: &region::LabelError) -> Fact {
+fn label_fact(error: region::LabelError) -> Fact {
     use region::LabelError as E;
     match error {
         E::NoLabels => Fact::LabelsMissing,
         E::EmptyName { .. } => Fact::LabelNameEmpty,
-        E::DuplicateName { name } => Fact::LabelNameTwice { name: name.clone() },
-        E::NotUtf8 { .. } | E::Malformed(_) => Fact::LabelNotUtf8,
-        E::TooManyNames { max } => Fact::LabelsTooMany { got: max + 1, max: *max },
-        E::NameTooLong { name, got, max } | E::ValueTooLong { name, got, max } => {
-            Fact::LabelTooLong { name: name.clone(), got: *got, max: *max }
-        }
-        E::RegionTooLong { got, max } => {
-            Fact::LabelTooLong { name: "(all labels)".into(), got: *got, max: *max }
-        }
+        E::DuplicateName { name } => Fact::LabelNameTwice { name },
+        E::NotUtf8 { name } => Fact::LabelNotUtf8 { name },
+        E::Malformed(error) => Fact::LabelMalformed { what: error.to_string() },
+        E::TooManyNames { max } => Fact::LabelsTooMany { max },
+        E::NameTooLong { name, got, max } => Fact::LabelNameTooLong { name, got, max },
+        E::ValueTooLong { name, got, max } => Fact::LabelValueTooLong { name, got, max },
+        E::RegionTooLong { got, max } => Fact::LabelSetTooLong { got, max },
     }
 }

@@ -19,7 +19,7 @@ const UPLOADS_AT_ONCE: usize = 2;
 /// The way to the shipper and back.
 pub(super) struct Uploads {
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
-    pub(super) shipped: mpsc::Receiver<ship::Shipped>,
+    pub(super) shipped: mpsc::UnboundedReceiver<ship::Shipped>,
     thread: std::thread::JoinHandle<()>,
 }
 
@@ -38,7 +38,8 @@ impl Uploads {
         let seed = control::random_u64();
         let settings = ship::Settings { uploads_at_once: UPLOADS_AT_ONCE, terms, seed, counters };
         let (to_ship, offers) = mpsc::channel(OFFERS);
-        let (tell, shipped) = mpsc::channel(OFFERS);
+        // Without a bound: the keeper waits for the shipper, so the shipper must not wait for it.
+        let (tell, shipped) = mpsc::unbounded_channel();
         let work = move || {
             let shipping = async { Shipper::new(bucket, settings, tell).run(offers, stop).await };
             if let Err(error) = control::run(shipping) {
@@ -50,12 +51,21 @@ impl Uploads {
         Ok(Self { to_ship, shipped, thread })
     }
 
-    /// What to wait for at the end.
+    /// The way there and back, and what to wait for at the end.
     pub(super) fn split(
         self,
-    ) -> (mpsc::Sender<ship::Ask>, mpsc::Receiver<ship::Shipped>, impl FnOnce() + Send) {
-        let Self { to_ship, shipped, thread } = self;
-        (to_ship, shipped, move || drop(thread.join()))
+    ) -> (mpsc::Sender<ship::Ask>, mpsc::UnboundedReceiver<ship::Shipped>, Uploading) {
+        (self.to_ship, self.shipped, Uploading(self.thread))
+    }
+}
+
+/// The shipper at work.
+pub(super) struct Uploading(std::thread::JoinHandle<()>);
+
+impl Uploading {
+    /// Waits for its end.
+    pub(super) fn join(self) {
+        drop(self.0.join());
     }
 }
 

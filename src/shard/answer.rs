@@ -15,6 +15,7 @@
 //! every machine. A step is about 100 ns: a series that is looked at and not wanted.
 
 use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::budget::OverBudget;
@@ -144,6 +145,7 @@ impl<S: Storage> Shard<S> {
             }
             Ask::Cut { tenant, end_ms, reply } => {
                 self.cut(&tenant, end_ms);
+                step::done(Step::RangeCut);
                 reply.send(()).ok();
             }
             Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply }) => {

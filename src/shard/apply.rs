@@ -10,9 +10,8 @@ use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::wal::record::Group;
-use crate::shard::wal::writer::Newest;
-use crate::shard::write::{BadSeries, Batch, Item, RefusedSample, Written};
+use crate::shard::wal::record::{Group, Newest};
+use crate::shard::write::{Batch, Item, RefusedSample, Written};
 
 /// A series whose labels were new to the log, waiting to be written to the series file.
 #[derive(Debug)]
@@ -93,6 +92,34 @@ impl SentOn {
     }
 }
 
+/// Items whose series are looked up before the first of them is appended to.
+const TOGETHER: usize = 32;
+
+/// What a batch has come to so far.
+struct Tally {
+    /// Times its samples may have.
+    bounds: Bounds,
+    /// Span of the samples stored.
+    oldest: i64,
+    newest: i64,
+    written: Written,
+}
+
+impl Tally {
+    #[cold]
+    fn refuse(&mut self, reason: Refusal, region: &[u8], sample: Sample, newest: Option<Sample>) {
+        self.written.refused[reason as usize] += 1;
+        self.written.first_refused[reason as usize].get_or_insert_with(|| {
+            Box::new(RefusedSample {
+                region: region.to_vec(),
+                sample,
+                newest: newest.map_or(i64::MIN, |s| s.t),
+                bounds: (self.bounds.min_t, self.bounds.max_t),
+            })
+        });
+    }
+}
+
 /// Where the samples of an item go.
 enum Found {
     Here(SeriesIndex),
@@ -104,39 +131,70 @@ enum Found {
 impl Applier {
     /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
-        let mut written = Written::default();
         let tenant = self.tenant(&batch.tenant);
-        let min_t = self.head.tenants[tenant as usize].cut_ms;
+        let owner = &self.head.tenants[tenant as usize];
+        // Where it was cut, it has had newer data.
+        let newest_ms = owner.newest_ms.max(owner.cut_ms);
+        let min_t = owner.cut_ms.max(batch.past.begins_ms(newest_ms));
         let bounds = Bounds { min_t, max_t: batch.max_t };
-        let mut span = (i64::MAX, i64::MIN);
-        for item in &batch.items {
-            let region = &batch.bytes[item.region.start as usize..item.region.end as usize];
-            let samples = &batch.samples[item.samples.start as usize..item.samples.end as usize];
-            let found = match self.head.find(item.key) {
-                Some(index) => Found::Here(index),
-                // No series is made for samples that are refused anyway.
-                None if !samples.iter().any(|s| bounds.hold(s.t)) => Found::OutOfBounds,
-                None => self.find_by_labels(item.key, region, tenant, &mut written),
-            };
-            match found {
-                Found::Here(index) => {
-                    self.append(index, samples, bounds, region, &mut span, &mut written);
-                }
-                Found::OutOfBounds => {
-                    for &sample in samples {
-                        let reason = bounds.refusal(sample.t);
-                        refuse(reason, region, sample, (bounds, None), &mut written);
-                    }
-                }
-                Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
-                Found::Bad(error) => {
-                    let samples = samples.len() as u64;
-                    written.add_bad(BadSeries { error, series: 1, samples });
-                }
+        let mut tally =
+            Tally { bounds, oldest: i64::MAX, newest: i64::MIN, written: Written::default() };
+        for items in batch.items.chunks(TOGETHER) {
+            let known = self.look_up(items);
+            for (item, known) in items.iter().zip(known) {
+                self.apply_item(batch, item, (tenant, known), sent_on, &mut tally);
             }
         }
-        self.account(tenant, span, written.stored);
-        written
+        self.account(tenant, &tally);
+        tally.written
+    }
+
+    /// Finds the series of some items before any is appended to: in a large head each step misses
+    /// the cache, and misses of many series at once cost little more than those of one.
+    #[inline]
+    fn look_up(&mut self, items: &[Item]) -> [Option<SeriesIndex>; TOGETHER] {
+        let mut known = [None; TOGETHER];
+        for (known, item) in known.iter_mut().zip(items) {
+            *known = self.head.find(item.key);
+            if let Some(index) = *known {
+                self.head.prefetch(index);
+            }
+        }
+        for &index in known.iter().flatten() {
+            self.head.prefetch_tail(index);
+        }
+        known
+    }
+
+    /// Applies an item. `known` is the series its key had when it was looked up.
+    #[inline]
+    fn apply_item(
+        &mut self,
+        batch: &Batch,
+        item: &Item,
+        (tenant, known): (TenantIndex, Option<SeriesIndex>),
+        sent_on: &mut SentOn,
+        tally: &mut Tally,
+    ) {
+        let region = &batch.bytes[item.region.start as usize..item.region.end as usize];
+        let samples = &batch.samples[item.samples.start as usize..item.samples.end as usize];
+        let found = match known {
+            Some(index) => Found::Here(index),
+            // No series is made for samples that are refused anyway.
+            None if !samples.iter().any(|s| tally.bounds.hold(s.t)) => Found::OutOfBounds,
+            None => self.find_by_labels(item.key, region, tenant, &mut tally.written),
+        };
+        match found {
+            Found::Here(index) => self.append(index, samples, region, tally),
+            Found::OutOfBounds => {
+                for &sample in samples {
+                    let reason = tally.bounds.refusal(sample.t);
+                    tally.refuse(reason, region, sample, None);
+                }
+            }
+            Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
+            Found::Bad(error) => tally.written.add_bad(error, samples.len() as u64, region),
+        }
     }
 
     /// An applier with nothing in it.
@@ -165,30 +223,23 @@ impl Applier {
         tenant
     }
 
-    fn append(
-        &mut self,
-        index: SeriesIndex,
-        samples: &[Sample],
-        bounds: Bounds,
-        region: &[u8],
-        span: &mut (i64, i64),
-        written: &mut Written,
-    ) {
+    #[inline]
+    fn append(&mut self, index: SeriesIndex, samples: &[Sample], region: &[u8], tally: &mut Tally) {
         for &sample in samples {
-            match self.head.append(index, sample, bounds) {
+            match self.head.append(index, sample, tally.bounds) {
                 Appended::Stored => {
-                    let id = match self.head.cold[index as usize].log_id {
+                    let id = match self.head.log_ids[index as usize] {
                         0 => self.announce(index, region),
                         id => id,
                     };
                     self.group.add_sample(id, sample);
-                    *span = (span.0.min(sample.t), span.1.max(sample.t));
-                    written.stored += 1;
+                    tally.oldest = tally.oldest.min(sample.t);
+                    tally.newest = tally.newest.max(sample.t);
+                    tally.written.stored += 1;
                 }
-                Appended::Duplicate => written.duplicates += 1,
+                Appended::Duplicate => tally.written.duplicates += 1,
                 Appended::Refused(reason) => {
-                    let newest = self.head.newest(index);
-                    refuse(reason, region, sample, (bounds, newest), written);
+                    tally.refuse(reason, region, sample, self.head.newest(index));
                 }
             }
         }
@@ -199,9 +250,8 @@ impl Applier {
     fn announce(&mut self, index: SeriesIndex, spelling: &[u8]) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let cold = &mut self.head.cold[index as usize];
-        cold.log_id = id;
-        let tenant = cold.tenant;
+        self.head.log_ids[index as usize] = id;
+        let tenant = self.head.cold[index as usize].tenant;
         let mut region = Vec::with_capacity(spelling.len());
         region::encode(self.head.labels(index), &mut region);
         let name = self.head.tenants[tenant as usize].id.as_str();
@@ -250,34 +300,15 @@ impl Applier {
     }
 
     /// Keeps the books of a tenant after a batch.
-    fn account(&mut self, tenant: TenantIndex, span: (i64, i64), stored: u64) {
-        if stored == 0 {
+    fn account(&mut self, tenant: TenantIndex, tally: &Tally) {
+        if tally.written.stored == 0 {
             return;
         }
         let owner = &mut self.head.tenants[tenant as usize];
-        owner.oldest_ms = owner.oldest_ms.min(span.0);
-        owner.newest_ms = owner.newest_ms.max(span.1);
-        owner.samples += stored;
-        let newest = self.newest.entry(tenant).or_insert(span.1);
-        *newest = span.1.max(*newest);
+        owner.oldest_ms = owner.oldest_ms.min(tally.oldest);
+        owner.newest_ms = owner.newest_ms.max(tally.newest);
+        owner.samples += tally.written.stored;
+        let newest = self.newest.entry(tenant).or_insert(tally.newest);
+        *newest = tally.newest.max(*newest);
     }
-}
-
-#[cold]
-fn refuse(
-    reason: Refusal,
-    region: &[u8],
-    sample: Sample,
-    (bounds, newest): (Bounds, Option<Sample>),
-    written: &mut Written,
-) {
-    written.refused[reason as usize] += 1;
-    written.first_refused[reason as usize].get_or_insert_with(|| {
-        Box::new(RefusedSample {
-            region: region.to_vec(),
-            sample,
-            newest: newest.map_or(i64::MIN, |s| s.t),
-            bounds: (bounds.min_t, bounds.max_t),
-        })
-    });
 }

@@ -106,7 +106,7 @@ fn blocks_dir(root: &Path) -> PathBuf {
 
 /// Directory of a tenant's blocks.
 pub(crate) fn tenant_dir(root: &Path, tenant: &TenantId) -> PathBuf {
-    blocks_dir(root).join(tenant.as_str())
+    blocks_dir(root).join(tenant.dir())
 }
 
 /// Directory of a block.
@@ -126,7 +126,7 @@ pub(crate) async fn cuts_of_blocks<S: Storage>(
 ) -> io::Result<Vec<CutRecord>> {
     let mut cuts = Vec::new();
     for name in storage.list(&blocks_dir(root)).await? {
-        let Ok(tenant) = TenantId::new(&name) else { continue };
+        let Some(tenant) = TenantId::of_dir(&name) else { continue };
         let dir = tenant_dir(root, &tenant);
         let names = storage.list(&dir).await?;
         if !names.is_empty() {
@@ -161,7 +161,8 @@ pub(crate) async fn remove_unfinished<S: Storage>(
     Ok(removed)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a string does not fail.

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::apply::SentOn;
@@ -166,6 +167,11 @@ impl<S: Storage> Shard<S> {
         let commits = &state.commits;
         let newest = commits.newest(state.applier.group.is_empty());
         commits.durable >= newest || commits.failed.is_some()
+    }
+
+    /// Why nothing can be logged any more, if so.
+    pub(crate) fn log_failure(&self) -> Option<Unavailable> {
+        self.state.borrow().commits.failed
     }
 
     /// Logs a cut; returns when it is durable.
@@ -314,6 +320,7 @@ impl<S: Storage> Shard<S> {
     async fn truncate_log(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
         let wall_ms = clock.wall_ms();
         pen.series.flush(wall_ms).await?;
+        step::done(Step::SeriesTold);
         let waiting = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
@@ -342,6 +349,7 @@ impl<S: Storage> Shard<S> {
             self.commit(pen, wall_ms).await?;
         }
         pen.series.flush(wall_ms).await?;
+        step::done(Step::CutsTold);
         let covered = {
             let state = self.state.borrow();
             if state.commits.behind_old {

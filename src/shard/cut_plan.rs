@@ -7,9 +7,9 @@
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.
 //!
-//! ## Failure
-//! A tenant whose cut fails waits, a second at first and twice as long each time up to five minutes,
-//! and the others go on: most likely the disk is full, and trying writes to it.
+//! ## Fairness
+//! A round names each tenant at most once, and of each tenant one range is written in it. So who
+//! makes many ranges holds up the others by one, and who fails is passed over for a while.
 //!
 //! ## Clocks
 //! Silence is measured on the monotonic clock, which does not step. The wall clock is only asked
@@ -26,10 +26,10 @@ use crate::model::{TenantId, TimeRange};
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
 const SILENCE: Duration = Duration::from_hours(1);
-/// First wait after a cut that failed.
-const WAIT_MIN: Duration = Duration::from_secs(1);
-/// Longest wait.
-const WAIT_MAX: Duration = Duration::from_mins(5);
+/// How long a tenant is passed over after a flush that failed; twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_secs(16);
 
 /// What the shards hold of a tenant; of one of them, or with [`Held::merge`] of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,69 +72,61 @@ pub(crate) struct Due {
     pub(crate) end_ms: i64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Heard {
+#[derive(Debug, Default, Clone, Copy)]
+struct Known {
     accepted: u64,
-    at: Duration,
+    /// When something was last accepted, in uptime.
+    heard: Duration,
+    /// Until when it is passed over, and how long that pause is; zero when nothing failed.
+    paused: Duration,
+    pause: Duration,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Wait {
-    until: Duration,
-    length: Duration,
-}
-
-/// Who was heard when. Lives as long as the process.
+/// Who was heard when, and who failed. Lives as long as the process. All durations are monotonic,
+/// since the start.
 #[derive(Debug, Default)]
 pub(crate) struct CutPlan {
-    heard: BTreeMap<TenantId, Heard>,
-    /// Those whose last cut failed.
-    waits: BTreeMap<TenantId, Wait>,
+    known: BTreeMap<TenantId, Known>,
 }
 
 impl CutPlan {
-    /// The cut that is due, that of the oldest data first. `uptime` is monotonic, since the start;
-    /// `wall_ms` is what the wall clock says. To be called every few seconds, and again after each
-    /// cut until there is none.
-    pub(crate) fn next(
+    /// The cuts that are due, one for a tenant, that of the oldest data first. `uptime` is the time
+    /// since the start; `wall_ms` is what the wall clock says. To be called every second or so, and
+    /// again after each round until there is none.
+    pub(crate) fn round(
         &mut self,
         held: &BTreeMap<TenantId, Held>,
         uptime: Duration,
         wall_ms: i64,
-    ) -> Option<Due> {
-        self.heard.retain(|tenant, _| held.contains_key(tenant));
-        let mut due: Option<(i64, Due)> = None;
+    ) -> Vec<Due> {
+        self.known.retain(|tenant, _| held.contains_key(tenant));
+        let mut round: Vec<(i64, Due)> = Vec::new();
         for (tenant, held) in held {
-            let silent = self.listen(tenant, held.accepted, uptime);
-            let end_ms = end_of_cut(held, silent >= SILENCE, wall_ms);
-            let waits = self.waits.get(tenant).is_some_and(|wait| uptime < wait.until);
-            if held.oldest_ms >= end_ms || waits {
-                continue;
-            }
-            if due.as_ref().is_none_or(|(oldest, _)| held.oldest_ms < *oldest) {
-                due = Some((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
+            let known = self.listen(tenant, held.accepted, uptime);
+            let silent = uptime.saturating_sub(known.heard) >= SILENCE;
+            let end_ms = end_of_cut(held, silent, wall_ms);
+            if held.oldest_ms < end_ms && known.paused <= uptime {
+                round.push((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
             }
         }
-        due.map(|(_, due)| due)
+        round.sort_by_key(|(oldest_ms, _)| *oldest_ms);
+        round.into_iter().map(|(_, due)| due).collect()
     }
 
-    /// Notes how a cut ended.
-    pub(crate) fn ended(&mut self, due: &Due, done: bool, uptime: Duration) {
-        let before = self.waits.remove(&due.tenant);
-        if !done {
-            let length = before.map_or(WAIT_MIN, |wait| (wait.length * 2).min(WAIT_MAX));
-            self.waits.insert(due.tenant.clone(), Wait { until: uptime + length, length });
-        }
+    /// Notes how the flush of a tenant ended: if it failed, it is passed over for a while.
+    pub(crate) fn ended(&mut self, tenant: &TenantId, well: bool, uptime: Duration) {
+        let Some(known) = self.known.get_mut(tenant) else { return };
+        let longer = (2 * known.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+        known.pause = if well { Duration::ZERO } else { longer };
+        known.paused = uptime + known.pause;
     }
 
-    /// For how long nothing was accepted.
-    fn listen(&mut self, tenant: &TenantId, accepted: u64, uptime: Duration) -> Duration {
-        let new = Heard { accepted: 0, at: Duration::ZERO };
-        let heard = self.heard.entry(tenant.clone()).or_insert(new);
-        if heard.accepted != accepted {
-            *heard = Heard { accepted, at: uptime };
+    fn listen(&mut self, tenant: &TenantId, accepted: u64, uptime: Duration) -> Known {
+        let known = self.known.entry(tenant.clone()).or_default();
+        if known.accepted != accepted {
+            (known.accepted, known.heard) = (accepted, uptime);
         }
-        uptime.saturating_sub(heard.at)
+        *known
     }
 }
 
@@ -184,7 +176,7 @@ mod tests {
         fn due(&mut self) -> Option<i64> {
             let tenant = TenantId::new("t").expect("a tenant");
             let held = BTreeMap::from([(tenant, self.held)]);
-            self.plan.next(&held, self.uptime, self.wall_ms).map(|due| due.end_ms)
+            self.plan.round(&held, self.uptime, self.wall_ms).first().map(|due| due.end_ms)
         }
 
         /// Cut and flushed.
@@ -294,52 +286,46 @@ mod tests {
         assert_eq!(world.due(), None);
     }
 
-    #[test]
-    fn who_fails_waits_longer_each_time_and_holds_nobody() {
-        let name = |name| TenantId::new(name).expect("a tenant");
-        let held = |oldest_ms| Held {
-            oldest_ms,
-            newest_ms: START + 10 * BLOCK_RANGE_MS,
-            cut_ms: i64::MIN,
-            covered_ms: i64::MIN,
-            accepted: 1,
-        };
-        let all = BTreeMap::from([(name("a"), held(START)), (name("b"), held(START + 1))]);
-        let mut plan = CutPlan::default();
-        let mut uptime = Duration::ZERO;
-        for wait_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            let due = plan.next(&all, uptime, START).expect("a cut");
-            assert_eq!(due.tenant, name("a"), "at {uptime:?}");
-            plan.ended(&due, false, uptime);
-            let other = plan.next(&all, uptime, START).map(|due| due.tenant);
-            assert_eq!(other, Some(name("b")), "at {uptime:?}");
-            uptime += Duration::from_secs(wait_s) - Duration::from_millis(1);
-            assert_eq!(plan.next(&all, uptime, START).map(|due| due.tenant), Some(name("b")));
-            uptime += Duration::from_millis(1);
-        }
-        let due = plan.next(&all, uptime, START).expect("a cut");
-        plan.ended(&due, true, uptime);
-        plan.ended(&due, false, uptime);
-        uptime += WAIT_MIN;
-        assert_eq!(plan.next(&all, uptime, START), Some(due), "it begins anew");
+    fn name(name: &str) -> TenantId {
+        TenantId::new(name).expect("a tenant")
+    }
+
+    fn due_since(oldest_ms: i64) -> Held {
+        let newest_ms = START + 10 * BLOCK_RANGE_MS;
+        Held { oldest_ms, newest_ms, cut_ms: i64::MIN, covered_ms: i64::MIN, accepted: 1 }
+    }
+
+    fn names(round: &[Due]) -> Vec<&str> {
+        round.iter().map(|due| due.tenant.as_str()).collect()
     }
 
     #[test]
-    fn the_oldest_data_comes_first() {
-        let name = |name| TenantId::new(name).expect("a tenant");
-        let held = |oldest_ms| Held {
-            oldest_ms,
-            newest_ms: START + 10 * BLOCK_RANGE_MS,
-            cut_ms: i64::MIN,
-            covered_ms: i64::MIN,
-            accepted: 1,
-        };
-        let mut one = held(START + 5);
-        one.merge(Held { newest_ms: 3, ..held(START + 2) });
+    fn a_round_has_each_tenant_once_the_oldest_data_first() {
+        let mut one = due_since(START + 5);
+        one.merge(Held { newest_ms: 3, ..due_since(START + 2) });
         assert_eq!((one.oldest_ms, one.newest_ms), (START + 2, START + 10 * BLOCK_RANGE_MS));
-        let all = BTreeMap::from([(name("a"), one), (name("b"), held(START + 1))]);
-        let due = CutPlan::default().next(&all, Duration::ZERO, START).map(|due| due.tenant);
-        assert_eq!(due, Some(name("b")));
-        assert_eq!(CutPlan::default().next(&BTreeMap::new(), Duration::ZERO, START), None);
+        let all = BTreeMap::from([(name("a"), one), (name("b"), due_since(START + 1))]);
+        let round = CutPlan::default().round(&all, Duration::ZERO, START);
+        assert_eq!(names(&round), ["b", "a"]);
+        assert_eq!(CutPlan::default().round(&BTreeMap::new(), Duration::ZERO, START), []);
+    }
+
+    #[test]
+    fn who_fails_is_passed_over_longer_and_longer() {
+        let all =
+            BTreeMap::from([(name("a"), due_since(START)), (name("b"), due_since(START + 1))]);
+        let (mut plan, mut at) = (CutPlan::default(), Duration::from_secs(100));
+        for pause in [1, 2, 4, 8, 16, 16].map(Duration::from_secs) {
+            assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+            plan.ended(&name("a"), false, at);
+            plan.ended(&name("b"), true, at);
+            let just_before = at + pause.mul_f64(0.99);
+            assert_eq!(names(&plan.round(&all, just_before, START)), ["b"]);
+            at += pause;
+        }
+        plan.ended(&name("a"), true, at);
+        assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+        plan.ended(&name("a"), false, at);
+        assert_eq!(names(&plan.round(&all, at + PAUSE_MIN, START)), ["a", "b"], "anew");
     }
 }

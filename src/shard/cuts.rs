@@ -24,18 +24,21 @@ impl Cuts {
         Self { slots, ends: BTreeMap::new() }
     }
 
-    /// Notes a cut. A later one stands.
-    pub(crate) fn note(&mut self, tenant: &TenantId, slots: &SlotSet, end_ms: i64) {
+    /// Notes a cut. A later one stands. Whether it went further than what was known.
+    pub(crate) fn note(&mut self, tenant: &TenantId, slots: &SlotSet, end_ms: i64) -> bool {
         let ends = self.ends.entry(tenant.clone()).or_insert_with(|| Box::new([i64::MIN; SLOTS]));
+        let mut further = false;
         for slot in slots.iter().filter(|&slot| self.slots.contains(slot)) {
             let end = &mut ends[usize::from(slot)];
+            further |= end_ms > *end;
             *end = end_ms.max(*end);
         }
+        further
     }
 
-    /// Whether a sample is in a finished block.
-    pub(crate) fn cover(&self, tenant: &TenantId, slot: u8, t: i64) -> bool {
-        self.ends.get(tenant).is_some_and(|ends| t < ends[usize::from(slot)])
+    /// Up to when a tenant's samples are in finished blocks, by slot; `None` before its first cut.
+    pub(crate) fn ends(&self, tenant: &TenantId) -> Option<&[i64; SLOTS]> {
+        self.ends.get(tenant).map(|ends| &**ends)
     }
 
     /// The end of the latest cut of a tenant: what lies before is refused.
@@ -87,12 +90,11 @@ mod tests {
         let tenant = TenantId::new("t").expect("a tenant");
         let mut cuts = Cuts::new(SlotSet::of_shard(0, 1));
         assert_eq!((cuts.latest(&tenant), cuts.covered_below(&tenant)), (i64::MIN, i64::MIN));
-        cuts.note(&tenant, &SlotSet::of_shard(0, 2), 100);
-        assert!(cuts.cover(&tenant, 2, 99) && !cuts.cover(&tenant, 2, 100));
-        assert!(!cuts.cover(&tenant, 3, 99));
+        assert!(cuts.note(&tenant, &SlotSet::of_shard(0, 2), 100));
+        assert_eq!(cuts.ends(&tenant).map(|ends| (ends[2], ends[3])), Some((100, i64::MIN)));
         assert_eq!((cuts.latest(&tenant), cuts.covered_below(&tenant)), (100, i64::MIN));
-        cuts.note(&tenant, &SlotSet::of_shard(1, 2), 200);
-        cuts.note(&tenant, &SlotSet::of_shard(1, 2), 150);
+        assert!(cuts.note(&tenant, &SlotSet::of_shard(1, 2), 200));
+        assert!(!cuts.note(&tenant, &SlotSet::of_shard(1, 2), 150));
         assert_eq!((cuts.latest(&tenant), cuts.covered_below(&tenant)), (200, 100));
         let mut again = Cuts::new(SlotSet::of_shard(0, 1));
         for record in cuts.records() {

@@ -11,6 +11,8 @@
 //! 5. [`Shard::truncate`]: waits for the readers that began before, drops the samples from the
 //!    head, and lets go of log segments that hold nothing else.
 //!
+//! While ranges are left before the end, 2 to 5 come again; the turns of other tenants lie between.
+//!
 //! ## Crash
 //! Before the block has its name: a directory that nobody reads. After it: the block stands for
 //! the cut, logged or not ([`crate::shard::blocks`]). During a truncation: the head is gone anyway,
@@ -38,6 +40,7 @@ use crate::block::{self, Meta, MetaDraft, Writer};
 use crate::chunk::Chunk;
 use crate::model::{External, TenantId, TimeRange, TimeSpan};
 use crate::rt::StorageSink;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::blocks::{self, Origin};
@@ -100,7 +103,7 @@ pub(crate) enum FlushError {
         /// Why.
         source: block::Error,
     },
-    /// The log is dead. The block is there and will be found at the next start.
+    /// The log is dead. If a block was written it will be found at the next start.
     #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
     Log {
         /// Whose.
@@ -197,7 +200,7 @@ impl<S: Storage> Shard<S> {
 
     /// Writes the oldest range of a tenant that has samples before `end_ms` as a block, and logs
     /// the cut. `None` when there is no such sample any more: then the cut at `end_ms` is logged.
-    /// So it is called until it answers `None`, with a new ULID each time.
+    /// So it is called until nothing is held before `end_ms`, with a new ULID each time.
     pub(crate) async fn flush(
         &self,
         tenant: &TenantId,
@@ -208,6 +211,10 @@ impl<S: Storage> Shard<S> {
             return Err(FlushError::Unaligned { end_ms });
         }
         let _turn = self.turn.take()?;
+        // Without a log there is no cut, and a block without a cut would be written for ever.
+        if let Some(reason) = self.log_failure() {
+            return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
+        }
         self.cut(tenant, end_ms);
         let (index, covered) = {
             let mut state = self.state.borrow_mut();
@@ -305,6 +312,7 @@ impl<S: Storage> Shard<S> {
             let (action, path) = ("create", dir.display().to_string());
             block::Error::Io { action, path, source }
         })?;
+        step::done(Step::BlockBegun);
         let mut writer = Writer::new(sink, draft);
         let span = TimeSpan { min: range.start, max: range.end - 1 };
         let (mut copied, mut text) = (Copied::default(), Text::default());
@@ -321,6 +329,7 @@ impl<S: Storage> Shard<S> {
             let chunks: Vec<Chunk<'_>> = copied.iter().collect();
             writer.add(&text.pairs(), &chunks).await?;
         }
+        step::done(Step::BlockFilled);
         let (meta, _) = writer.finish().await?;
         Ok(meta)
     }
@@ -342,9 +351,15 @@ impl<S: Storage> Shard<S> {
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
         let logged = self.log_cut(&record).await;
-        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })?;
-        self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
-        Ok(())
+        if logged.is_ok() {
+            step::done(Step::CutLogged);
+        }
+        // Also when the log died over it: a published block is a cut by itself, which the next
+        // start finds, and nothing may be written a second time until then.
+        if logged.is_ok() || !block.is_nil() {
+            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+        }
+        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
     }
 
     /// Drops the samples of a tenant before `end_ms`, as far as they are covered, and the series
@@ -390,6 +405,7 @@ impl<S: Storage> Shard<S> {
             self.storage.pause().await;
         }
         drop(alone);
+        step::done(Step::HeadTruncated);
         self.request_truncation();
         Ok(())
     }

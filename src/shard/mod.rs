@@ -33,6 +33,7 @@
 //! the tested path.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::PathBuf;
 
 use crate::decode::region::LabelLimits;
@@ -95,6 +96,14 @@ pub struct Settings {
     pub spare_segments: usize,
     /// Source of epochs: random numbers nobody can guess.
     pub epochs: fn() -> u64,
+}
+
+impl Settings {
+    /// The way of dealing that holds now.
+    pub(crate) fn current(&self) -> io::Result<Generation> {
+        let last = self.generations.last().copied();
+        last.ok_or_else(|| io::Error::other("no generation of the slot table"))
+    }
 }
 
 /// A way of dealing the slots.

@@ -24,6 +24,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::model::TenantId;
+use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::recover::OldSegment;
 
@@ -64,6 +65,7 @@ pub(crate) async fn remove<S: Storage>(storage: &S, gone: &[&OldSegment]) -> io:
         } else {
             storage.remove(&segment.path).await?;
         }
+        step::done(Step::OldSegmentGone);
         dirs.extend(segment.path.parent().map(PathBuf::from));
     }
     for dir in dirs {

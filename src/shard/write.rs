@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use crate::decode::region::LabelError;
-use crate::model::{Sample, TenantId};
+use crate::decode::region::{self, LabelError};
+use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
 pub use crate::shard::head::Refusal;
@@ -35,6 +35,8 @@ pub struct Batch {
     pub bytes: Loan,
     /// Newest sample time that is accepted, in milliseconds.
     pub max_t: i64,
+    /// How old a sample may be.
+    pub past: Past,
     /// Whether a shard has found these labels spelt otherwise and has sent them on.
     pub forwarded: bool,
     /// Where the answer goes, once all of it is durable.
@@ -50,9 +52,38 @@ impl Batch {
             samples: Vec::new(),
             bytes,
             max_t: self.max_t,
+            past: self.past,
             forwarded: true,
             reply: self.reply.clone(),
         }
+    }
+}
+
+/// How old a sample may be: what retention would let go at once is not accepted.
+///
+/// Old is only what two clocks call old, the machine's and the tenant's own data. A machine that
+/// wakes up a year ahead refuses nothing of those who went on sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The wall clock, in milliseconds.
+    pub now_ms: i64,
+    /// How long blocks are kept, in milliseconds; none for ever.
+    pub keep_ms: Option<i64>,
+}
+
+impl Past {
+    /// No limit: for what is no request of a sender.
+    #[cfg(test)]
+    pub(crate) const ANY: Self = Self { now_ms: i64::MIN, keep_ms: None };
+
+    /// First millisecond that is accepted of a tenant. `newest_ms` is its newest sample, `i64::MIN`
+    /// when it is not known to have one: then the wall clock alone decides. It is the beginning of
+    /// a block range, and never before 1970 (nor the clock, should that be set earlier).
+    pub(crate) fn begins_ms(self, newest_ms: i64) -> i64 {
+        let at_least = self.now_ms.min(0);
+        let Some(keep_ms) = self.keep_ms else { return at_least };
+        let now_ms = if newest_ms == i64::MIN { self.now_ms } else { self.now_ms.min(newest_ms) };
+        TimeRange::aligned(now_ms.saturating_sub(keep_ms)).start.max(at_least)
     }
 }
 
@@ -61,10 +92,19 @@ impl Batch {
 pub struct BadSeries {
     /// Why, in the words of the first of them.
     pub error: LabelError,
+    /// The labels of the first of them, as far as they can be shown.
+    pub shown: String,
     /// How many series.
     pub series: u64,
     /// Their samples.
     pub samples: u64,
+}
+
+impl BadSeries {
+    fn add(&mut self, series: u64, samples: u64) {
+        self.series += series;
+        self.samples += samples;
+    }
 }
 
 /// A sample that was refused, to be shown to the sender.
@@ -126,27 +166,66 @@ impl Written {
             *first = first.take().or(theirs);
         }
         for bad in other.bad {
-            self.add_bad(bad);
+            match self.bad_like(&bad.error) {
+                Some(known) => known.add(bad.series, bad.samples),
+                None => self.bad.push(bad),
+            }
         }
         self.repaired += other.repaired;
         self.sent_on += other.sent_on;
         self.unavailable = self.unavailable.or(other.unavailable);
     }
 
-    /// Counts series with bad labels to those of the same kind.
-    pub(crate) fn add_bad(&mut self, bad: BadSeries) {
-        let kind = std::mem::discriminant(&bad.error);
-        match self.bad.iter_mut().find(|b| std::mem::discriminant(&b.error) == kind) {
-            Some(known) => {
-                known.series += bad.series;
-                known.samples += bad.samples;
-            }
-            None => self.bad.push(bad),
+    /// Counts a series with bad labels to those of the same kind.
+    pub(crate) fn add_bad(&mut self, error: LabelError, samples: u64, region: &[u8]) {
+        if let Some(known) = self.bad_like(&error) {
+            known.add(1, samples);
+        } else {
+            self.bad.push(BadSeries { error, shown: region::shown(region), series: 1, samples });
         }
+    }
+
+    fn bad_like(&mut self, error: &LabelError) -> Option<&mut BadSeries> {
+        let kind = std::mem::discriminant(error);
+        self.bad.iter_mut().find(|bad| std::mem::discriminant(&bad.error) == kind)
     }
 
     /// Whether everything was written.
     pub fn is_clean(&self) -> bool {
         self.refused == [0; Refusal::ALL.len()] && self.bad.is_empty() && self.unavailable.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BLOCK_RANGE_MS;
+
+    const NOW: i64 = 240_000 * BLOCK_RANGE_MS + 5;
+    const DAY: i64 = 12 * BLOCK_RANGE_MS;
+    const YEAR: i64 = 365 * DAY;
+
+    #[test]
+    fn only_what_both_clocks_call_old_is_too_old() {
+        let past = |now_ms| Past { now_ms, keep_ms: Some(15 * DAY) };
+        let limit = NOW - 5 - 15 * DAY;
+        assert_eq!(past(NOW).begins_ms(i64::MIN), limit, "nothing is known of the tenant");
+        assert_eq!(past(NOW).begins_ms(NOW), limit);
+        assert_eq!(past(NOW).begins_ms(NOW + YEAR), limit, "data ahead of the clock");
+        assert_eq!(past(NOW + YEAR).begins_ms(NOW), limit, "a clock ahead of the data");
+        assert_eq!(past(NOW - DAY).begins_ms(NOW), limit - DAY, "a clock behind");
+        assert_eq!(past(NOW + BLOCK_RANGE_MS - 6).begins_ms(i64::MIN), limit, "whole ranges");
+        assert_eq!(past(NOW + BLOCK_RANGE_MS - 5).begins_ms(i64::MIN), limit + BLOCK_RANGE_MS);
+    }
+
+    #[test]
+    fn nothing_is_from_before_1970() {
+        for keep_ms in [None, Some(100 * YEAR), Some(i64::MAX)] {
+            assert_eq!(Past { now_ms: NOW, keep_ms }.begins_ms(i64::MIN), 0);
+            assert_eq!(Past { now_ms: NOW, keep_ms }.begins_ms(-NOW), 0);
+        }
+        let dead_battery = Past { now_ms: -DAY, keep_ms: Some(DAY) };
+        assert_eq!(dead_battery.begins_ms(i64::MIN), -DAY);
+        assert_eq!(Past::ANY.begins_ms(NOW), i64::MIN);
     }
 }

@@ -170,6 +170,7 @@ impl Job {
                 Step::Done => return Ok(Some(copy)),
             };
             self.upload.answer(answer)?;
+            step.done();
             if watch(step).is_break() {
                 return Err(Trouble::Stopped(step));
             }

@@ -21,7 +21,8 @@
 //!
 //! ## Limits
 //! Up to [`Settings::uploads_at_once`] parts of an upload are in memory (a part is the bucket's
-//! `part_size`).
+//! `part_size`). Who asks waits for the shipper, and it waits for nobody who asks: [`Shipped`] goes
+//! into a channel without a bound, that holds at most one message for each local block.
 //!
 //! ## Metrics
 //! By tenant: `thanos_shipper_uploads_total`, `thanos_shipper_upload_failures_total`,
@@ -109,7 +110,7 @@ pub struct Shipper {
     jobs: BTreeMap<PathBuf, Job>,
     running: JoinSet<Attempt>,
     running_dirs: BTreeMap<task::Id, PathBuf>,
-    shipped: mpsc::Sender<Shipped>,
+    shipped: mpsc::UnboundedSender<Shipped>,
     begun: Instant,
 }
 
@@ -122,7 +123,11 @@ struct Attempt {
 
 impl Shipper {
     /// A shipper to a bucket. To be made inside the tokio runtime that will run it.
-    pub fn new(bucket: Bucket, settings: Settings, shipped: mpsc::Sender<Shipped>) -> Self {
+    pub fn new(
+        bucket: Bucket,
+        settings: Settings,
+        shipped: mpsc::UnboundedSender<Shipped>,
+    ) -> Self {
         Self {
             queue: Queue::new(settings.uploads_at_once, settings.seed),
             bucket,
@@ -157,7 +162,7 @@ impl Shipper {
                     Some(Ask::Forget(dir)) => self.forget(&dir).await,
                 },
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => {
-                    self.ended(ended).await;
+                    self.ended(ended);
                 }
                 () = sleep(Duration::from_millis(wait.unwrap_or(0))), if wait.is_some() => {}
             }
@@ -221,7 +226,7 @@ impl Shipper {
             state.is_uploaded(ulid).then(|| state.copy_of(ulid))
         };
         if known.is_some() {
-            self.tell(Shipped { dir, copy: known }).await;
+            self.tell(Shipped { dir, copy: known });
             return;
         }
         // A damaged block is queued too: its attempt will say so, now and again.
@@ -259,7 +264,7 @@ impl Shipper {
         Ok(state)
     }
 
-    async fn ended(&mut self, ended: Result<(task::Id, Attempt), JoinError>) {
+    fn ended(&mut self, ended: Result<(task::Id, Attempt), JoinError>) {
         let now_ms = self.now_ms();
         match ended {
             Ok((id, Attempt { dir, job, result })) => {
@@ -271,7 +276,7 @@ impl Shipper {
                             tracing::info!(dir = %dir.display(), %copy, "block shipped");
                             self.count_upload(&dir);
                         }
-                        self.tell(Shipped { dir, copy }).await;
+                        self.tell(Shipped { dir, copy });
                     }
                     Err(trouble) => {
                         let outcome = trouble.outcome();
@@ -319,10 +324,9 @@ impl Shipper {
     }
 
     /// Tells who keeps the list of blocks; if nobody does any more, nobody needs to know.
-    async fn tell(&self, shipped: Shipped) {
-        match self.shipped.send(shipped).await {
-            Ok(()) => {}
-            Err(unheard) => tracing::debug!(dir = %unheard.0.dir.display(), "nobody listens"),
+    fn tell(&self, shipped: Shipped) {
+        if let Err(unheard) = self.shipped.send(shipped) {
+            tracing::debug!(dir = %unheard.0.dir.display(), "nobody listens");
         }
     }
 }

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
 
+use crate::ship::lane_of;
+use crate::stdx::splitmix64;
+
 /// First pause after a failure.
 const PAUSE_MS_MIN: i64 = 1_000;
 /// Longest pause.
@@ -97,7 +100,7 @@ impl Queue {
 
     /// Adds a block. Offering it twice changes nothing.
     pub fn offer(&mut self, dir: &Path, ulid: Ulid, min_time_ms: i64, size_bytes: u64) {
-        let lane = self.lanes.entry(lane_of(dir)).or_default();
+        let lane = self.lanes.entry(lane_of(dir).to_owned()).or_default();
         let waiting = Waiting { dir: dir.to_owned(), size_bytes, damaged_until_ms: i64::MIN };
         lane.waiting.entry((min_time_ms, ulid)).or_insert(waiting);
     }
@@ -127,7 +130,7 @@ impl Queue {
 
     /// Takes note of how an attempt begun by [`Queue::next`] ended.
     pub fn finished(&mut self, dir: &Path, outcome: Outcome, now_ms: i64) {
-        let Some(lane) = self.lanes.get_mut(&lane_of(dir)) else { return };
+        let Some(lane) = self.lanes.get_mut(lane_of(dir)) else { return };
         let Some(key) = lane.under_way.take() else { return };
         self.under_way -= 1;
         match outcome {
@@ -145,17 +148,17 @@ impl Queue {
             }
         }
         if lane.waiting.is_empty() {
-            self.lanes.remove(&lane_of(dir));
+            self.lanes.remove(lane_of(dir));
         }
     }
 
     /// Drops a block that is gone from the local disk and not under way.
     pub fn forget(&mut self, dir: &Path) {
-        if let Some(lane) = self.lanes.get_mut(&lane_of(dir)) {
+        if let Some(lane) = self.lanes.get_mut(lane_of(dir)) {
             let under_way = lane.under_way;
             lane.waiting.retain(|key, waiting| waiting.dir != dir || Some(*key) == under_way);
             if lane.waiting.is_empty() {
-                self.lanes.remove(&lane_of(dir));
+                self.lanes.remove(lane_of(dir));
             }
         }
     }
@@ -192,24 +195,10 @@ impl Pause {
         }
         let doubled = PAUSE_MS_MIN.checked_shl(self.failures.min(30)).unwrap_or(PAUSE_MS_MAX);
         let pause_ms = doubled.clamp(PAUSE_MS_MIN, PAUSE_MS_MAX);
-        let jitter = (roll(dice) % (pause_ms as u64 / 2 + 1)) as i64;
+        let jitter = (splitmix64(dice) % (pause_ms as u64 / 2 + 1)) as i64;
         self.until_ms = now_ms.saturating_add(pause_ms - jitter);
         self.failures = self.failures.saturating_add(1);
     }
-}
-
-/// Tenants' blocks lie in one directory each.
-fn lane_of(dir: &Path) -> PathBuf {
-    dir.parent().unwrap_or(dir).to_owned()
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): enough for jitter.
-fn roll(dice: &mut u64) -> u64 {
-    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *dice;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -115,6 +115,7 @@ impl Pruner {
             Pruned { expired: deletable(&blocks, retention, wall_ms), ..Pruned::default() };
         for ulid in &pruned.expired {
             self.delete(*ulid)?;
+            tracing::info!(block = %ulid, "past retention and deleted in the default bucket");
         }
         let is_abandoned = |ulid: Ulid| {
             let made_ms = i64::try_from(ulid.timestamp_ms()).ok();
@@ -122,6 +123,7 @@ impl Pruner {
         };
         for ulid in partial.into_iter().filter(|ulid| is_abandoned(*ulid)) {
             self.delete(ulid)?;
+            tracing::info!(block = %ulid, "an abandoned upload is deleted in the default bucket");
             pruned.abandoned.push(ulid);
         }
         self.directory.sweep(is_abandoned)?;

@@ -19,6 +19,7 @@
 use thiserror::Error;
 
 use crate::bucket::Stored;
+use crate::rt::step;
 
 /// Objects put again within one attempt before the bucket is left alone for a while.
 const REPAIRS_MAX: u32 = 3;
@@ -44,6 +45,23 @@ pub enum Step {
     Record,
     /// Nothing: the block is in the bucket.
     Done,
+}
+
+impl Step {
+    /// Says that it is done, by its name in the list of all steps.
+    pub(super) fn done(self) {
+        step::done(match self {
+            Self::Probe => step::Step::ShipProbed,
+            Self::Assign => step::Step::ShipAssigned,
+            Self::Put(_) => step::Step::ShipPut,
+            Self::Check(_) => step::Step::ShipChecked,
+            Self::Publish => step::Step::ShipPublished,
+            Self::CheckPublished => step::Step::ShipPublishedChecked,
+            Self::CheckAll(_) => step::Step::ShipCheckedAgain,
+            Self::Record => step::Step::ShipRecorded,
+            Self::Done => return,
+        });
+    }
 }
 
 /// What a step found.

@@ -13,6 +13,21 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Writes a signed integer in zigzag form to the front of `out`, which has room for
+/// [`BYTES_MAX`] bytes; returns how many it took.
+#[inline]
+pub fn write_i64(out: &mut [u8], value: i64) -> usize {
+    let mut value = zigzag(value);
+    let mut at = 0;
+    while value >= 0x80 {
+        out[at] = value as u8 | 0x80;
+        value >>= 7;
+        at += 1;
+    }
+    out[at] = value as u8;
+    at + 1
+}
+
 /// Appends a signed integer in zigzag form.
 pub fn put_i64(out: &mut Vec<u8>, value: i64) {
     put_u64(out, zigzag(value));
@@ -87,6 +102,11 @@ mod tests {
             put_u64(&mut out, u);
             put_i64(&mut out, i);
             put_bytes(&mut out, &b);
+            let mut room = [0; BYTES_MAX];
+            let written = write_i64(&mut room, i);
+            let mut put = Vec::new();
+            put_i64(&mut put, i);
+            prop_assert_eq!(&room[..written], &put[..]);
             let mut rest = &out[..];
             prop_assert_eq!(take_u64(&mut rest), Some(u));
             prop_assert_eq!(take_i64(&mut rest), Some(i));

@@ -112,7 +112,9 @@ pub(crate) fn visible(bucket: &Path, local: &Path) -> Vec<Ulid> {
             continue;
         }
         let mut told = Vec::new();
-        for (name, bytes) in local_files.iter().filter(|(n, _)| *n != "meta.json") {
+        let not_shipped = ["meta.json", "tombstones"];
+        for (name, bytes) in local_files.iter().filter(|(n, _)| !not_shipped.contains(&n.as_str()))
+        {
             assert_eq!(files.get(name), Some(bytes), "{copy}/{name}");
             told.push((name.as_str(), Some(bytes.len() as u64)));
         }

@@ -1,7 +1,7 @@
 //! Buckets and the way of blocks into them, against a real S3 server and a directory.
 
-mod block;
-mod server;
+pub(crate) mod block;
+pub(crate) mod server;
 mod ship;
 mod store;
 

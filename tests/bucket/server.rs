@@ -1,14 +1,15 @@
 //! A real S3 server on loopback, and the troubles of a network and a busy store before it.
 //!
 //! The server is s3s over a directory, and checks signatures. A [`Rule`] strikes each k-th request
-//! of a kind; the journal says what the server has carried out.
+//! of a kind, an [`Outage`] all of them; the journal says what the server has carried out.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,9 +28,11 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
+use tidegate::rt::control;
+use tidegate::rt::thread::spawn_named;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
@@ -83,11 +86,27 @@ pub(crate) struct Rule {
     pub(crate) fault: Fault,
 }
 
+/// What happens to all requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Outage {
+    /// They are carried out.
+    #[default]
+    None,
+    /// Connections are taken and closed unanswered.
+    Closes,
+    /// Nobody listens.
+    Refuses,
+    /// Each is answered with this status.
+    Answers(u16),
+    /// None is answered until the outage is over, and then they are closed.
+    Hangs,
+}
+
 #[derive(Default)]
 struct Shared {
     rules: Mutex<Vec<(Rule, u64, u64)>>,
     journal: Mutex<Vec<(Kind, String)>>,
-    down: AtomicBool,
+    outage: watch::Sender<Outage>,
     struck: AtomicU64,
 }
 
@@ -146,9 +165,9 @@ impl Server {
         self.shared.rules.lock().await.push((rule, 0, 0));
     }
 
-    /// Closes all connections unanswered while down.
-    pub(crate) fn set_down(&self, down: bool) {
-        self.shared.down.store(down, Relaxed);
+    /// Begins an outage, or ends it.
+    pub(crate) fn set(&self, outage: Outage) {
+        self.shared.outage.send_replace(outage);
     }
 
     /// How many requests were struck.
@@ -168,14 +187,78 @@ impl Drop for Server {
     }
 }
 
+/// A server with a runtime on a thread of its own, for tests that have none.
+pub(crate) struct Beside {
+    server: Option<Arc<Server>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Beside {
+    pub(crate) fn start() -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = spawn_named("s3-server", move || {
+            control::run(async {
+                tell.send(Arc::new(Server::start().await)).expect("who started it");
+                stopped.await.ok();
+            })
+            .expect("a runtime");
+        });
+        let thread = thread.expect("a thread");
+        let server = told.recv().expect("a server");
+        Self { server: Some(server), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The program's settings for it. A server that hangs is waited for longer than a test lets it
+    /// hang.
+    pub(crate) fn config(&self, prefix: &str) -> String {
+        format!(
+            "{{type: S3, prefix: '{prefix}', config: {{bucket: blocks, endpoint: '{}', \
+             insecure: true, access_key: {ACCESS_KEY}, secret_key: {SECRET_KEY}, \
+             max_retries: 1, http_config: {{response_header_timeout: 5s}}}}}}",
+            self.address()
+        )
+    }
+
+    /// What was carried out, in order: kind and path.
+    pub(crate) fn journal(&self) -> Vec<(Kind, String)> {
+        futures_lite::future::block_on(Server::journal(self))
+    }
+}
+
+impl std::ops::Deref for Beside {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.server.as_ref().expect("it runs")
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        drop(self.stop.take());
+        self.thread.take().map(|thread| thread.join().ok());
+    }
+}
+
 async fn serve(
-    listener: TcpListener,
+    mut listener: TcpListener,
     tls: Option<TlsAcceptor>,
     service: S3Service,
     shared: Arc<Shared>,
 ) {
+    let mut outage = shared.outage.subscribe();
     loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
+        if *outage.borrow_and_update() == Outage::Refuses {
+            listener = reopened(listener, &mut outage).await;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = outage.changed() => continue,
+        };
+        let Ok((socket, _)) = accepted else { continue };
         let (tls, service, shared) = (tls.clone(), service.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
             match tls {
@@ -187,6 +270,18 @@ async fn serve(
             }
         });
     }
+}
+
+/// Listens no more, and again at the same address when the outage is over. Meanwhile the address
+/// is held, so that nobody else gets it.
+async fn reopened(listener: TcpListener, outage: &mut watch::Receiver<Outage>) -> TcpListener {
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(address).expect("our address");
+    outage.wait_for(|outage| *outage != Outage::Refuses).await.expect("the server lives");
+    socket.listen(1024).expect("our address")
 }
 
 async fn serve_connection(
@@ -208,8 +303,16 @@ async fn answer(
     shared: &Shared,
 ) -> Result<Response<Body>, io::Error> {
     let broken = |text: &str| io::Error::other(text.to_owned());
-    if shared.down.load(Relaxed) {
-        return Err(broken("down"));
+    let mut outage = shared.outage.subscribe();
+    let now = *outage.borrow_and_update();
+    match now {
+        Outage::None => {}
+        Outage::Answers(status) => return answered(request, status).await,
+        Outage::Closes | Outage::Refuses => return Err(broken("down")),
+        Outage::Hangs => {
+            outage.changed().await.ok();
+            return Err(broken("down"));
+        }
     }
     let kind = kind_of(&request);
     let fault = fault_for(kind, shared).await;
@@ -219,12 +322,7 @@ async fn answer(
             drop(request.body_mut().frame().await);
             return Err(broken("closed"));
         }
-        Some(Fault::Status(status)) => {
-            drop(request.into_body().collect().await);
-            let mut response = Response::new(full(Bytes::new()));
-            *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
-            return Ok(response);
-        }
+        Some(Fault::Status(status)) => return answered(request, status).await,
         Some(Fault::ErrorInside200) => {
             drop(request.into_body().collect().await);
             let xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InternalError\
@@ -250,6 +348,13 @@ async fn answer(
         }
         _ => Ok(response.map(any)),
     }
+}
+
+async fn answered(request: Request<Incoming>, status: u16) -> Result<Response<Body>, io::Error> {
+    drop(request.into_body().collect().await);
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
+    Ok(response)
 }
 
 async fn truncated(response: Response<s3s::Body>) -> Result<Response<Body>, io::Error> {

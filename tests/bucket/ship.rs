@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use ulid::Ulid;
 
 use crate::bucket::block::{self, HOUR_MS, NOW_MS, visible};
-use crate::bucket::server::{Fault, Kind, Server};
+use crate::bucket::server::{Fault, Kind, Outage, Server};
 use crate::bucket::{directory_bucket, keys, open, s3_bucket, s3_settings};
 
 fn terms() -> Terms {
@@ -311,8 +311,8 @@ async fn a_wrong_secret_concerns_the_whole_bucket_and_says_so() {
     assert!(error.to_string().contains("check access_key, secret_key"), "{error}");
 }
 
-fn shipper(bucket: Bucket) -> (Shipper, mpsc::Receiver<Shipped>, Counters) {
-    let (shipped, heard) = mpsc::channel(64);
+fn shipper(bucket: Bucket) -> (Shipper, mpsc::UnboundedReceiver<Shipped>, Counters) {
+    let (shipped, heard) = mpsc::unbounded_channel();
     let counters = Counters::default();
     let settings =
         Settings { uploads_at_once: 2, terms: terms(), seed: 1, counters: counters.clone() };
@@ -333,7 +333,7 @@ async fn until(what: &str, so: impl Fn() -> bool) {
 async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     let world = World::new(true).await;
     let server = world.server.as_ref().expect("a server");
-    server.set_down(true);
+    server.set(Outage::Closes);
     let (shipper, mut heard, counters) = shipper(world.bucket());
     let counted = |metric, labels: &[(&str, &str)]| counters.total(metric, labels) as u64;
     let (asks, inbox) = mpsc::channel(8);
@@ -357,7 +357,7 @@ async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     assert_eq!(counted(Metric::ShipperUploads, &[]), 0);
     assert_eq!(counted(Metric::ShipBacklogBlocks, &[]), 5);
     assert_eq!(counted(Metric::BucketLastUpload, &[]), 0, "not yet");
-    server.set_down(false);
+    server.set(Outage::None);
     for want in &want {
         let got = timeout(Duration::from_secs(20), heard.recv()).await.expect("in time");
         assert_eq!(got.as_ref(), Some(want));

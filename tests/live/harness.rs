@@ -232,6 +232,11 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A number from the environment.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
 /// A folder that goes away at the end of the test.
 pub(crate) fn home() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")

@@ -134,7 +134,7 @@ impl Small {
     fn fill(&self, spare: usize) {
         let path = self.0.join("ballast");
         let mut file = File::create(&path).expect("a file");
-        while file.write_all(&[7; 1 << 16]).is_ok() {}
+        while file.write_all(&[7; 1 << 12]).is_ok() {}
         let len = file.metadata().expect("ours").len();
         file.set_len(len.saturating_sub(spare as u64)).expect("cut");
     }

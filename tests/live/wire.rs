@@ -17,6 +17,8 @@ use tidegate_proto::thanos::series_response::Result as Frame;
 use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{LabelMatcher, PartialResponseStrategy, SeriesRequest};
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::live::harness::PATIENCE;
 
@@ -219,6 +221,14 @@ impl Store {
     pub(crate) fn info(&self) -> InfoResponse {
         let mut client = InfoClient::new(self.channel.clone());
         self.run(async { client.info(InfoRequest {}).await }).into_inner()
+    }
+
+    /// Opens a stream of health, which lasts for as long as this connection does.
+    pub(crate) fn watch_health(&self) {
+        let mut client = HealthClient::new(self.channel.clone());
+        let request = HealthCheckRequest { service: String::new() };
+        let mut stream = self.run(async { client.watch(request).await }).into_inner();
+        self.runtime.spawn(async move { while let Ok(Some(_)) = stream.message().await {} });
     }
 
     /// All series that match, with all their samples. Fails if the server breaks the contract:

@@ -76,6 +76,7 @@ fn the_configured_tenant_header_goes_first() {
     for (headers, tenant) in [
         ("", "default-tenant"),
         ("thanos-tenant: t\r\n", "t"),
+        ("THANOS-TENANT: team a:b@c+50%é\r\n", "team a:b@c+50%é"),
         ("X-Scope-OrgID: x\r\nTHANOS-TENANT: t\r\n", "x"),
         ("X-Scope-OrgID:\r\nTHANOS-TENANT: t\r\n", "t"),
         ("X-Scope-OrgID: \r\nTHANOS-TENANT:\r\n", "default-tenant"),
@@ -83,6 +84,17 @@ fn the_configured_tenant_header_goes_first() {
         client.send(head(headers));
         let seen = stage.notes.seen.borrow_mut().pop();
         assert_eq!(seen, Some(format!("{tenant}:")), "{headers:?}");
+    }
+}
+
+#[test]
+fn a_target_may_name_the_host() {
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    for target in ["http://a/api/v1/write", "HTTP://a:80/api/v1/write?x=http://y"] {
+        client.send(head("").replace("/api/v1/write", target));
+        let seen = stage.notes.seen.borrow_mut().pop();
+        assert_eq!(seen.as_deref(), Some("default-tenant:"), "{target}");
     }
 }
 

@@ -30,21 +30,20 @@ fn facts() -> Vec<(Fact, u16, u16)> {
     let (name, what) = ("a".to_owned(), "spans".to_owned());
     vec![
         (Fact::SampleOutOfOrder { t: 1, newest: 2 }, 409, 400),
-        (Fact::SampleTooOld { t: 1, min: 2 }, 409, 400),
         (Fact::SampleOutOfBounds { t: 1, min: 2 }, 409, 400),
         (Fact::SampleTooFarInFuture { t: 3, max: 2 }, 409, 400),
         (Fact::SampleConflict { t: 1 }, 409, 400),
         (Fact::LabelsMissing, 409, 400),
         (Fact::LabelNameEmpty, 409, 400),
         (Fact::LabelNameTwice { name: name.clone() }, 409, 400),
-        (Fact::LabelNotUtf8, 400, 400),
-        (Fact::LabelsTooMany { got: 31, max: 30 }, 400, 400),
-        (Fact::LabelTooLong { name, got: 3000, max: 2048 }, 400, 400),
-        (Fact::SymbolMissing { symbol: 9, symbols: 3 }, 400, 400),
-        (Fact::HistogramInvalid { t: 1, what }, 400, 400),
+        (Fact::LabelNotUtf8 { name: name.clone() }, 400, 400),
+        (Fact::LabelMalformed { what }, 400, 400),
+        (Fact::LabelsTooMany { max: 30 }, 400, 400),
+        (Fact::LabelNameTooLong { name: name.clone(), got: 3000, max: 2048 }, 400, 400),
+        (Fact::LabelValueTooLong { name, got: 3000, max: 2048 }, 400, 400),
+        (Fact::LabelSetTooLong { got: 3000, max: 2048 }, 400, 400),
         (Fact::HistogramNotStored, 400, 400),
         (Fact::ExemplarNotStored, 400, 400),
-        (Fact::SeriesLimit { max: 100 }, 429, 429),
     ]
 }
 
@@ -65,10 +64,6 @@ fn refusals() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::SnappyInvalid { what: text() }, 400, "snappy-invalid"),
         (Refusal::DecodedTooLong { declared: 2, max: 1 }, 413, "decoded-too-long"),
         (Refusal::MessageInvalid { what: text() }, 400, "message-invalid"),
-        (Refusal::SeriesTooMany { got: 2, max: 1 }, 413, "series-too-many"),
-        (Refusal::SamplesTooMany { got: 2, max: 1 }, 413, "samples-too-many"),
-        (Refusal::BytesTooMany { got: 2, max: 1 }, 413, "bytes-too-many"),
-        (Refusal::TenantLimit { max: 1, unit: "active series" }, 429, "tenant-limit"),
         (Refusal::Overloaded { what: "the queue" }, 503, "overloaded"),
         (Refusal::NotReady { what: "replay" }, 503, "not-ready"),
         (Refusal::Draining, 503, "draining"),
@@ -96,15 +91,18 @@ fn success_is_200_on_thanos_path_and_204_elsewhere() {
 
 #[test]
 fn each_fact_has_its_status_in_both_versions() {
-    assert_eq!(facts().len(), Reason::ALL.len());
-    for ((fact, v1, v2), reason) in facts().into_iter().zip(Reason::ALL) {
-        assert_eq!((fact.reason(), fact.reason() as usize), (reason, reason as usize));
+    let mut reasons: Vec<Reason> = facts().iter().map(|(fact, ..)| fact.reason()).collect();
+    reasons.dedup();
+    assert_eq!(reasons, Reason::ALL);
+    assert!(reasons.iter().zip(0..).all(|(reason, at)| *reason as usize == at));
+    for (fact, v1, v2) in facts() {
+        let reason = fact.reason();
         for (version, status) in [(Version::V1, v1), (Version::V2, v2)] {
             let tally = tally(std::slice::from_ref(&fact));
             let answer = Answer::of(&Outcome::Applied(tally.clone()), reply(version));
             assert_eq!(answer.status.code(), status, "{fact}");
             assert_eq!(answer.written, (version == Version::V2).then_some(tally.written));
-            assert_eq!(answer.retry_after_s, (status == 429).then_some(5));
+            assert_eq!(answer.retry_after_s, None);
             let id = reason.id();
             let want = format!(
                 "3 of 16 samples refused, 13 stored: 3 {id}; \
@@ -117,13 +115,10 @@ fn each_fact_has_its_status_in_both_versions() {
 
 #[test]
 fn the_strongest_fact_decides_and_is_the_example() {
-    let (conflict, malformed) = (Fact::SampleConflict { t: 1 }, Fact::LabelNotUtf8);
-    let limit = Fact::SeriesLimit { max: 5 };
+    let (conflict, malformed) = (Fact::SampleConflict { t: 1 }, Fact::LabelsTooMany { max: 30 });
     for (facts, v1, v2) in [
         (vec![conflict.clone(), malformed.clone()], 400, 400),
         (vec![malformed.clone(), conflict.clone()], 400, 400),
-        (vec![conflict.clone(), limit.clone()], 429, 429),
-        (vec![limit.clone(), malformed.clone(), conflict.clone()], 429, 429),
     ] {
         for (version, status) in [(Version::V1, v1), (Version::V2, v2)] {
             let whole = Outcome::Applied(tally(&facts));
@@ -138,9 +133,10 @@ fn the_strongest_fact_decides_and_is_the_example() {
             assert_eq!(joined, whole);
         }
     }
-    let text = Answer::of(&Outcome::Applied(tally(&[conflict, limit])), reply(Version::V1)).text;
-    assert!(text.contains("3 sample-conflict, 3 series-limit; first: {__name__"), "{text}");
-    assert!(text.ends_with("(err-tidegate-series-limit)"), "{text}");
+    let text =
+        Answer::of(&Outcome::Applied(tally(&[conflict, malformed])), reply(Version::V1)).text;
+    assert!(text.contains("3 sample-conflict, 3 labels-too-many; first: {__name__"), "{text}");
+    assert!(text.ends_with("(err-tidegate-labels-too-many)"), "{text}");
 }
 
 #[test]
@@ -151,7 +147,7 @@ fn each_refusal_has_its_status_and_says_its_id() {
             let answer = Answer::of(&Outcome::Refused(refusal.clone()), to);
             assert_eq!(answer.status.code(), status, "{refusal}");
             assert_eq!(answer.text, format!("{refusal} (err-tidegate-{id})"));
-            assert_eq!(answer.retry_after_s, matches!(status, 429 | 503).then_some(9));
+            assert_eq!(answer.retry_after_s, (status == 503).then_some(9));
             let zeros = (version == Some(Version::V2)).then(Written::default);
             assert_eq!(answer.written, zeros);
             let closes =
@@ -164,7 +160,7 @@ fn each_refusal_has_its_status_and_says_its_id() {
 #[test]
 fn shards_that_differ_answer_503_before_4xx_before_2xx() {
     let overloaded = Outcome::Refused(Refusal::Overloaded { what: "the queue" });
-    let too_many = Outcome::Refused(Refusal::SeriesTooMany { got: 2, max: 1 });
+    let too_many = Outcome::Refused(Refusal::DecodedTooLong { declared: 2, max: 1 });
     let partial = Outcome::Applied(tally(&[Fact::SampleConflict { t: 1 }]));
     let fine = Outcome::Applied(tally(&[]));
     let in_order = [&overloaded, &too_many, &partial, &fine];
@@ -182,10 +178,9 @@ fn shards_that_differ_answer_503_before_4xx_before_2xx() {
 fn texts_are_one_bounded_line() {
     let evil = "\u{1b}[31m\r\nX: y\r\n\r\né".repeat(200);
     let mut all = tally(&facts().into_iter().map(|(fact, ..)| fact).collect::<Vec<_>>());
-    all.refuse(Fact::LabelNotUtf8, 1, || evil.clone());
+    all.refuse(Fact::LabelsTooMany { max: 1 }, 1, || evil.clone());
     let mut worst = Tally::default();
-    worst
-        .refuse(Fact::HistogramInvalid { t: 0, what: evil.clone() }, u64::MAX / 8, || evil.clone());
+    worst.refuse(Fact::LabelMalformed { what: evil.clone() }, u64::MAX / 8, || evil.clone());
     worst.join(tally(&facts().into_iter().take(13).map(|(fact, ..)| fact).collect::<Vec<_>>()));
     let refusal = Outcome::Refused(Refusal::MessageInvalid { what: evil });
     for outcome in [Outcome::Applied(all), Outcome::Applied(worst), refusal] {
@@ -204,12 +199,12 @@ fn answers_are_written_to_the_byte() {
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n"
     );
     let partial =
-        Answer::of(&Outcome::Applied(tally(&[Fact::SeriesLimit { max: 1 }])), reply(Version::V2));
+        Answer::of(&Outcome::Applied(tally(&[Fact::SampleConflict { t: 1 }])), reply(Version::V2));
     let text = &partial.text;
     assert_eq!(
         encoded(&partial),
         format!(
-            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\n\
+            "HTTP/1.1 400 Bad Request\r\n\
              X-Prometheus-Remote-Write-Samples-Written: 10\r\n\
              X-Prometheus-Remote-Write-Histograms-Written: 2\r\n\
              X-Prometheus-Remote-Write-Exemplars-Written: 1\r\n\

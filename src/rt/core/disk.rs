@@ -23,10 +23,26 @@ use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 const O_DSYNC: i32 = 0o10000;
 /// Bytes of one write of the measurement: a full commit group.
 const MEASURED_BYTES: usize = 64 * 1024;
-/// Writes measured per way.
-const MEASURED_WRITES: usize = 32;
 /// How long a rest is.
 const REST: Duration = Duration::from_secs(1);
+/// Writes measured per way and round.
+const MEASURED_WRITES: usize = 8;
+/// Rounds of the measurement.
+const MEASURED_ROUNDS: usize = 5;
+
+/// Times of the writes measured in one way, sorted, in microseconds.
+#[derive(Debug, Default)]
+struct Times(Vec<u64>);
+
+impl Times {
+    fn p50_us(&self) -> u64 {
+        self.0.get(self.0.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn max_us(&self) -> u64 {
+        self.0.last().copied().unwrap_or_default()
+    }
+}
 
 /// The disk below a directory. Used on one core only.
 #[derive(Debug, Clone, Copy)]
@@ -68,31 +84,37 @@ impl Disk {
     pub async fn measure(scratch: &Path) -> io::Result<Measured> {
         let direct = OpenOptions::new().read(true).write(true).dma_open(scratch).await;
         let Ok(first) = direct else {
-            let (p50_us, max_us) = Self { direct: false, dsync: false }.time(scratch).await?;
+            let mut times = Times::default();
+            Self { direct: false, dsync: false }.time(scratch, &mut times).await?;
+            let (p50_us, max_us) = (times.p50_us(), times.max_us());
             return Ok(Measured { direct: false, dsync: false, p50_us, max_us });
         };
         first.close().await.map_err(io_error)?;
-        let flushed = Self { direct: true, dsync: false }.time(scratch).await?;
-        let synchronous = Self { direct: true, dsync: true }.time(scratch).await?;
-        let dsync = synchronous.0 <= flushed.0;
-        let (p50_us, max_us) = if dsync { synchronous } else { flushed };
-        Ok(Measured { direct: true, dsync, p50_us, max_us })
+        let ways = [false, true].map(|dsync| Self { direct: true, dsync });
+        // In turns, so that whatever else the machine does falls on both.
+        let (mut flushed, mut synchronous) = (Times::default(), Times::default());
+        for _ in 0..MEASURED_ROUNDS {
+            ways[0].time(scratch, &mut flushed).await?;
+            ways[1].time(scratch, &mut synchronous).await?;
+        }
+        // One operation costs less of the processor than two, of which the kernel hands the second
+        // to a thread of its own; so it may take a little longer.
+        let dsync = synchronous.p50_us() <= flushed.p50_us() * 5 / 4;
+        let times = if dsync { synchronous } else { flushed };
+        Ok(Measured { direct: true, dsync, p50_us: times.p50_us(), max_us: times.max_us() })
     }
 
-    async fn time(self, scratch: &Path) -> io::Result<(u64, u64)> {
+    async fn time(self, scratch: &Path, times: &mut Times) -> io::Result<()> {
         let file = self.open(scratch).await?;
         let bytes = vec![0; MEASURED_BYTES];
-        let mut times = Vec::with_capacity(MEASURED_WRITES);
         for _ in 0..MEASURED_WRITES {
             let begun = Moment::now();
             file.write_at(0, &bytes).await?;
             file.sync().await?;
-            times.push(begun.elapsed().as_micros() as u64);
+            times.0.push(begun.elapsed().as_micros() as u64);
         }
-        file.close().await?;
-        times.sort_unstable();
-        let at = |i: usize| times.get(i).copied().unwrap_or_default();
-        Ok((at(MEASURED_WRITES / 2), at(MEASURED_WRITES - 1)))
+        times.0.sort_unstable();
+        file.close().await
     }
 
     async fn open_with(self, path: &Path, create: bool) -> io::Result<DiskFile> {

@@ -47,6 +47,7 @@ impl<T: Send + 'static> Port<T> {
                 let receiver: ConnectedReceiver<T> = receiver.connect().await;
                 while let Some(message) = receiver.recv().await {
                     take(message);
+                    super::pause().await;
                 }
             });
         }

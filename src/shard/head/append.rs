@@ -30,7 +30,7 @@ pub enum Refusal {
     Conflict,
     /// It is older than the newest of its series.
     OutOfOrder,
-    /// It lies before the last cut: its range is in finished blocks.
+    /// It lies before the last cut, so that its range is in finished blocks, or is past retention.
     TooOld,
     /// It lies too far ahead of the clock.
     TooFarInFuture,
@@ -55,7 +55,7 @@ impl Refusal {
 /// Times a sample may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// First millisecond allowed: the last cut.
+    /// First millisecond allowed: the last cut, or what retention still keeps.
     pub(crate) min_t: i64,
     /// Last millisecond allowed.
     pub(crate) max_t: i64,

@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 
 use crate::chunk::xor;
 use crate::model::TenantId;
+use crate::rt::prefetch;
 use crate::shard::head::closed::{Closed, ClosedRef};
 use crate::shard::head::symbols::{SymbolId, Symbols};
 use crate::shard::head::tail::{TailRef, Tails};
@@ -44,8 +45,6 @@ pub(crate) struct Cold {
     pub(crate) shape: u32,
     /// The values to these names.
     pub(crate) values: Box<[SymbolId]>,
-    /// Its number in this shard's log; 0 when the log does not know it yet.
-    pub(crate) log_id: u64,
     /// Newest closed chunk.
     pub(crate) closed: ClosedRef,
     /// Last sample, as long as no chunk is open.
@@ -94,6 +93,8 @@ pub(crate) struct Head {
     pub(crate) keys: Vec<u128>,
     pub(crate) hot: Vec<Hot>,
     pub(crate) cold: Vec<Cold>,
+    /// Numbers of the series in this shard's log; 0 when the log does not know one yet.
+    pub(crate) log_ids: Vec<u64>,
     successors: Vec<SeriesIndex>,
     pub(crate) free: Vec<SeriesIndex>,
     pub(crate) tails: Tails,
@@ -134,6 +135,7 @@ impl Default for Head {
             keys: Vec::new(),
             hot: Vec::new(),
             cold: Vec::new(),
+            log_ids: Vec::new(),
             successors: Vec::new(),
             free: Vec::new(),
             tails: Tails::default(),
@@ -169,6 +171,21 @@ impl Head {
         Some(index)
     }
 
+    /// Asks the memory for all that an append to a series will touch first.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: SeriesIndex) {
+        prefetch(&self.hot, index as usize);
+        prefetch(&self.log_ids, index as usize);
+    }
+
+    /// Asks the memory for the place where a series' next bits go. Its hot state is there by now.
+    #[inline]
+    pub(crate) fn prefetch_tail(&self, index: SeriesIndex) {
+        if let Some(hot) = self.hot.get(index as usize) {
+            self.tails.prefetch(hot.tail, hot.open.len_bytes());
+        }
+    }
+
     /// Makes a series. The key must be unknown and the labels sorted.
     pub(crate) fn create<'a>(
         &mut self,
@@ -186,7 +203,6 @@ impl Head {
             tenant,
             shape: self.shape(names),
             values: values.into_boxed_slice(),
-            log_id: 0,
             closed: ClosedRef::NONE,
             last: None,
             generation: 0,
@@ -250,11 +266,13 @@ impl Head {
             let at = index as usize;
             cold.generation = self.cold[at].generation + 1;
             (self.keys[at], self.hot[at], self.cold[at]) = (key, hot, cold);
+            self.log_ids[at] = 0;
             return index;
         }
         self.keys.push(key);
         self.hot.push(hot);
         self.cold.push(cold);
+        self.log_ids.push(0);
         self.successors.push(NO_SERIES);
         (self.keys.len() - 1) as SeriesIndex
     }
@@ -343,6 +361,7 @@ impl Head {
         let series = self.keys.capacity() * 16
             + self.hot.capacity() * size_of::<Hot>()
             + self.cold.capacity() * size_of::<Cold>()
+            + self.log_ids.capacity() * 8
             + self.successors.capacity() * 4
             + self.cold.iter().map(|c| c.values.len() * 4).sum::<usize>();
         [

@@ -4,9 +4,13 @@
 //! not change costs little. Pages are never given back to the allocator one by one: a buffer that
 //! is freed is the next one handed out, and the steady state allocates nothing.
 
-/// Sizes of the classes in bytes. The last holds 120 samples of the worst kind (XOR: 2 + 19 bytes
-/// each, 10 + 8 for the first, and room for the appender's look-ahead).
-const CLASS_BYTES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
+use crate::rt::prefetch;
+
+/// Number of classes. The last holds 120 samples of the worst kind (XOR: 2 + 19 bytes each, 10 + 8
+/// for the first, and room for the appender's look-ahead).
+const CLASSES: usize = 8;
+/// Bytes of the smallest class; each next one has twice as many.
+const SMALLEST_BYTES: usize = 32;
 /// Bytes of a page. Every class divides it.
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -42,7 +46,7 @@ struct Class {
 /// The buffers of a shard's open chunks.
 #[derive(Debug, Default)]
 pub(crate) struct Tails {
-    classes: [Class; CLASS_BYTES.len()],
+    classes: [Class; CLASSES],
 }
 
 impl Tails {
@@ -52,12 +56,11 @@ impl Tails {
     }
 
     fn allocate_in(&mut self, class: usize) -> TailRef {
-        let per_page = PAGE_BYTES / CLASS_BYTES[class];
         let pool = &mut self.classes[class];
         if let Some(index) = pool.free.pop() {
             return TailRef::new(class, index as usize);
         }
-        if pool.handed_out == pool.pages.len() * per_page {
+        if pool.handed_out == pool.pages.len() << per_page_log2(class) {
             pool.pages.push(vec![0; PAGE_BYTES].into_boxed_slice());
         }
         pool.handed_out += 1;
@@ -68,7 +71,7 @@ impl Tails {
     /// largest class: then the chunk must be closed.
     pub(crate) fn grow(&mut self, tail: TailRef) -> Option<TailRef> {
         let class = tail.class();
-        if class + 1 == CLASS_BYTES.len() {
+        if class + 1 == CLASSES {
             return None;
         }
         let grown = self.allocate_in(class + 1);
@@ -85,9 +88,24 @@ impl Tails {
     }
 
     /// The bytes of a buffer.
+    #[inline]
     pub(crate) fn bytes(&mut self, tail: TailRef) -> &mut [u8] {
         let class = tail.class();
         bytes_of(&mut self.classes[class], class, tail.index())
+    }
+
+    /// Asks the memory for a byte of a buffer, if there is one.
+    #[inline]
+    pub(crate) fn prefetch(&self, tail: TailRef, at: usize) {
+        if tail == TailRef::NONE {
+            return;
+        }
+        let (class, index) = (tail.class(), tail.index());
+        let shift = per_page_log2(class);
+        if let Some(page) = self.classes[class].pages.get(index >> shift) {
+            let in_page = index & ((1 << shift) - 1);
+            prefetch(page, in_page * (SMALLEST_BYTES << class) + at);
+        }
     }
 
     /// Bytes of all pages.
@@ -96,10 +114,17 @@ impl Tails {
     }
 }
 
+/// Two to this are the buffers of a page. All sizes are powers of two: an append must not divide.
+fn per_page_log2(class: usize) -> u32 {
+    (PAGE_BYTES / SMALLEST_BYTES).ilog2() - class as u32
+}
+
+#[inline]
 fn bytes_of(pool: &mut Class, class: usize, index: usize) -> &mut [u8] {
-    let size = CLASS_BYTES[class];
-    let per_page = PAGE_BYTES / size;
-    &mut pool.pages[index / per_page][index % per_page * size..][..size]
+    let shift = per_page_log2(class);
+    let size = SMALLEST_BYTES << class;
+    let in_page = index & ((1 << shift) - 1);
+    &mut pool.pages[index >> shift][in_page * size..][..size]
 }
 
 #[cfg(test)]

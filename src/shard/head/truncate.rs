@@ -13,15 +13,20 @@ impl Head {
         }
     }
 
-    /// Drops the samples of a series before `end`; takes the series out when nothing is left.
-    /// Returns the time of its oldest sample if it stays.
-    pub(crate) fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
+    /// Drops the samples of a series before `end`. The series stays, empty if nothing is left.
+    pub(crate) fn drop_before(&mut self, index: SeriesIndex, end: i64) {
         self.close_before(index, end);
         let cold = &mut self.cold[index as usize];
         let chunks = self.closed.len();
-        let kept = self.closed.drop_before(cold.closed, end);
-        cold.closed = kept;
+        cold.closed = self.closed.drop_before(cold.closed, end);
         self.tenants[cold.tenant as usize].chunks -= chunks - self.closed.len();
+    }
+
+    /// Drops the samples of a series before `end`; takes the series out when nothing is left.
+    /// Returns the time of its oldest sample if it stays.
+    pub(crate) fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
+        self.drop_before(index, end);
+        let kept = self.cold[index as usize].closed;
         let hot = &self.hot[index as usize];
         if kept == ClosedRef::NONE && hot.open.count() == 0 {
             self.remove(index);

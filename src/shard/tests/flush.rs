@@ -12,7 +12,7 @@ use futures_lite::future::{self, block_on};
 use tempfile::TempDir;
 
 use crate::block::{self, Meta, Ulid, filenames};
-use crate::model::{BLOCK_RANGE_MS, External, Labels, Sample, TimeRange};
+use crate::model::{BLOCK_RANGE_MS, External, Labels, Sample, TenantId, TimeRange};
 use crate::rt::storage::read_file;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::blocks::{Origin, remove_unfinished};
@@ -24,6 +24,7 @@ use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
     send, series_number, serve, settings, start, stored, tenant,
 };
+use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
 use crate::stdx::crc32c;
 
@@ -65,8 +66,8 @@ impl Shelf {
             let path = path.to_str().expect("a path of ours");
             let mut parts = path.splitn(3, '/');
             let mut part = || parts.next().expect("tenant, block and file");
-            let name = part();
-            let t = TENANTS.iter().position(|n| *n == name).expect("a tenant");
+            let name = TenantId::of_dir(part()).expect("a tenant's folder");
+            let t = TENANTS.iter().position(|n| *n == name.as_str()).expect("a tenant");
             let Some(ulid) = filenames::block(part()) else { continue };
             blocks.entry((t, ulid)).or_default().push((part().into(), bytes));
         }
@@ -119,7 +120,7 @@ fn check(twin: &Twin, all: &[Settings], said: &Said, shelf: &mut Shelf) -> Resul
     judge(found, said)
 }
 
-fn order(dice: &mut Dice) -> FlushOrder {
+pub(super) fn order(dice: &mut Dice) -> FlushOrder {
     let labels = Labels::new([("receive_replica", "r0")]).expect("labels");
     let external = External::new(labels, "tenant_id", None).expect("external labels");
     let high = dice.roll();
@@ -284,13 +285,16 @@ fn filled() -> (Twin, Said) {
     (twin, said)
 }
 
-/// Cuts everything on a copy of a device and the power after some operations. The device then, and
-/// whether the flush had ended before.
-fn interrupted(filled: &Twin, all: &[Settings], ops: u64) -> (Twin, bool) {
+/// Cuts everything on a copy of a device and the power after some operations. Its blocks are said
+/// to be of `node`. The device then, and whether the flush had ended before.
+fn interrupted(filled: &Twin, all: &[Settings], node: [u8; 16], ops: u64) -> (Twin, bool) {
     let twin = filled.after_cut();
     let mut done = false;
     block_on(async {
-        let recovered = start_all(&twin, all).await;
+        let mut recovered = start_all(&twin, all).await;
+        for one in &mut recovered {
+            one.shard.node = node;
+        }
         twin.cut_after(ops);
         let flushing = async |homes: &[Home]| {
             cut_everything(homes).await;
@@ -307,7 +311,7 @@ fn the_power_may_go_at_any_operation_of_a_flush() {
     let (filled, said) = filled();
     let mut shelf = Shelf::default();
     for ops in 1.. {
-        let (twin, done) = interrupted(&filled, &all, ops);
+        let (twin, done) = interrupted(&filled, &all, all[0].node, ops);
         let held = check(&twin, &all, &said, &mut shelf);
         assert_eq!(held, Ok(()), "after {ops} operations");
         if done {
@@ -321,14 +325,10 @@ fn the_power_may_go_at_any_operation_of_a_flush() {
 #[test]
 fn if_blocks_were_no_cuts_samples_would_be_there_twice() {
     let all = settings_of(&GENERATIONS[..1]);
-    let mut others = all.clone();
-    for settings in &mut others {
-        settings.node = [1; 16];
-    }
     let (filled, said) = filled();
     let mut shelf = Shelf::default();
     let twice = (1..100).find_map(|ops| {
-        let (twin, _) = interrupted(&filled, &others, ops);
+        let (twin, _) = interrupted(&filled, &all, [1; 16], ops);
         check(&twin, &all, &said, &mut shelf).err()
     });
     assert!(twice.as_ref().is_some_and(|wrong| wrong.contains("twice")), "{twice:?}");
@@ -432,6 +432,35 @@ fn a_block_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
+fn without_a_log_no_block_is_written() {
+    let all = settings_of(&GENERATIONS[..1]);
+    let twin = Twin::new(3);
+    block_on(async {
+        fill(&twin, &all, &mut Said::default()).await;
+        let recovered = start_all(&twin, &all).await;
+        serve(&twin, recovered, async |homes| {
+            let (shard, slots) = &homes[0];
+            twin.fail_writes(u64::MAX);
+            let late = LOAD.rounds as i64 * LOAD.step_ms;
+            let samples: Vec<_> =
+                (0..64).map(|series| (series, Sample { t: late, bits: 1 })).collect();
+            let (batch, mut answer) = batch(0, &samples, slots);
+            shard.write(batch);
+            let written = answer.recv().await.expect("an answer");
+            assert_eq!(written.unavailable, Some(Unavailable::LogFailed));
+            twin.fail_writes(0);
+            for ulid in 1..3 {
+                let flushed =
+                    shard.flush(&tenant(0), BLOCK_RANGE_MS, &order(&mut Dice(ulid))).await;
+                assert!(matches!(flushed, Err(FlushError::Log { .. })), "{flushed:?}");
+            }
+            assert_eq!(twin.files_below(&Path::new(ROOT).join("blocks")), []);
+        })
+        .await;
+    });
+}
+
+#[test]
 fn one_flush_at_a_time() {
     let all = settings_of(&GENERATIONS[..1]);
     let twin = Twin::new(3);
@@ -451,4 +480,32 @@ fn one_flush_at_a_time() {
         })
         .await;
     });
+}
+
+#[test]
+fn a_shard_whose_log_is_dead_writes_no_block() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let one = [Generation { number: 1, shards: 1 }];
+        let recovered = start(&twin, &settings(0, &one)).await;
+        serve(&twin, vec![recovered], async |homes| {
+            let (shard, slots) = &homes[0];
+            let (first, mut answer) = batch(0, &[(1, Sample { t: 5, bits: 1 })], slots);
+            shard.write(first);
+            assert!(answer.recv().await.expect("an answer").is_clean());
+            twin.fail_writes(3);
+            let (second, mut answer) = batch(0, &[(2, Sample { t: 6, bits: 1 })], slots);
+            shard.write(second);
+            assert!(answer.recv().await.expect("an answer").unavailable.is_some());
+            twin.fail_writes(0);
+            for seed in 1..4 {
+                let order = order(&mut Dice(seed));
+                let refused = shard.flush(&tenant(0), BLOCK_RANGE_MS, &order).await;
+                assert!(matches!(refused, Err(FlushError::Log { .. })), "{refused:?}");
+            }
+        })
+        .await;
+    });
+    let blocks = twin.files_below(&Path::new(ROOT).join("blocks"));
+    assert!(blocks.is_empty(), "{:?}", blocks.iter().map(|(path, _)| path).collect::<Vec<_>>());
 }

@@ -2,6 +2,7 @@
 
 mod flush;
 mod power_cut;
+mod recover;
 mod reading;
 mod select;
 mod world;

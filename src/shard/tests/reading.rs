@@ -19,7 +19,7 @@ use crate::rt::mesh::Home;
 use crate::rt::twin::Twin;
 use crate::shard::message::{Ask, HeadFrom, LabelsAsk, PART_BYTES, Part, Select};
 use crate::shard::tests::world::{settings, start};
-use crate::shard::write::{Batch, Item};
+use crate::shard::write::{Batch, Item, Past};
 use crate::shard::{Generation, Shard, slots};
 
 /// Series by tenant and labels.
@@ -239,6 +239,7 @@ pub(super) fn write(shard: &Shard<Twin>, tenant: &TenantId, labels: &Labels, sam
         samples: samples.to_vec(),
         bytes: Home::new(1).lend(region),
         max_t: i64::MAX,
+        past: Past::ANY,
         forwarded: false,
         reply,
     };

@@ -18,7 +18,7 @@ use crate::rt::twin::{Dice, Twin};
 use crate::shard::head::read::Copied;
 use crate::shard::recover::{Recovered, recover};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::write::{Batch, Item, Written};
+use crate::shard::write::{Batch, Item, Past, Written};
 use crate::shard::{Generation, Settings, Shard};
 
 pub(super) const ROOT: &str = "/data";
@@ -108,7 +108,7 @@ fn name(at: usize, sample: Sample) -> String {
     format!("tenant {t}, series {series}, time {}, value {}", sample.t, sample.bits)
 }
 
-pub(super) const TENANTS: [&str; 2] = ["a", "b"];
+pub(super) const TENANTS: [&str; 2] = ["a", "b:c é%"];
 const SECRET: [u8; 32] = [5; 32];
 /// Series of a tenant.
 const SERIES_MAX: usize = 64;
@@ -193,6 +193,7 @@ pub(super) fn batch(
         samples: all,
         bytes: mesh::Home::new(1).lend(bytes),
         max_t: i64::MAX,
+        past: Past::ANY,
         forwarded: false,
         reply,
     };

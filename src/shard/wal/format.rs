@@ -14,20 +14,21 @@
 //!   8  format version     12 shard              16 generation of the slot table
 //!   24 segment number     32 epoch              40 node id (16)
 //!   56 first sequence number of a block in it   64 segment size in bytes
-//!   72 reserved (16)      88 slots the shard owns, a bitmap of 256 bits (32)
+//!   72 reserved (48)
 //!
 //! block header, 64 bytes, then the payload, then zeros up to a multiple of 4096
 //!   0  magic "TGLB"       4  CRC-32C of bytes 8..64
 //!   8  epoch of the segment                     16 sequence number
-//!   24 highest sequence number known durable    32 wall clock, ms
-//!   40 payload length     44 payload CRC-32C    48 payload CRC of the block before
-//!   52 flags              56 reserved (8)
+//!   24 reserved (8)       32 wall clock, ms     40 payload length
+//!   44 payload CRC-32C    48 payload CRC of the block before
+//!   52 reserved (12)
 //! ```
 //!
 //! The header has a checksum of its own, so a bad length is never trusted. The epoch is random and
-//! tells a block from the leftover of an earlier life of the file. The number and the CRC of the
-//! block before catch lost and misdirected writes; the durable number proves whether a hole lies
-//! below what was acknowledged.
+//! tells a block from the leftover of an earlier life of the file. The first number, the number and
+//! the CRC of the block before catch lost and misdirected writes; node and shard catch a segment
+//! that was put into another directory. A block is begun when the one before is durable: whatever
+//! is missing before a whole block was there.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -43,8 +44,6 @@ pub(crate) const BLOCK_HEADER_BYTES: usize = 64;
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Version of the format.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Flag: the block tells of a cut, so a reader that looks for cuts must open it.
-pub(crate) const FLAG_CUT: u32 = 1;
 
 const SEGMENT_MAGIC: [u8; 4] = *b"TGLS";
 const BLOCK_MAGIC: [u8; 4] = *b"TGLB";
@@ -63,8 +62,7 @@ struct RawSegmentHeader {
     node: [u8; 16],
     first_seq: U64,
     size: U64,
-    reserved: [u8; 16],
-    slots: [u8; 32],
+    reserved: [u8; 48],
 }
 
 /// A block header as it lies on the device.
@@ -75,13 +73,12 @@ struct RawBlockHeader {
     crc: U32,
     epoch: U64,
     seq: U64,
-    durable_seq: U64,
+    reserved: [u8; 8],
     wall_ms: U64,
     payload_len: U32,
     payload_crc: U32,
     previous_crc: U32,
-    flags: U32,
-    reserved: [u8; 8],
+    reserved_too: [u8; 12],
 }
 
 const _: () = assert!(size_of::<RawSegmentHeader>() == 120);
@@ -104,8 +101,6 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_seq: u64,
     /// Its size in bytes.
     pub(crate) size: u64,
-    /// Slots the shard owned.
-    pub(crate) slots: [u8; 32],
 }
 
 impl SegmentHeader {
@@ -122,8 +117,7 @@ impl SegmentHeader {
             node: self.node,
             first_seq: self.first_seq.into(),
             size: self.size.into(),
-            reserved: [0; 16],
-            slots: self.slots,
+            reserved: [0; 48],
         };
         raw.crc = crc32c(&raw.as_bytes()[8..]).into();
         let mut out = vec![0; FIRST_BLOCK as usize];
@@ -136,23 +130,30 @@ impl SegmentHeader {
     /// The header from the first bytes of a segment: the first copy that is whole.
     /// `None` when neither is, or when it is of another version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        bytes.chunks(BLOCK_BYTES).take(2).find_map(|copy| {
-            let (raw, _) = RawSegmentHeader::read_from_prefix(copy).ok()?;
-            let whole = raw.magic == SEGMENT_MAGIC
-                && raw.crc.get() == crc32c(&raw.as_bytes()[8..])
-                && raw.version.get() == FORMAT_VERSION;
-            whole.then(|| Self {
-                shard: raw.shard.get() as u16,
-                generation: raw.generation.get(),
-                number: raw.number.get(),
-                epoch: raw.epoch.get(),
-                node: raw.node,
-                first_seq: raw.first_seq.get(),
-                size: raw.size.get(),
-                slots: raw.slots,
-            })
+        let raw = whole_header(bytes).filter(|raw| raw.version.get() == FORMAT_VERSION)?;
+        Some(Self {
+            shard: raw.shard.get() as u16,
+            generation: raw.generation.get(),
+            number: raw.number.get(),
+            epoch: raw.epoch.get(),
+            node: raw.node,
+            first_seq: raw.first_seq.get(),
+            size: raw.size.get(),
         })
     }
+
+    /// The version of a header that is whole, whichever it is.
+    pub(crate) fn version(bytes: &[u8]) -> Option<u32> {
+        whole_header(bytes).map(|raw| raw.version.get())
+    }
+}
+
+fn whole_header(bytes: &[u8]) -> Option<RawSegmentHeader> {
+    bytes.chunks(BLOCK_BYTES).take(2).find_map(|copy| {
+        let (raw, _) = RawSegmentHeader::read_from_prefix(copy).ok()?;
+        let whole = raw.magic == SEGMENT_MAGIC && raw.crc.get() == crc32c(&raw.as_bytes()[8..]);
+        whole.then_some(raw)
+    })
 }
 
 /// What a block says of itself.
@@ -162,8 +163,6 @@ pub(crate) struct BlockHeader {
     pub(crate) epoch: u64,
     /// Its number; blocks of a shard's log count up by one.
     pub(crate) seq: u64,
-    /// The highest number that was known to be durable when it was written.
-    pub(crate) durable_seq: u64,
     /// Wall clock when it was written, in milliseconds.
     pub(crate) wall_ms: i64,
     /// Length of the payload in bytes.
@@ -172,8 +171,6 @@ pub(crate) struct BlockHeader {
     pub(crate) payload_crc: u32,
     /// CRC-32C of the payload of the block before.
     pub(crate) previous_crc: u32,
-    /// See the `FLAG_` constants.
-    pub(crate) flags: u32,
 }
 
 impl BlockHeader {
@@ -184,13 +181,12 @@ impl BlockHeader {
             crc: 0.into(),
             epoch: self.epoch.into(),
             seq: self.seq.into(),
-            durable_seq: self.durable_seq.into(),
+            reserved: [0; 8],
             wall_ms: (self.wall_ms as u64).into(),
             payload_len: self.payload_len.into(),
             payload_crc: self.payload_crc.into(),
             previous_crc: self.previous_crc.into(),
-            flags: self.flags.into(),
-            reserved: [0; 8],
+            reserved_too: [0; 12],
         };
         raw.crc = crc32c(&raw.as_bytes()[8..]).into();
         block[..BLOCK_HEADER_BYTES].copy_from_slice(raw.as_bytes());
@@ -205,12 +201,10 @@ impl BlockHeader {
         whole.then(|| Self {
             epoch: raw.epoch.get(),
             seq: raw.seq.get(),
-            durable_seq: raw.durable_seq.get(),
             wall_ms: raw.wall_ms.get() as i64,
             payload_len: raw.payload_len.get(),
             payload_crc: raw.payload_crc.get(),
             previous_crc: raw.previous_crc.get(),
-            flags: raw.flags.get(),
         })
     }
 
@@ -239,7 +233,6 @@ mod tests {
             node: [7; 16],
             first_seq: 100,
             size: 1 << 20,
-            slots: [0xff; 32],
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Some(header.clone()));
@@ -257,12 +250,10 @@ mod tests {
         let header = BlockHeader {
             epoch: 1,
             seq: 2,
-            durable_seq: 1,
             wall_ms: -5,
             payload_len: 77,
             payload_crc: 8,
             previous_crc: 9,
-            flags: FLAG_CUT,
         };
         let mut bytes = vec![0; BLOCK_HEADER_BYTES];
         header.encode(&mut bytes);

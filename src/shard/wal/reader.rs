@@ -5,8 +5,10 @@
 //! is not whole is told apart:
 //! - **torn tail**: nothing valid follows, in this segment or a later one. A write was under way
 //!   when the power went; nobody was told it had ended. Normal.
-//! - **damage**: something valid follows, or a number is missing. Told with its place, and with
-//!   whether it lies below what was known to be durable. The blocks after it are still read.
+//! - **damage**: something valid follows, a number is missing, or a block does not follow the one
+//!   before it. Told with its place. The blocks after it are still read.
+//!
+//! A log may begin at any number: which segments were let go at its old end is not known here.
 //!
 //! Nothing is deleted or rewritten here.
 //!
@@ -47,6 +49,13 @@ pub(crate) enum Damage {
         /// Last missing number.
         to_seq: u64,
     },
+    /// A whole block that was not written behind the one that lies before it.
+    Chain {
+        /// Number of the segment.
+        segment: u64,
+        /// Number of the block.
+        seq: u64,
+    },
     /// A block with good checksums whose records do not follow the format.
     Payload {
         /// Number of the segment.
@@ -70,6 +79,9 @@ impl fmt::Display for Damage {
             Self::Missing { segment, from_seq, to_seq } => {
                 write!(f, "segment {segment}: blocks {from_seq} to {to_seq} are missing")
             }
+            Self::Chain { segment, seq } => {
+                write!(f, "segment {segment}, block {seq}: block {} was another", seq - 1)
+            }
             Self::Payload { segment, seq, error } => {
                 write!(f, "segment {segment}, block {seq}: {error}")
             }
@@ -82,12 +94,8 @@ impl fmt::Display for Damage {
 pub(crate) struct Position {
     /// Number of the last block delivered; 0 before the first.
     pub(crate) seq: u64,
-    /// CRC of its payload.
-    pub(crate) payload_crc: u32,
-    /// Highest number any block said to be durable.
-    pub(crate) durable_seq: u64,
-    /// Wall clock of the last block, in milliseconds.
-    pub(crate) wall_ms: i64,
+    /// CRC of its payload, if it was met.
+    pub(crate) payload_crc: Option<u32>,
     /// Whether the log's first block has been met: a log may begin at any number.
     pub(crate) begun: bool,
     /// What was damaged so far.
@@ -109,74 +117,153 @@ pub(crate) struct SegmentEnd {
     pub(crate) damaged: bool,
 }
 
-/// Reads one segment and hands its blocks to `visit`, in order.
-///
-/// `number` is what its name says. A file whose header tells another number was renamed for reuse
-/// and not begun before the crash: it holds nothing.
+/// A step through a segment.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    /// The next block: its number and its payload.
+    Block(u64, &'a [u8]),
+    /// Much was looked at and no block found yet: a moment for others.
+    Pause,
+    /// No block is left.
+    End,
+}
+
+/// Places looked at for a block before others get their turn: each costs a miss of the cache.
+const LOOKS: u64 = 1024;
+
+/// Reads one segment, block by block, in order.
+#[derive(Debug)]
+pub(crate) struct SegmentReader<'a> {
+    bytes: &'a [u8],
+    number: u64,
+    /// Epoch of its blocks; `None` when it holds none.
+    epoch: Option<u64>,
+    /// First byte after the last good block.
+    end: u64,
+    /// Where the next one is looked for.
+    look: u64,
+    blocks: u64,
+    damage_before: usize,
+}
+
+impl<'a> SegmentReader<'a> {
+    /// At the start of a segment. `number` is what its name says. A file whose header tells another
+    /// number was renamed for reuse and not begun before the crash: it holds nothing.
+    pub(crate) fn new(bytes: &'a [u8], number: u64, at: &mut Position) -> Self {
+        let damage_before = at.damage.len();
+        let epoch = match SegmentHeader::decode(bytes) {
+            Some(header) if header.number == number => {
+                at.begin(&header);
+                Some(header.epoch)
+            }
+            Some(_) => None,
+            None => {
+                let epoch = first_epoch_after(bytes, at.seq);
+                at.damage.extend(epoch.map(|_| Damage::SegmentHeader { segment: number }));
+                epoch
+            }
+        };
+        let (end, look) = (FIRST_BLOCK, FIRST_BLOCK);
+        Self { bytes, number, epoch, end, look, blocks: 0, damage_before }
+    }
+
+    /// The next block.
+    pub(crate) fn next(&mut self, at: &mut Position) -> Step<'a> {
+        let Some(epoch) = self.epoch else { return Step::End };
+        for _ in 0..LOOKS {
+            let Ok(look) = usize::try_from(self.look) else { return Step::End };
+            let Some(bytes) = self.bytes.get(look..).filter(|bytes| !bytes.is_empty()) else {
+                return Step::End;
+            };
+            let Some((header, payload)) = whole_block(bytes, |h| h.epoch == epoch) else {
+                self.look += BLOCK_BYTES as u64;
+                continue;
+            };
+            let segment = self.number;
+            if self.look != self.end {
+                at.damage.push(Damage::Bytes { segment, from: self.end, to: self.look });
+            }
+            self.look += header.block_len() as u64;
+            self.end = self.look;
+            if at.pass(&header, segment) {
+                self.blocks += 1;
+                return Step::Block(header.seq, payload);
+            }
+        }
+        Step::Pause
+    }
+
+    /// What it turned out to hold, once no block is left.
+    pub(crate) fn finish(self, at: &Position) -> SegmentEnd {
+        let Self { epoch, end, blocks, .. } = self;
+        let rest = epoch.and_then(|_| self.bytes.get(end as usize..)).unwrap_or_default();
+        let epoch = epoch.unwrap_or(0);
+        let torn = rest.iter().take(BLOCK_BYTES).any(|&b| b != 0);
+        let torn = torn && !is_of_earlier_life(rest, epoch);
+        SegmentEnd { epoch, end, blocks, torn, damaged: at.damage.len() > self.damage_before }
+    }
+}
+
+/// Reads one segment at a stretch and hands its blocks to `visit`, each with its number.
 pub(crate) fn read_segment(
     bytes: &[u8],
     number: u64,
     at: &mut Position,
-    mut visit: impl FnMut(&BlockHeader, &[u8]) -> Result<(), PayloadError>,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), PayloadError>,
 ) -> SegmentEnd {
-    let damage_before = at.damage.len();
-    let (epoch, header_lost) = match SegmentHeader::decode(bytes) {
-        Some(header) if header.number == number => (Some(header.epoch), false),
-        Some(_) => (None, false),
-        None => (first_epoch_after(bytes, at.seq), true),
-    };
-    let Some(epoch) = epoch else {
-        return SegmentEnd { epoch: 0, end: FIRST_BLOCK, blocks: 0, torn: false, damaged: false };
-    };
-    if header_lost {
-        at.damage.push(Damage::SegmentHeader { segment: number });
-    }
-    let mut end = FIRST_BLOCK;
-    let mut blocks = 0;
-    while let Some((start, header, payload)) = next_block(bytes, end, epoch) {
-        if start != end {
-            at.damage.push(Damage::Bytes { segment: number, from: end, to: start });
-        }
-        end = start + header.block_len() as u64;
-        if at.begun && header.seq <= at.seq {
-            continue;
-        }
-        if at.begun && header.seq > at.seq + 1 {
-            let (from_seq, to_seq) = (at.seq + 1, header.seq - 1);
-            at.damage.push(Damage::Missing { segment: number, from_seq, to_seq });
-        }
-        at.begun = true;
-        at.seq = header.seq;
-        at.payload_crc = header.payload_crc;
-        at.durable_seq = at.durable_seq.max(header.durable_seq);
-        at.wall_ms = header.wall_ms;
-        blocks += 1;
-        if let Err(error) = visit(&header, payload) {
-            at.damage.push(Damage::Payload { segment: number, seq: header.seq, error });
-        }
-    }
-    let rest = bytes.get(end as usize..).unwrap_or_default();
-    let torn = rest.iter().take(BLOCK_BYTES).any(|&b| b != 0) && !is_of_earlier_life(rest, epoch);
-    SegmentEnd { epoch, end, blocks, torn, damaged: at.damage.len() > damage_before }
-}
-
-/// The first whole block of `epoch` at or after `from`, by steps of 4 KiB.
-fn next_block(bytes: &[u8], from: u64, epoch: u64) -> Option<(u64, BlockHeader, &[u8])> {
-    let mut start = from;
+    let mut reader = SegmentReader::new(bytes, number, at);
     loop {
-        let block = bytes.get(usize::try_from(start).ok()?..).filter(|b| !b.is_empty())?;
-        match whole_block(block) {
-            Some((header, payload)) if header.epoch == epoch => {
-                return Some((start, header, payload));
+        match reader.next(at) {
+            Step::Block(seq, payload) => {
+                if let Err(error) = visit(seq, payload) {
+                    at.damage.push(Damage::Payload { segment: number, seq, error });
+                }
             }
-            _ => start += BLOCK_BYTES as u64,
+            Step::Pause => {}
+            Step::End => return reader.finish(at),
         }
     }
 }
 
-/// The block at the start of `bytes`, if header and payload are whole.
-fn whole_block(bytes: &[u8]) -> Option<(BlockHeader, &[u8])> {
-    let header = BlockHeader::decode(bytes)?;
+impl Position {
+    /// Goes on to a segment.
+    fn begin(&mut self, header: &SegmentHeader) {
+        let to_seq = header.first_seq.saturating_sub(1);
+        if self.begun && to_seq <= self.seq {
+            return;
+        }
+        if self.begun {
+            let (segment, from_seq) = (header.number, self.seq + 1);
+            self.damage.push(Damage::Missing { segment, from_seq, to_seq });
+        }
+        (self.begun, self.seq, self.payload_crc) = (true, to_seq, None);
+    }
+
+    /// Goes on to a block. Whether it is one that was not met yet.
+    fn pass(&mut self, header: &BlockHeader, segment: u64) -> bool {
+        if self.begun && header.seq <= self.seq {
+            return false;
+        }
+        if self.begun && header.seq > self.seq + 1 {
+            let (from_seq, to_seq) = (self.seq + 1, header.seq - 1);
+            self.damage.push(Damage::Missing { segment, from_seq, to_seq });
+        } else if self.payload_crc.is_some_and(|crc| crc != header.previous_crc) {
+            self.damage.push(Damage::Chain { segment, seq: header.seq });
+        }
+        self.begun = true;
+        self.seq = header.seq;
+        self.payload_crc = Some(header.payload_crc);
+        true
+    }
+}
+
+/// The block at the start of `bytes`, if its header is `wanted` and both it and the payload are
+/// whole.
+fn whole_block(
+    bytes: &[u8],
+    wanted: impl Fn(&BlockHeader) -> bool,
+) -> Option<(BlockHeader, &[u8])> {
+    let header = BlockHeader::decode(bytes).filter(wanted)?;
     let payload = bytes.get(BLOCK_HEADER_BYTES..)?.get(..header.payload_len as usize)?;
     (crc32c(payload) == header.payload_crc).then_some((header, payload))
 }
@@ -184,10 +271,9 @@ fn whole_block(bytes: &[u8]) -> Option<(BlockHeader, &[u8])> {
 /// The epoch of the first block that is newer than `seq`: how a segment whose header is lost still
 /// tells its blocks from those of an earlier life of the file.
 fn first_epoch_after(bytes: &[u8], seq: u64) -> Option<u64> {
-    let blocks = bytes.get(FIRST_BLOCK as usize..)?.chunks(BLOCK_BYTES).enumerate();
-    let whole = blocks
-        .filter_map(|(i, _)| whole_block(bytes.get(FIRST_BLOCK as usize + i * BLOCK_BYTES..)?));
-    whole.map(|(header, _)| header).find(|h| h.seq > seq).map(|h| h.epoch)
+    let places = (FIRST_BLOCK as usize..bytes.len()).step_by(BLOCK_BYTES);
+    let mut whole = places.filter_map(|at| whole_block(bytes.get(at..)?, |h| h.seq > seq));
+    whole.next().map(|(header, _)| header.epoch)
 }
 
 /// Whether an earlier life of the file left a header here: not torn, just not zero.
@@ -211,7 +297,6 @@ mod tests {
             node: [1; 16],
             first_seq: seqs.first().copied().unwrap_or(1),
             size: SIZE as u64,
-            slots: [0xff; 32],
         };
         let mut bytes = header.encode();
         for &seq in seqs {
@@ -221,12 +306,10 @@ mod tests {
             let header = BlockHeader {
                 epoch,
                 seq,
-                durable_seq: seq - 1,
                 wall_ms: 0,
                 payload_len: 5000,
                 payload_crc: crc32c(&payload),
-                previous_crc: 0,
-                flags: 0,
+                previous_crc: crc32c(&vec![(seq - 1) as u8; 5000]),
             };
             header.encode(&mut block);
             bytes.extend_from_slice(&block);
@@ -237,9 +320,9 @@ mod tests {
 
     fn read(bytes: &[u8], at: &mut Position) -> (Vec<u64>, SegmentEnd) {
         let mut seqs = Vec::new();
-        let end = read_segment(bytes, 1, at, |header, payload| {
-            assert!(payload.iter().all(|&b| b == header.seq as u8));
-            seqs.push(header.seq);
+        let end = read_segment(bytes, 1, at, |seq, payload| {
+            assert!(payload.iter().all(|&b| b == seq as u8));
+            seqs.push(seq);
             Ok(())
         });
         (seqs, end)
@@ -317,6 +400,49 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_without_its_first_blocks_says_so() {
+        let mut at = Position::default();
+        let mut bytes = segment(1, 5, &[4, 5, 6]);
+        bytes[8192 + 70] ^= 1;
+        let (seqs, end) = read(&bytes, &mut at);
+        assert_eq!((seqs, end.damaged), (vec![5, 6], true));
+        let bytes_gone = Damage::Bytes { segment: 1, from: 8192, to: 16384 };
+        let missing = Damage::Missing { segment: 1, from_seq: 4, to_seq: 4 };
+        assert_eq!(at.damage, [bytes_gone, missing]);
+    }
+
+    #[test]
+    fn a_segment_that_is_missing_is_missed_without_a_block_behind_it() {
+        let mut at = Position::default();
+        read(&segment(1, 5, &[1, 2]), &mut at);
+        let mut begun = segment(1, 6, &[5]);
+        begun[8192..].fill(0);
+        let (seqs, end) = read(&begun, &mut at);
+        assert_eq!((seqs, end.damaged, at.seq), (vec![], true, 4));
+        assert_eq!(at.damage, [Damage::Missing { segment: 1, from_seq: 3, to_seq: 4 }]);
+        let (seqs, end) = read(&segment(1, 7, &[5]), &mut at);
+        assert_eq!((seqs, end.damaged), (vec![5], false));
+    }
+
+    #[test]
+    fn a_block_that_follows_another_is_told_of() {
+        let mut at = Position::default();
+        let (mut bytes, other) = (segment(1, 5, &[1, 9, 3]), segment(1, 5, &[1, 2, 3]));
+        // Block 2 with the bytes of block 9, as a misdirected write would leave it.
+        let mut header = BlockHeader::decode(&bytes[16384..]).expect("a header");
+        header.seq = 2;
+        header.previous_crc = BlockHeader::decode(&other[16384..]).expect("a header").previous_crc;
+        header.encode(&mut bytes[16384..]);
+        let mut seqs = Vec::new();
+        let end = read_segment(&bytes, 1, &mut at, |seq, _| {
+            seqs.push(seq);
+            Ok(())
+        });
+        assert_eq!((seqs, end.damaged), (vec![1, 2, 3], true));
+        assert_eq!(at.damage, [Damage::Chain { segment: 1, seq: 3 }]);
+    }
+
+    #[test]
     fn any_flipped_byte_loses_at_most_one_block() {
         let whole = segment(1, 5, &[1, 2, 3]);
         for at_byte in (0..SIZE).step_by(61) {
@@ -324,8 +450,8 @@ mod tests {
             bytes[at_byte] ^= 0x40;
             let mut seqs = Vec::new();
             let mut at = Position::default();
-            read_segment(&bytes, 1, &mut at, |header, _| {
-                seqs.push(header.seq);
+            read_segment(&bytes, 1, &mut at, |seq, _| {
+                seqs.push(seq);
                 Ok(())
             });
             assert!(seqs.len() >= 2, "byte {at_byte}: {seqs:?}");

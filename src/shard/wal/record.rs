@@ -7,7 +7,8 @@
 //! A payload is a run of sections: `u8 kind · u32le length · bytes`.
 //!
 //! ```text
-//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them
+//! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them;
+//!             an empty tenant is that of the series before
 //! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
 //!
@@ -20,6 +21,8 @@
 //! few bytes that are not zero: a scrape in order costs two to five bytes a sample. Samples of
 //! other kinds get sections of their own; a kind the reader does not know stops it, because
 //! skipping it would lose data silently.
+
+use std::collections::BTreeMap;
 
 use ulid::Ulid;
 
@@ -37,6 +40,10 @@ const TIME_SAME: u8 = 0;
 const TIME_STEP: u8 = 1 << 6;
 const TIME_REPEAT: u8 = 2 << 6;
 
+/// The newest sample time of each tenant, by its position in the shard, in a block or a segment:
+/// when all of them are cut, it may go.
+pub(crate) type Newest = BTreeMap<u32, i64>;
+
 /// A cut: every sample of the tenant before `end_ms` in these slots lies in finished blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CutRecord {
@@ -50,27 +57,60 @@ pub(crate) struct CutRecord {
     pub(crate) slots: [u8; 32],
 }
 
+/// Most bytes of a sample: control, two varints, the value; rounded up.
+const SAMPLE_BYTES_MAX: usize = 32;
+
 /// The open group: records on their way into one commit block.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
-    samples: Vec<u8>,
+    /// Tenant of the last series.
+    tenant: String,
+    samples: Samples,
     cuts: Vec<u8>,
     last_id: u64,
     last_t: i64,
     last_step: i64,
 }
 
+/// The samples of the open group. The buffer is longer than what is in it, so that a sample is
+/// written in stores of a fixed size and not by a call that copies one to eight bytes.
+#[derive(Debug, Default)]
+struct Samples {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Samples {
+    /// Room for one more sample; what is in it is left over.
+    #[inline]
+    fn room(&mut self) -> &mut [u8] {
+        if self.bytes.len() < self.len + SAMPLE_BYTES_MAX {
+            self.grow();
+        }
+        &mut self.bytes[self.len..][..SAMPLE_BYTES_MAX]
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.bytes.resize((2 * self.bytes.len()).max(128 * SAMPLE_BYTES_MAX), 0);
+    }
+}
+
 impl Group {
     /// Adds a series. It must come before its first sample is committed; within a block the order
     /// does not matter, for readers take the series first.
     pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
-        put_series(&mut self.series, id, tenant, region);
+        let told = !self.series.is_empty() && self.tenant == tenant;
+        put_series(&mut self.series, id, if told { "" } else { tenant }, region);
+        if !told {
+            tenant.clone_into(&mut self.tenant);
+        }
     }
 
     /// Adds a sample of a series.
+    #[inline]
     pub(crate) fn add_sample(&mut self, id: u64, sample: Sample) {
-        let value = sample.bits.to_be_bytes();
         let kept = 8 - (sample.bits.trailing_zeros() / 8).min(8) as usize;
         let mut control = kept as u8;
         let id_step = id.wrapping_sub(self.last_id);
@@ -85,14 +125,17 @@ impl Group {
             s if s == self.last_step => TIME_REPEAT,
             _ => TIME_STEP,
         };
-        self.samples.push(control);
+        let room = self.samples.room();
+        room[0] = control;
+        let mut at = 1;
         if control & 0x30 == ID_STEP {
-            varint::put_i64(&mut self.samples, id_step as i64);
+            at += varint::write_i64(&mut room[at..], id_step as i64);
         }
         if control & 0xc0 == TIME_STEP {
-            varint::put_i64(&mut self.samples, step);
+            at += varint::write_i64(&mut room[at..], step);
         }
-        self.samples.extend_from_slice(&value[..kept]);
+        room[at..at + 8].copy_from_slice(&sample.bits.to_be_bytes());
+        self.samples.len += at + kept;
         self.last_id = id;
         self.last_t = sample.t;
         if step != 0 {
@@ -113,26 +156,22 @@ impl Group {
         self.len_bytes() == 0
     }
 
-    /// Whether a cut is among the records.
-    pub(crate) fn has_cut(&self) -> bool {
-        !self.cuts.is_empty()
-    }
-
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.series.len() + self.samples.len() + self.cuts.len()
+        self.series.len() + self.samples.len + self.cuts.len()
     }
 
     /// Appends the payload to `out` and starts anew. Buffers are kept.
     pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
-        for (kind, section) in
-            [(SERIES, &mut self.series), (CUTS, &mut self.cuts), (SAMPLES, &mut self.samples)]
-        {
+        let samples = &self.samples.bytes[..self.samples.len];
+        for (kind, section) in [(SERIES, &*self.series), (CUTS, &*self.cuts), (SAMPLES, samples)] {
             if !section.is_empty() {
                 put_section(out, kind, section);
-                section.clear();
             }
         }
+        self.series.clear();
+        self.cuts.clear();
+        self.samples.len = 0;
         (self.last_id, self.last_t, self.last_step) = (0, 0, 0);
     }
 }
@@ -170,71 +209,128 @@ pub(crate) enum PayloadError {
     Malformed,
 }
 
-/// Reads a payload. Its checksum was good, so an error is a defect or another version.
-pub(crate) fn read_payload(mut payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
-    while let Some((&kind, rest)) = payload.split_first() {
-        let (len, rest) = rest.split_first_chunk::<4>().ok_or(PayloadError::Malformed)?;
-        let len = u32::from_le_bytes(*len) as usize;
-        let (section, rest) = rest.split_at_checked(len).ok_or(PayloadError::Malformed)?;
-        payload = rest;
-        let done = match kind {
-            SERIES => read_series(section, out),
-            SAMPLES => read_samples(section, out),
-            CUTS => read_cuts(section, out),
-            _ => return Err(PayloadError::UnknownKind(kind)),
-        };
-        done.ok_or(PayloadError::Malformed)?;
-    }
-    Ok(())
+/// The records of a payload, read some at a time. Its checksum was good, so an error is a defect
+/// or another version; nothing can be read behind one.
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    /// The sections not begun.
+    payload: &'a [u8],
+    kind: u8,
+    /// What is left of the section that was begun.
+    section: &'a [u8],
+    /// Tenant of the series before.
+    tenant: &'a str,
+    id: u64,
+    t: i64,
+    step: i64,
 }
 
-fn read_series(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    while !bytes.is_empty() {
-        let id = varint::take_u64(&mut bytes)?;
-        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?;
-        out.series(id, tenant, varint::take_bytes(&mut bytes)?);
+impl<'a> Records<'a> {
+    /// At the start of a payload.
+    pub(crate) fn new(payload: &'a [u8]) -> Self {
+        Self { payload, kind: 0, section: &[], tenant: "", id: 0, t: 0, step: 0 }
     }
-    Some(())
-}
 
-fn read_samples(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    let (mut id, mut t, mut step) = (0_u64, 0_i64, 0_i64);
-    while let Some((&control, rest)) = bytes.split_first() {
-        bytes = rest;
-        match control & 0x30 {
-            ID_NEXT => id = id.wrapping_add(1),
-            ID_SAME => {}
-            ID_STEP => id = id.wrapping_add(varint::take_i64(&mut bytes)? as u64),
-            _ => return None,
-        }
-        match control & 0xc0 {
-            TIME_SAME => {}
-            TIME_STEP => {
-                step = varint::take_i64(&mut bytes)?;
-                t = t.wrapping_add(step);
+    /// Hands up to `most` records on; whether there may be more.
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        out: &mut impl Receive,
+    ) -> Result<bool, PayloadError> {
+        let mut left = most;
+        while left > 0 {
+            if self.section.is_empty() {
+                if self.payload.is_empty() {
+                    return Ok(false);
+                }
+                self.begin_section().ok_or(PayloadError::Malformed)?;
             }
-            TIME_REPEAT => t = t.wrapping_add(step),
-            _ => return None,
+            let done = match self.kind {
+                SERIES => self.read_series(left, out),
+                SAMPLES => self.read_samples(left, out),
+                CUTS => self.read_cuts(left, out),
+                kind => return Err(PayloadError::UnknownKind(kind)),
+            };
+            left -= done.ok_or(PayloadError::Malformed)?;
         }
-        let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
-        bytes = rest;
-        let mut value = [0; 8];
-        value.get_mut(..kept.len())?.copy_from_slice(kept);
-        out.sample(id, Sample { t, bits: u64::from_be_bytes(value) });
+        Ok(true)
     }
-    Some(())
+
+    fn begin_section(&mut self) -> Option<()> {
+        let (&kind, rest) = self.payload.split_first()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        (self.section, self.payload) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        (self.kind, self.tenant, self.id, self.t, self.step) = (kind, "", 0, 0, 0);
+        Some(())
+    }
+
+    fn read_series(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let mut done = 0;
+        while done < most && !self.section.is_empty() {
+            let id = varint::take_u64(&mut self.section)?;
+            let told = str::from_utf8(varint::take_bytes(&mut self.section)?).ok()?;
+            match (told, self.tenant) {
+                ("", "") => return None,
+                ("", _) => {}
+                (told, _) => self.tenant = told,
+            }
+            out.series(id, self.tenant, varint::take_bytes(&mut self.section)?);
+            done += 1;
+        }
+        Some(done)
+    }
+
+    fn read_samples(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let Self { section: bytes, id, t, step, .. } = self;
+        let mut done = 0;
+        while done < most
+            && let Some((&control, rest)) = bytes.split_first()
+        {
+            *bytes = rest;
+            match control & 0x30 {
+                ID_NEXT => *id = id.wrapping_add(1),
+                ID_SAME => {}
+                ID_STEP => *id = id.wrapping_add(varint::take_i64(bytes)? as u64),
+                _ => return None,
+            }
+            match control & 0xc0 {
+                TIME_SAME => {}
+                TIME_STEP => {
+                    *step = varint::take_i64(bytes)?;
+                    *t = t.wrapping_add(*step);
+                }
+                TIME_REPEAT => *t = t.wrapping_add(*step),
+                _ => return None,
+            }
+            let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
+            *bytes = rest;
+            let mut value = [0; 8];
+            value.get_mut(..kept.len())?.copy_from_slice(kept);
+            out.sample(*id, Sample { t: *t, bits: u64::from_be_bytes(value) });
+            done += 1;
+        }
+        Some(done)
+    }
+
+    fn read_cuts(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
+        let bytes = &mut self.section;
+        let mut done = 0;
+        while done < most && !bytes.is_empty() {
+            let tenant = str::from_utf8(varint::take_bytes(bytes)?).ok()?.to_owned();
+            let end_ms = varint::take_i64(bytes)?;
+            let (ulid, rest) = bytes.split_first_chunk::<16>()?;
+            let (slots, rest) = rest.split_first_chunk::<32>()?;
+            *bytes = rest;
+            out.cut(CutRecord { tenant, end_ms, block: Ulid::from_bytes(*ulid), slots: *slots });
+            done += 1;
+        }
+        Some(done)
+    }
 }
 
-fn read_cuts(mut bytes: &[u8], out: &mut impl Receive) -> Option<()> {
-    while !bytes.is_empty() {
-        let tenant = str::from_utf8(varint::take_bytes(&mut bytes)?).ok()?.to_owned();
-        let end_ms = varint::take_i64(&mut bytes)?;
-        let (ulid, rest) = bytes.split_first_chunk::<16>()?;
-        let (slots, rest) = rest.split_first_chunk::<32>()?;
-        bytes = rest;
-        out.cut(CutRecord { tenant, end_ms, block: Ulid::from_bytes(*ulid), slots: *slots });
-    }
-    Some(())
+/// Reads a payload at a stretch.
+pub(crate) fn read_payload(payload: &[u8], out: &mut impl Receive) -> Result<(), PayloadError> {
+    Records::new(payload).read(usize::MAX, out).map(drop)
 }
 
 #[cfg(test)]
@@ -283,9 +379,10 @@ mod tests {
         fn a_group_comes_back(
             samples in proptest::collection::vec(a_sample(), 0..50),
             series in proptest::collection::vec(
-                (any::<u64>(), "[a-z]{0,5}", any::<Vec<u8>>()), 0..5
+                (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
+            slice in 1..20_usize,
         ) {
             let cut = CutRecord { tenant: "t".into(), end_ms, block: Ulid::nil(), slots: [3; 32] };
             let mut group = Group::default();
@@ -303,7 +400,8 @@ mod tests {
                 prop_assert!(group.is_empty(), "round {round}");
             }
             let mut seen = Seen::default();
-            read_payload(&out, &mut seen).expect("a readable payload");
+            let mut records = Records::new(&out);
+            while records.read(slice, &mut seen).expect("a readable payload") {}
             prop_assert_eq!(seen, Seen { series, samples, cuts: vec![cut] });
         }
 

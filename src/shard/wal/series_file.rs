@@ -21,9 +21,9 @@ use std::rc::Rc;
 
 use crate::rt::storage::{BLOCK_BYTES, Storage};
 use crate::shard::wal::reader::{Position, SegmentEnd};
-use crate::shard::wal::record::Group;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::wal::spare::Spares;
-use crate::shard::wal::writer::{Closed, Identity, Log, LogError, LogOptions, Newest, Sealed};
+use crate::shard::wal::writer::{Closed, Identity, Log, LogError, LogOptions, Sealed};
 
 /// Size of a segment in bytes, when those of the log have `log_segment_bytes`: 8 MiB to 64 MiB.
 pub(crate) fn segment_bytes(log_segment_bytes: u64) -> u64 {

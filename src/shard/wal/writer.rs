@@ -15,18 +15,17 @@
 //! Two spares are kept beyond the segment in use, so that running out of space is met when a
 //! spare is made, which can wait, and not when a block is written, which cannot.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::rt::step::{self, Step};
 use crate::rt::storage::{Storage, StorageFile, no_room};
 use crate::shard::wal::format::{
-    BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, FLAG_CUT, PAYLOAD_BYTES_MAX, SegmentHeader,
-    block_len,
+    BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, PAYLOAD_BYTES_MAX, SegmentHeader, block_len,
 };
 use crate::shard::wal::reader::{Position, SegmentEnd};
-use crate::shard::wal::record::Group;
+use crate::shard::wal::record::{Group, Newest};
 use crate::shard::wal::spare::Spares;
 use crate::stdx::crc32c;
 
@@ -42,8 +41,6 @@ pub(crate) struct Identity {
     pub(crate) generation: u64,
     /// The data directory.
     pub(crate) node: [u8; 16],
-    /// Slots the shard owns.
-    pub(crate) slots: [u8; 32],
 }
 
 /// Why a block was not made durable.
@@ -67,9 +64,6 @@ impl LogError {
         no_room(source)
     }
 }
-
-/// The newest sample time of each tenant in a segment: when all of them are cut, it may go.
-pub(crate) type Newest = BTreeMap<u32, i64>;
 
 /// A segment that is full or was found at start.
 #[derive(Debug, Clone)]
@@ -98,19 +92,16 @@ struct Current<F> {
 pub(crate) struct Sealed {
     block: Vec<u8>,
     payload_len: usize,
-    flags: u32,
     newest: Newest,
 }
 
 impl Sealed {
     /// Takes what the group gathered. `newest` tells the newest sample per tenant among it.
     pub(crate) fn fill(&mut self, group: &mut Group, newest: &mut Newest) {
-        self.flags = if group.has_cut() { FLAG_CUT } else { 0 };
         self.block.clear();
         self.block.resize(BLOCK_HEADER_BYTES, 0);
         group.seal(&mut self.block);
         self.payload_len = self.block.len() - BLOCK_HEADER_BYTES;
-        debug_assert!(self.payload_len <= PAYLOAD_BYTES_MAX, "the shard bounds a group");
         self.block.resize(block_len(self.payload_len), 0);
         self.newest.clear();
         std::mem::swap(&mut self.newest, newest);
@@ -155,7 +146,6 @@ pub(crate) struct Log<S: Storage> {
     spares: Rc<Spares<S>>,
     next_number: u64,
     seq: u64,
-    durable_seq: u64,
     previous_crc: u32,
     stats: LogStats,
 }
@@ -193,8 +183,7 @@ impl<S: Storage> Log<S> {
             spares,
             next_number: options.next_number,
             seq: position.seq,
-            durable_seq: position.seq,
-            previous_crc: position.payload_crc,
+            previous_crc: position.payload_crc.unwrap_or(0),
             stats: LogStats::default(),
         };
         let last = found.len();
@@ -262,7 +251,6 @@ impl<S: Storage> Log<S> {
             return Err(LogError::Write { path, source });
         }
         self.seq += 1;
-        self.durable_seq = self.seq;
         self.stats.commits += 1;
         self.stats.bytes += sealed.block.len() as u64;
         Ok(self.seq)
@@ -275,6 +263,11 @@ impl<S: Storage> Log<S> {
         fresh: bool,
         written: impl Fn(u64),
     ) -> io::Result<()> {
+        if sealed.payload_len > PAYLOAD_BYTES_MAX {
+            // A reader would take it for garbage. The shard keeps groups far below.
+            let text = format!("a group of {} bytes is too large to read", sealed.payload_len);
+            return Err(io::Error::other(text));
+        }
         let len = sealed.block.len() as u64;
         let fits = |c: &Current<S::File>, size: u64| c.end + len <= size;
         if fresh || !self.current.as_ref().is_some_and(|c| fits(c, self.options.segment_bytes)) {
@@ -284,12 +277,10 @@ impl<S: Storage> Log<S> {
         let header = BlockHeader {
             epoch: self.current.as_ref().map_or(0, |c| c.epoch),
             seq: self.seq + 1,
-            durable_seq: self.durable_seq,
             wall_ms,
             payload_len: sealed.payload_len as u32,
             payload_crc: crc32c(payload),
             previous_crc: self.previous_crc,
-            flags: sealed.flags,
         };
         header.encode(&mut sealed.block);
         let Some(current) = &mut self.current else {
@@ -358,7 +349,6 @@ impl<S: Storage> Log<S> {
             node: self.identity.node,
             first_seq: self.seq + 1,
             size,
-            slots: self.identity.slots,
         };
         file.write_at(0, &header.encode()).await?;
         file.sync().await?;
@@ -391,6 +381,7 @@ impl<S: Storage> Log<S> {
                 self.storage.remove(&path).await?;
                 self.storage.sync_dir(&self.dir).await?;
             }
+            step::done(Step::SegmentGone);
             self.closed.remove(0);
             gone += 1;
         }

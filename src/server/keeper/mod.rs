@@ -1,8 +1,9 @@
 //! What becomes of the data in time: cut, flush, list, truncate, ship, retain.
 //!
-//! One task of the control thread. It looks about once a second what is due; a tenant's range is
-//! cut on all shards first, then the shards write their blocks one after the other, because they
-//! share one device. Nothing here is waited for by intake.
+//! One task of the control thread. It looks about once a second what is due; a tenant's data is
+//! cut on all shards first, then the shards write a block each, one after the other, because they
+//! share one device. Then it is the next tenant's turn: nobody waits for more than one range of
+//! each other. Nothing here is waited for by intake.
 //!
 //! ## Order
 //! A block is in the list of the view before its shard lets the head go, and offered to the
@@ -12,6 +13,9 @@
 //! ## Crash
 //! Every step is found again at the next start: finished blocks are listed and offered once more.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +23,16 @@ use std::time::Duration;
 
 use ulid::Ulid;
 
-use crate::block::Reader;
+use crate::block::{Meta, Reader};
 use crate::model::{External, TenantId};
 use crate::query::{Blocks, LocalBlock};
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::{Clock, Moment};
+use crate::rt::step::{self, Step};
 use crate::rt::{beside, control, files};
+use crate::shard::blocks::Origin;
 use crate::shard::cut_plan::{CutPlan, Due, Held};
-use crate::shard::message::{Ask, FlushAsk, FlushedBlock};
+use crate::shard::message::{Ask, FlushAsk};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
 use crate::telemetry::{Counters, Metric};
 
@@ -44,7 +50,7 @@ pub(super) struct Parts {
     pub(super) external: Arc<External>,
     pub(super) blocks: Blocks,
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
-    pub(super) shipped: mpsc::Receiver<Shipped>,
+    pub(super) shipped: mpsc::UnboundedReceiver<Shipped>,
     /// How long blocks are kept; none for ever.
     pub(super) retention: Option<Duration>,
     /// The default bucket, which nobody else prunes.
@@ -63,28 +69,51 @@ async fn ask<T>(
     answer.await.ok()
 }
 
+/// The names in a directory of blocks.
+fn names_in(dir: &Path) -> Vec<String> {
+    files::list(dir).unwrap_or_else(|error| {
+        tracing::error!(dir = %dir.display(), %error, "blocks cannot be listed; they are left");
+        Vec::new()
+    })
+}
+
+/// Whose labels a block is served with: those in its `meta.json`, as in the bucket. If they name no
+/// shard, those of the shard that wrote it.
+fn shard_of(meta: &Meta, external: &External) -> u16 {
+    let labels = meta.external_labels().ok();
+    let named = labels.and_then(|labels| external.shard_in(&labels));
+    named.or_else(|| Origin::of(meta).map(|origin| origin.shard)).unwrap_or(0)
+}
+
 /// The keeper of the finished blocks.
 pub(super) struct Keeper {
     parts: Parts,
     kept: BTreeMap<PathBuf, Kept>,
     plan: CutPlan,
+    /// Blocks that a shard has written and nobody can read yet.
+    unlisted: Vec<(TenantId, u16, PathBuf)>,
 }
 
 impl Keeper {
     /// Takes over the blocks that are there: lists them for readers and offers them to the
     /// shipper. To be called before the process is ready.
     pub(super) async fn take_over(parts: Parts) -> Self {
-        let mut keeper = Self { parts, kept: BTreeMap::new(), plan: CutPlan::default() };
+        let (kept, plan, unlisted) = Default::default();
+        let mut keeper = Self { parts, kept, plan, unlisted };
         let root = keeper.parts.root.join("blocks");
-        for tenant in files::list(&root).unwrap_or_default() {
-            let Ok(tenant) = TenantId::new(&tenant) else { continue };
-            let dir = root.join(tenant.as_str());
-            for name in files::list(&dir).unwrap_or_default() {
+        for dir in names_in(&root) {
+            let Some(tenant) = TenantId::of_dir(&dir) else { continue };
+            let dir = root.join(dir);
+            for name in names_in(&dir) {
                 if name.ends_with(files::DOOMED_SUFFIX) {
                     // What a crash left of a deletion.
                     drop(files::remove_dir(&dir.join(&name)));
                 } else if name.parse::<Ulid>().is_ok() {
-                    keeper.add(&tenant, &dir.join(name), None).await;
+                    let dir = dir.join(name);
+                    if let Err(error) = keeper.add(&tenant, &dir, None).await {
+                        let what = "a block cannot be read; it is left";
+                        tracing::error!(dir = %dir.display(), error, "{what}");
+                    }
                 }
             }
         }
@@ -97,29 +126,39 @@ impl Keeper {
         let mut retained = Moment::now();
         let mut settled = false;
         loop {
-            beside::sleep(LOOK_EVERY).await;
-            while let Ok(shipped) = self.parts.shipped.try_recv() {
-                if let Some(kept) = self.kept.get_mut(&shipped.dir) {
-                    kept.shipped = true;
-                }
-            }
-            let wall_ms = self.parts.clock.wall_ms();
-            let mut cut = false;
-            while let Some(held) = self.held().await
-                && let Some(due) = self.plan.next(&held, begun.elapsed(), wall_ms)
-            {
-                cut = true;
-                let done = self.cut(&due).await;
-                self.plan.ended(&due, done, begun.elapsed());
-            }
+            self.note_shipped();
+            let cut = self.cut_round(begun.elapsed()).await;
             if cut || !settled {
                 settled |= self.drop_old_logs(settled).await;
             }
             if retained.elapsed() >= RETAIN_EVERY {
                 retained = Moment::now();
-                self.retain(wall_ms).await;
+                self.retain(self.parts.clock.wall_ms()).await;
+            }
+            if !cut {
+                beside::sleep(LOOK_EVERY).await;
             }
         }
+    }
+
+    fn note_shipped(&mut self) {
+        while let Ok(shipped) = self.parts.shipped.try_recv() {
+            if let Some(kept) = self.kept.get_mut(&shipped.dir) {
+                kept.shipped = true;
+            }
+        }
+    }
+
+    /// Writes one range of each tenant that is due. Whether there was one that could be written.
+    async fn cut_round(&mut self, uptime: Duration) -> bool {
+        let Some(held) = self.held().await else { return false };
+        let mut any = false;
+        for due in self.plan.round(&held, uptime, self.parts.clock.wall_ms()) {
+            let well = self.cut(&due).await;
+            self.plan.ended(&due.tenant, well, uptime);
+            any |= well;
+        }
+        any
     }
 
     /// What all shards hold. `None` when one does not answer: the process is stopping.
@@ -164,7 +203,8 @@ impl Keeper {
         true
     }
 
-    /// Cuts a range on all shards, then has each write its block. Whether all of it was done.
+    /// Cuts a tenant's data on all shards, then has each write its oldest range. Whether all of it
+    /// was done; more ranges may be left.
     async fn cut(&mut self, due: &Due) -> bool {
         for shard in &self.parts.shards {
             let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
@@ -180,14 +220,14 @@ impl Keeper {
                 self.count(Metric::CompactionsFailed, due, 1);
                 tracing::error!(
                     shard = number, tenant = %due.tenant, end_ms = due.end_ms, %error,
-                    "a flush failed; it is tried again, later each time"
+                    "a flush failed; it is tried again"
                 );
             }
         }
         done
     }
 
-    /// Has a shard write blocks until nothing is left before the cut, and then truncate.
+    /// Has a shard write the oldest range before the cut, and then let go of what is in blocks.
     async fn flush(
         &mut self,
         number: u16,
@@ -195,18 +235,18 @@ impl Keeper {
         due: &Due,
     ) -> Result<(), String> {
         let gone = || "the shard is gone".to_owned();
-        loop {
-            let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-            let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
-            let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
-            let Some(block) = ask(shard, order).await.ok_or_else(gone)?? else { break };
+        let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
+        let (external, ulid) = (Arc::clone(&self.parts.external), self.fresh_ulid());
+        let order = |reply| Ask::Flush(FlushAsk { tenant, end_ms, external, ulid, reply });
+        if let Some(block) = ask(shard, order).await.ok_or_else(gone)?? {
             tracing::info!(
                 shard = number, tenant = %due.tenant, block = %block.ulid, range = %block.range,
                 series = block.series, samples = block.samples, "a block is written"
             );
             self.count(Metric::Compactions, due, 1);
-            self.add(&due.tenant, &block.dir, Some((number, &block))).await;
+            self.unlisted.push((due.tenant.clone(), number, block.dir));
         }
+        self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
         ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
     }
@@ -220,33 +260,43 @@ impl Keeper {
         Ulid::from_parts(self.parts.clock.wall_ms().max(0) as u64, random)
     }
 
+    /// Lists what a shard has written of a tenant. Before that nothing of it is let go: an unlisted
+    /// block has no readers, so the head keeps what is in it.
+    async fn list_new(&mut self, tenant: &TenantId, shard: u16) -> Result<(), String> {
+        let is_ours = |(of, by, _): &(TenantId, u16, PathBuf)| of == tenant && *by == shard;
+        while let Some(at) = self.unlisted.iter().position(is_ours) {
+            let dir = self.unlisted[at].2.clone();
+            self.add(tenant, &dir, Some(shard)).await?;
+            self.unlisted.remove(at);
+            step::done(Step::BlockListed);
+        }
+        Ok(())
+    }
+
     /// Lists a block and offers it. `born` tells the shard that has just written it.
-    async fn add(&mut self, tenant: &TenantId, dir: &Path, born: Option<(u16, &FlushedBlock)>) {
+    async fn add(
+        &mut self,
+        tenant: &TenantId,
+        dir: &Path,
+        born: Option<u16>,
+    ) -> Result<(), String> {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
-        let reader = match opened
-            .map_err(|e| e.to_string())
-            .and_then(|r| r.map_err(|e| e.to_string()))
-        {
-            Ok(reader) => reader,
-            Err(error) => {
-                tracing::error!(dir = %dir.display(), %error, "a block cannot be read; it is left");
-                return;
-            }
-        };
+        let reader = opened.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let meta = reader.meta();
         let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
         let range = meta.range();
         self.parts.blocks.add(LocalBlock {
             tenant: tenant.clone(),
             range,
-            shard: born.map_or(0, |(shard, _)| shard),
+            shard: born.unwrap_or_else(|| shard_of(meta, &self.parts.external)),
             born_in_this_process: born.is_some(),
             reader,
         });
         self.kept.insert(dir.to_owned(), kept);
         // Without a shipper there is nobody to offer to: the process is stopping.
         drop(self.parts.to_ship.send(ship::Ask::Offer(dir.to_owned())).await);
+        Ok(())
     }
 
     /// Deletes what is shipped and past retention, here and in the default bucket.

@@ -1,0 +1,138 @@
+//! The router on real cores, its shard on the storage twin.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::decode::region::{self, LabelLimits};
+use crate::decode::write_request_v1;
+use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
+use crate::rt::twin::Twin;
+use crate::shard::recover::recover;
+use crate::shard::{Generation, Settings as ShardSettings};
+
+const SECRET: [u8; 32] = [5; 32];
+
+async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
+    let mesh = Rc::new(port.connect(|_| {}).await);
+    let secret = KeySecret::new(SECRET);
+    let settings = ShardSettings {
+        shard: 0,
+        generations: vec![Generation { number: 1, shards }],
+        node: [1; 16],
+        secret: secret.clone(),
+        limits: LabelLimits::default(),
+        answers_wait: true,
+        segment_bytes: 65536,
+        spare_segments: 1,
+        epochs: || 7,
+    };
+    let recovered = recover(Twin::new(1), Path::new("/data"), &settings).await.expect("a shard");
+    let settings = Settings {
+        shards,
+        own: 0,
+        secret,
+        decoded_bytes_max: 1 << 24,
+        keep_ms: None,
+        future_ms: None,
+        clock: Clock::system(),
+    };
+    Router::new(settings, Rc::new(recovered.shard), mesh)
+}
+
+fn tenant() -> TenantId {
+    TenantId::new("t").expect("a tenant")
+}
+
+/// A message with one series for each of `values`, each with `samples` samples.
+fn message(values: impl Iterator<Item = u32>, samples: i64) -> Vec<u8> {
+    use prost::Message as _;
+    use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
+    let series = |value: u32| TimeSeries {
+        labels: vec![Label { name: "a".into(), value: value.to_string() }],
+        samples: (0..samples).map(|t| Sample { value: 1.0, timestamp: t }).collect(),
+        ..TimeSeries::default()
+    };
+    let request = WriteRequest { timeseries: values.map(series).collect(), ..Default::default() };
+    request.encode_to_vec()
+}
+
+/// What becomes of a request for a series of the other core, which does `take` with its batch.
+fn write_to_another(take: fn(Message)) -> Written {
+    let mut ports = mesh::<Message>(2, 16).into_iter();
+    let (mine, theirs) = (ports.next().expect("a port"), ports.next().expect("a port"));
+    let other = Core::start("other", 0, io_memory(2), move || async move {
+        let _mesh = theirs.connect(take).await;
+        sleep(Duration::from_secs(1)).await;
+    });
+    let core = Core::start("mine", 0, io_memory(2), move || async move {
+        let router = router(2, mine).await;
+        let keys = KeySecret::new(SECRET).of(&tenant());
+        let is_theirs = |value: &u32| {
+            let mut labels = Vec::new();
+            region::encode([("a", value.to_string().as_str())], &mut labels);
+            slots::owner(slots::slot(keys.key(&labels)), 2) == 1
+        };
+        let message = message((0..1000).find(is_theirs).into_iter(), 1);
+        let body = snap::raw::Encoder::new().compress_vec(&message).expect("a body");
+        router.write(tenant(), body).await
+    });
+    let routed = core.expect("a core").join().expect("no panic").expect("a good body");
+    other.expect("a core").join().expect("no panic");
+    routed.written
+}
+
+#[test]
+fn a_batch_that_nobody_answers_is_no_success() {
+    let written = write_to_another(drop);
+    assert_eq!(written.unavailable, Some(Unavailable::Stopping));
+}
+
+#[test]
+fn an_owner_may_answer_before_the_shard_that_sent_it_on() {
+    let written = write_to_another(|message| {
+        let Message::Batch(batch) = message else { return };
+        batch.reply.send(Written { stored: 1, ..Written::default() }).expect("somebody waits");
+        spawn(async move {
+            sleep(Duration::from_millis(100)).await;
+            let home = Written { stored: 2, sent_on: 1, ..Written::default() };
+            batch.reply.send(home).expect("somebody still waits");
+        });
+    });
+    assert_eq!((written.stored, written.unavailable), (3, None));
+}
+
+#[test]
+fn much_is_dealt_in_batches_of_bounded_work() {
+    let port = mesh::<Message>(1, 16).remove(0);
+    let core = Core::start("mine", 0, io_memory(1), move || async move {
+        let router = router(1, port).await;
+        for (series, samples) in [(20_000, 1), (1, 100_000), (0, 0), (7, 3)] {
+            let mut decoded = message(0..series, samples);
+            let mut scan = Scan::default();
+            write_request_v1(&mut decoded, &mut scan).expect("a message");
+            let loan = router.decoded.home().lend(decoded);
+            let (reply, _answers) = mpsc::unbounded_channel();
+            let batches = router.deal(&tenant(), &loan, &scan, &reply);
+            let most = BATCH_COST_MAX / RECORD_COST;
+            assert!(batches.iter().all(|(_, batch)| batch.samples.len() <= most));
+            let total: usize = batches.iter().map(|(_, batch)| batch.samples.len()).sum();
+            assert_eq!(total as i64, i64::from(series) * samples);
+            // In the order they came, and each with its labels.
+            let dealt = batches.iter().flat_map(|(_, batch)| {
+                let samples = |item: &Item| {
+                    batch.samples[item.samples.start as usize..item.samples.end as usize].to_vec()
+                };
+                batch.items.iter().flat_map(move |item| {
+                    samples(item).into_iter().map(|sample| (item.region.clone(), sample))
+                })
+            });
+            let scanned = scan.series.iter().flat_map(|view| {
+                let samples = view.samples.start as usize..view.samples.end as usize;
+                scan.samples[samples].iter().map(|&sample| (view.labels.clone(), sample))
+            });
+            assert!(dealt.eq(scanned));
+        }
+    });
+    core.expect("a core").join().expect("no panic");
+}

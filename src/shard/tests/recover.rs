@@ -1,0 +1,216 @@
+//! From the logs to a head: who reads what, what is refused, and what others may do meanwhile.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use futures_lite::future::{self, block_on};
+
+use crate::model::{BLOCK_RANGE_MS, Sample};
+use crate::rt::storage::Storage;
+use crate::rt::twin::{Dice, Twin};
+use crate::shard::Generation;
+use crate::shard::recover::recover;
+use crate::shard::tests::flush::order;
+use crate::shard::tests::world::{
+    Home, Ledger, ROOT, batch, serve, settings, start, stored, tenant,
+};
+
+const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
+const FOUR: [Generation; 1] = [Generation { number: 1, shards: 4 }];
+
+fn in_shard(shard: u16, path: &str) -> PathBuf {
+    Path::new(ROOT).join(format!("shard-{shard}")).join(path)
+}
+
+/// Has samples of tenant 0 written, one request each, and the answers waited for.
+async fn write(homes: &[Home], samples: &[(usize, i64)]) {
+    for &(series, t) in samples {
+        write_at_once(homes, &[(series, t)]).await;
+    }
+}
+
+/// The same with all of them in one request.
+async fn write_at_once(homes: &[Home], samples: &[(usize, i64)]) {
+    let samples: Vec<_> = samples.iter().map(|&(s, t)| (s, Sample { t, bits: 7 })).collect();
+    for (shard, slots) in homes {
+        let (batch, mut answer) = batch(0, &samples, slots);
+        shard.write(batch);
+        assert!(answer.recv().await.expect("an answer").is_clean());
+    }
+}
+
+/// What a head should hold of tenant 0.
+fn ledger(samples: &[(usize, i64)]) -> Ledger {
+    let mut all = Ledger::default();
+    for &(series, t) in samples {
+        all.push(0, series, Sample { t, bits: 7 });
+    }
+    all
+}
+
+/// One shard that was sent `samples`, and its power cut.
+fn one_shard(samples: &[(usize, i64)]) -> Twin {
+    let twin = Twin::new(3);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes| write(homes, samples).await).await;
+    });
+    twin.after_cut()
+}
+
+#[test]
+fn a_shard_reads_its_own_log_alone() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let mut all = Vec::new();
+        for shard in 0..4 {
+            all.push(start(&twin, &settings(shard, &FOUR)).await);
+        }
+        serve(&twin, all, async |homes| {
+            let samples: Vec<_> = (0..50).flat_map(|t| (0..30).map(move |s| (s, t))).collect();
+            for at_once in samples.chunks(30) {
+                write_at_once(homes, at_once).await;
+            }
+        })
+        .await;
+        let mut samples = 0;
+        for shard in 0..4 {
+            let report = start(&twin, &settings(shard, &FOUR)).await.report;
+            assert_eq!(report.blocks, 50, "shard {shard}");
+            samples += report.samples;
+        }
+        assert_eq!(samples, 1500);
+        // A block that is lost costs nobody but its own shard.
+        twin.damage(&in_shard(3, "log/0000000000000001.log"), 8192 + 70);
+        for shard in 0..4 {
+            let report = start(&twin, &settings(shard, &FOUR)).await.report;
+            assert_eq!(report.damage.is_empty(), shard != 3, "shard {shard}: {report:?}");
+        }
+    });
+}
+
+#[test]
+fn a_directory_nobody_lives_in_is_told_of_once() {
+    let twin = Twin::new(3);
+    let generations = [FOUR[0], Generation { number: 2, shards: 2 }];
+    block_on(async {
+        let mut all = Vec::new();
+        for shard in 0..4 {
+            all.push(start(&twin, &settings(shard, &FOUR)).await);
+        }
+        serve(&twin, all, async |homes| {
+            for t in 0..3 {
+                write_at_once(homes, &(0..30).map(|s| (s, t)).collect::<Vec<_>>()).await;
+            }
+        })
+        .await;
+        for shard in [1, 3] {
+            twin.damage(&in_shard(shard, "log/0000000000000001.log"), 8192 + 4096 + 70);
+        }
+        let mut told = Vec::new();
+        for shard in 0..2 {
+            let report = start(&twin, &settings(shard, &generations)).await.report;
+            told.push(report.damage.iter().map(|(dir, _)| *dir).collect::<Vec<_>>());
+        }
+        for dirs in &mut told {
+            dirs.dedup();
+        }
+        assert_eq!(told, [[3], [1]]);
+    });
+}
+
+#[test]
+fn numbers_of_lost_labels_are_not_given_again() {
+    let twin = one_shard(&[(1, 5), (2, 6), (2, 7)]);
+    block_on(async {
+        // The block that told series 2, with its first sample.
+        twin.damage(&in_shard(0, "log/0000000000000001.log"), 8192 + 4096 + 70);
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!(recovered.report.orphaned, 1);
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            write(homes, &[(3, 8)]).await;
+            homes[0].0.settle_log().await.expect("a settled log");
+        })
+        .await;
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!(stored(&recovered.shard), ledger(&[(1, 5), (3, 8)]));
+        assert_eq!(recovered.report.orphaned, 1);
+    });
+}
+
+#[test]
+fn a_log_of_another_directory_stops_the_start() {
+    let twin = one_shard(&[(1, 5)]);
+    let mut settings = settings(0, &ONE);
+    settings.node = [1; 16];
+    let refused = block_on(recover(twin.clone(), Path::new(ROOT), &settings));
+    let error = refused.expect_err("an error").to_string();
+    assert!(error.contains("/data/shard-0/log/0000000000000001.log was written by"), "{error}");
+    assert!(error.contains(&"01".repeat(16)) && error.contains("tidegate.json"), "{error}");
+    // A segment that was copied from another shard.
+    settings.node = [9; 16];
+    block_on(async {
+        let (from, to) = (in_shard(0, "log"), in_shard(1, "log"));
+        twin.create_dir(&to).await.expect("a directory");
+        let name = "0000000000000001.log";
+        twin.rename(&from.join(name), &to.join(name)).await.expect("a move");
+        settings.shard = 1;
+        settings.generations = FOUR.to_vec();
+        let refused = recover(twin, Path::new(ROOT), &settings).await;
+        let error = refused.expect_err("an error").to_string();
+        assert!(error.contains("written by shard 0 of") && error.contains("is shard 1"), "{error}");
+    });
+}
+
+#[test]
+fn others_run_while_a_log_is_read() {
+    let twin = Twin::new(3);
+    let mut settings = settings(0, &ONE);
+    settings.segment_bytes = 1 << 20;
+    block_on(async {
+        let recovered = start(&twin, &settings).await;
+        serve(&twin, vec![recovered], async |homes| {
+            let samples: Vec<_> = (0..2000).flat_map(|t| (0..20).map(move |s| (s, t))).collect();
+            write_at_once(homes, &samples).await;
+        })
+        .await;
+        let turns = Cell::new(0_u64);
+        let others = async {
+            loop {
+                turns.set(turns.get() + 1);
+                future::yield_now().await;
+            }
+        };
+        let recovering = async { recover(twin.clone(), Path::new(ROOT), &settings).await };
+        let report = future::or(recovering, others).await.expect("a recovery").report;
+        assert_eq!((report.blocks, report.samples), (1, 40_000));
+        assert!(turns.get() > 40_000 / 1000, "{} turns of others", turns.get());
+    });
+}
+
+#[test]
+fn a_cut_stands_without_its_block() {
+    let twin = one_shard(&[(1, 5), (2, 6)]);
+    let later = BLOCK_RANGE_MS + 5;
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            write(homes, &[(1, later)]).await;
+            let (shard, tenant) = (&homes[0].0, tenant(0));
+            let flushed = shard.flush(&tenant, BLOCK_RANGE_MS, &order(&mut Dice(1))).await;
+            let dir = flushed.expect("a flush").expect("a block").dir;
+            twin.remove_dir(&dir).await.expect("a removal");
+            // Series 1 goes on under its number.
+            write(homes, &[(1, later + 1), (3, later + 2)]).await;
+        })
+        .await;
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let left = [(1, later), (1, later + 1), (3, later + 2)];
+        assert_eq!(stored(&recovered.shard), ledger(&left));
+        let state = recovered.shard.state.borrow();
+        assert_eq!(state.applier.head.len(), 2, "series 2 has nothing left");
+        let tenant = &state.applier.head.tenants[0];
+        let books = (tenant.series, tenant.chunks, tenant.oldest_ms, tenant.cut_ms);
+        assert_eq!(books, (2, 2, later, BLOCK_RANGE_MS));
+    });
+}

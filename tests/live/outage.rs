@@ -1,0 +1,177 @@
+//! The bucket is down, in every way in which a bucket is down. Intake does not notice, and when it
+//! is over all blocks come.
+//!
+//! The program ships to a real S3 server over HTTP, which checks signatures, and to a directory.
+//! Senders write at a steady pace while ranges are cut, flushed and uploaded, with the bucket up
+//! and down. What their requests take is compared within the run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::bucket::server::{Beside, Kind, Outage};
+use crate::live::blocks::{
+    self, check_bucket, check_with_promtool, local, shipped, wait_until_settled,
+};
+use crate::live::harness::{Node, home, now_ms, wait_for};
+use crate::live::ledger::{Ledger, Shape, check};
+
+const MINUTE_MS: i64 = 60 * 1000;
+/// How long the bucket is in a state, at least.
+const PHASE: Duration = Duration::from_secs(4);
+/// Rounds of a sender in it, at least: four hours of data, so a range ends in each phase.
+const ROUNDS: u64 = 120;
+/// Between two requests of a sender.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The machine runs other tests as well. Who waits for a bucket waits for a phase.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// What requests took in a phase.
+#[derive(Debug)]
+struct Took {
+    requests_per_s: f64,
+    median: Duration,
+    p99: Duration,
+}
+
+/// Writes for a phase.
+fn load(node: &Node, ledgers: &mut [Ledger], name: &str) -> Took {
+    let to = node.at.write;
+    let sent = |ledger: &mut Ledger| {
+        let (begun, mut times) = (Instant::now(), Vec::new());
+        let mut last = begun;
+        ledger.load(to, |round| {
+            if round > 0 {
+                times.push(last.elapsed());
+            }
+            thread::sleep(PAUSE);
+            last = Instant::now();
+            begun.elapsed() < PHASE || round < ROUNDS
+        });
+        times
+    };
+    let begun = Instant::now();
+    let mut times: Vec<Duration> = thread::scope(|scope| {
+        let senders: Vec<_> = ledgers.iter_mut().map(|l| scope.spawn(|| sent(l))).collect();
+        senders.into_iter().flat_map(|sender| sender.join().expect("no panic")).collect()
+    });
+    assert!(ledgers.iter().all(|ledger| ledger.turned_away == 0), "{name}: turned away");
+    let requests_per_s = times.len() as f64 / begun.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let at = |percent: usize| times[times.len() * percent / 100];
+    let took = Took { requests_per_s, median: at(50), p99: at(99) };
+    println!("{name}: {took:?}");
+    took
+}
+
+fn ledgers(first: u64, tenants: [&'static str; 3], step_ms: i64) -> Vec<Ledger> {
+    let begin_ms = now_ms() - 60 * 24 * 60 * MINUTE_MS;
+    let shape =
+        |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn: 1, pad_bytes: 0, reversed };
+    let senders = (first..).zip(tenants);
+    senders.map(|(n, tenant)| Ledger::new(9, n, shape(tenant, n % 2 == 1))).collect()
+}
+
+fn waiting(data: &Path) -> usize {
+    let is_waiting = |b: &blocks::Block| !shipped(data, &b.tenant).contains(&b.meta.ulid);
+    local(data).into_iter().filter(is_waiting).count()
+}
+
+/// A way to be down: its name, what begins it and what ends it.
+type Way<'a> = (&'a str, Box<dyn Fn() + 'a>, Box<dyn Fn() + 'a>);
+
+/// Goes through outages of a bucket whose objects lie in `bucket`.
+fn go_through(config: &str, bucket: &Path, ways: &[Way<'_>]) {
+    let home = home();
+    let data = home.path().join("data");
+    let flags = ["--shards=2", "--label=receive_replica=\"0\"", "--tsdb.retention=0d"];
+    let config = format!("--objstore.config={config}");
+    let mut node = Node::start(home.path(), &[&flags[..], &[&config]].concat());
+    node.may_warn("block not shipped, will try again");
+
+    // Data in which no range ends, and data in which they do.
+    let mut all = ledgers(3, ["calm"; 3], 1);
+    let mut ledgers = ledgers(0, ["red", "green", "blue"], 2 * MINUTE_MS);
+    let calm = load(&node, &mut all, "no blocks");
+    let up = load(&node, &mut ledgers, "uploads");
+    wait_until_settled(&data, &ledgers);
+    let not_slower = |took: &Took| {
+        assert!(4.0 * took.requests_per_s > calm.requests_per_s, "{took:?}, {calm:?}");
+        assert!(took.median < 4 * calm.median + SLACK / 10, "{took:?}, {calm:?}");
+        assert!(took.p99 < 4 * calm.p99 + SLACK, "{took:?}, {calm:?}");
+    };
+    not_slower(&up);
+    for (name, begin, end) in ways {
+        begin();
+        not_slower(&load(&node, &mut ledgers, name));
+        wait_for("blocks that wait", || (waiting(&data) > 0).then_some(()));
+        end();
+        wait_until_settled(&data, &ledgers);
+    }
+    blocks::check(&data, &ledgers);
+    check_bucket(bucket, &data);
+    check_with_promtool(&data);
+    let failures = node.log().matches("block not shipped, will try again").count();
+    assert!(failures >= ways.len(), "{failures} failures");
+    all.append(&mut ledgers);
+    check(&node, &all);
+}
+
+#[test]
+fn an_s3_server_that_is_down_in_every_way() {
+    let server = &Beside::start();
+    let config = server.config("");
+    let way = |name, outage| -> Way<'_> {
+        (name, Box::new(move || server.set(outage)), Box::new(|| server.set(Outage::None)))
+    };
+    let ways = [
+        way("refuses connections", Outage::Refuses),
+        way("answers 503", Outage::Answers(503)),
+        way("answers 403", Outage::Answers(403)),
+        way("hangs", Outage::Hangs),
+    ];
+    go_through(&config, &server.files(), &ways);
+    meta_json_comes_last(&server.journal());
+}
+
+/// After `meta.json` nothing of a block is written.
+fn meta_json_comes_last(journal: &[(Kind, String)]) {
+    let mut visible = BTreeMap::new();
+    for (kind, path) in journal {
+        let Some((block, name)) = path.trim_start_matches("/blocks/").split_once('/') else {
+            continue;
+        };
+        if matches!(kind, Kind::Put | Kind::Part | Kind::Complete) {
+            let is_visible = visible.entry(block).or_insert(false);
+            assert!(!*is_visible || name == "meta.json", "{path} comes late");
+            *is_visible |= name == "meta.json";
+        }
+    }
+    assert!(!visible.is_empty() && visible.values().all(|is| *is), "{visible:?}");
+}
+
+#[test]
+fn a_directory_that_is_down() {
+    let place = home();
+    let (bucket, away) = (place.path().join("bucket"), place.path().join("away"));
+    let config = format!("{{type: FILESYSTEM, config: {{directory: '{}'}}}}", bucket.display());
+    let leave = || fs::rename(&bucket, &away).expect("is renamed");
+    let come_back = || fs::rename(&away, &bucket).expect("is renamed");
+    let ways: [Way<'_>; 2] = [
+        ("is not there", Box::new(leave), Box::new(come_back)),
+        (
+            "is a file",
+            Box::new(|| {
+                leave();
+                fs::write(&bucket, "").expect("is written");
+            }),
+            Box::new(|| {
+                fs::remove_file(&bucket).expect("is removed");
+                come_back();
+            }),
+        ),
+    ];
+    go_through(&config, &bucket, &ways);
+}
