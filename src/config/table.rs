@@ -102,7 +102,7 @@ pub const GROUPS: &[(&str, &[Flag])] = &[
     ("Labels and bucket", BUCKET),
     ("Log", LOG),
     ("Accepted from Thanos; do nothing here, and the start says so", NOTHING),
-    ("Known from Thanos; another value than the default ends the start", REFUSED),
+    ("Known, and not done here; another value than the default ends the start", REFUSED),
 ];
 
 use Kind::{Address, Bool, Bytes, Count, Duration, Label, OneOf, Text};
@@ -191,7 +191,7 @@ const READING: &[Flag] = &[
         "http-address",
         Address,
         "0.0.0.0:10902",
-        "Where metrics, health, status and the query API are served.",
+        "Where metrics, health and the API for labels and series are served.",
     ),
     acts(
         "http-grace-period",
@@ -312,7 +312,7 @@ const NOTHING: &[Flag] = &[
         "tsdb.out-of-order.cap-max",
         Count,
         "0",
-        "late samples are gathered in chunks of at most 120, as all samples are",
+        "late samples are refused and not gathered; there is no window for them yet",
     ),
     nothing(
         "tsdb.allow-overlapping-blocks",
@@ -422,8 +422,9 @@ const NO_REQUEST_LOG: &str =
 /// The size of blocks.
 const TWO_HOURS: &str = "a block covers 2h, as compactors expect; leave the flag out";
 /// Limits by file.
-const NO_LIMITS_FILE: &str =
-    "limits are not read from a file yet; set --receive.tenant-series-max and the like, for all";
+const NO_LIMITS_FILE: &str = "limits are not read from a file yet; bound what one sender may cost \
+                              with --receive.body-bytes-max, --receive.decoded-bytes-max and \
+                              --receive.connections-per-core-max";
 
 /// Why limits per tenant and per select are refused.
 const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out";
@@ -497,7 +498,7 @@ const REFUSED: &[Flag] = &[
         "tsdb.max-exemplars",
         Count,
         "0",
-        "exemplars are counted and dropped, they are not stored yet; leave the flag out",
+        "exemplars are refused and counted, they are not stored yet; leave the flag out",
     ),
     refused("request.logging-config-file", Text, "", NO_REQUEST_LOG),
     refused("request.logging-config", Text, "", NO_REQUEST_LOG),

@@ -42,12 +42,17 @@ pub trait Storage: Clone + std::fmt::Debug + 'static {
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Lets others on this core run, if it is their turn. Long work calls it every 50 to 100 us.
     fn pause(&self) -> impl Future<Output = ()>;
+    /// Waits about a second: until trying again may be worth it.
+    fn rest(&self) -> impl Future<Output = ()>;
 }
 
 /// An open file. Positions and lengths written are multiples of [`BLOCK_BYTES`].
 pub trait StorageFile: std::fmt::Debug + 'static {
     /// Writes all of `bytes` at `at`.
     fn write_at(&self, at: u64, bytes: &[u8]) -> impl Future<Output = io::Result<()>>;
+    /// Has the file system set `size` bytes aside, where it can: a lack of room then shows before
+    /// anything is written.
+    fn allocate(&self, size: u64) -> impl Future<Output = io::Result<()>>;
     /// Makes every write that has returned durable.
     fn sync(&self) -> impl Future<Output = io::Result<()>>;
     /// Reads up to `len` bytes at `at`; fewer only at the end of the file.
@@ -58,6 +63,23 @@ pub trait StorageFile: std::fmt::Debug + 'static {
     fn set_size(&self, size: u64) -> impl Future<Output = io::Result<()>>;
     /// Closes the file. Dropping closes it as well, but a core may then only do so later.
     fn close(self) -> impl Future<Output = io::Result<()>>;
+}
+
+/// An error of the operating system with its number, and in more words than the number has.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct NumberedError {
+    pub(crate) number: i32,
+    pub(crate) text: String,
+}
+
+/// Whether an error says that something is used up which others may free: space on the device, a
+/// quota, file descriptors, memory.
+pub fn no_room(error: &io::Error) -> bool {
+    let numbered = || Some(error.get_ref()?.downcast_ref::<NumberedError>()?.number);
+    let number = error.raw_os_error().or_else(numbered);
+    let used_up = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    number.is_some_and(|number| used_up.contains(&number))
 }
 
 /// Reads a whole file of at most `limit` bytes.

@@ -65,6 +65,7 @@ struct World {
     dice: Dice,
     ops_left: u64,
     fail_writes: u64,
+    no_room: u64,
     syncs_work: bool,
     held: bool,
 }
@@ -90,6 +91,7 @@ impl Twin {
             dice: Dice(seed),
             ops_left: u64::MAX,
             fail_writes: 0,
+            no_room: 0,
             syncs_work: true,
             held: false,
         })))
@@ -107,6 +109,20 @@ impl Twin {
     /// The next `n` writes answer an I/O error; some of their bytes may land all the same.
     pub(crate) fn fail_writes(&self, n: u64) {
         self.0.borrow_mut().fail_writes = n;
+    }
+
+    /// The next `n` times that something asks for room, there is none.
+    pub(crate) fn run_out_of_room(&self, n: u64) {
+        self.0.borrow_mut().no_room = n;
+    }
+
+    fn ask_for_room(&self) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        if world.no_room == 0 {
+            return Ok(());
+        }
+        world.no_room -= 1;
+        Err(io::Error::from_raw_os_error(libc::ENOSPC))
     }
 
     /// Makes syncs lie: they return, and make nothing durable. The negative control.
@@ -304,6 +320,7 @@ impl Storage for Twin {
 
     async fn create(&self, path: &Path) -> io::Result<TwinFile> {
         self.enter().await;
+        self.ask_for_room()?;
         let mut world = self.0.borrow_mut();
         if !path.parent().is_some_and(|dir| world.names.dirs.contains(dir)) {
             return Err(io::ErrorKind::NotFound.into());
@@ -359,6 +376,12 @@ impl Storage for Twin {
     async fn pause(&self) {
         futures_lite::future::yield_now().await;
     }
+
+    async fn rest(&self) {
+        for _ in 0..10 {
+            futures_lite::future::yield_now().await;
+        }
+    }
 }
 
 impl StorageFile for TwinFile {
@@ -382,6 +405,11 @@ impl StorageFile for TwinFile {
         let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
         put(&mut inode.live, at as usize, bytes);
         Ok(())
+    }
+
+    async fn allocate(&self, _size: u64) -> io::Result<()> {
+        self.twin.enter().await;
+        self.twin.ask_for_room()
     }
 
     async fn sync(&self) -> io::Result<()> {

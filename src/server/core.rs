@@ -135,11 +135,17 @@ async fn open_door(
     mesh
 }
 
-/// Keeps spare segments ready, for ever.
+/// Keeps spare segments ready, for ever. What keeps it from that is told once.
 async fn make_spares(spares: Rc<shard::Spares<Disk>>) {
+    let mut told = false;
     loop {
-        if let Err(error) = spares.prepare().await {
-            tracing::warn!(%error, "cannot make a spare log segment; will try again");
+        match spares.prepare().await {
+            Ok(()) => told = false,
+            Err(error) if !told => {
+                tracing::warn!(%error, "cannot make a spare log segment; it is tried on");
+                told = true;
+            }
+            Err(_) => {}
         }
         rt_core::sleep(Duration::from_secs(1)).await;
     }

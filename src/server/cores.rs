@@ -10,7 +10,7 @@ use crate::listener::{Limits, TenantSource};
 use crate::rt::channel::{mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
-use crate::rt::{beside, control, files};
+use crate::rt::{beside, control, files, process};
 use crate::server::data_dir::DataDir;
 use crate::server::{Error, core, start_error, words};
 use crate::shard::message::Ask;
@@ -20,6 +20,10 @@ use crate::{decode, route, shard};
 
 /// Questions waiting at a shard.
 const ASKS: usize = 256;
+/// File descriptors kept for all but senders: those of the process, and those of each core, for its
+/// rings, its log and the block it writes.
+const FDS_KEPT: u64 = 24;
+const FDS_KEPT_PER_CORE: u64 = 8;
 /// Announced bytes of requests in progress on one core.
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 
@@ -50,7 +54,9 @@ impl Cores {
             address: addresses.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
             source,
         };
-        let (doors, write_addresses) = Doors::open(addresses, count).map_err(listen)?;
+        let limits = listener_limits(&config.write.limits, shards)?;
+        let doors = Doors::open(addresses, count, limits.connections_max).map_err(listen)?;
+        let (doors, write_addresses) = doors;
         let (drain, draining) = watch::channel(false);
         let (leave, leaving) = watch::channel(false);
         let ports = rt_core::mesh(count, route::MESH_CAPACITY);
@@ -68,7 +74,7 @@ impl Cores {
                 measured,
                 written: dir.path.join("scratch"),
                 doors,
-                limits: listener_limits(&config.write.limits),
+                limits: limits.clone(),
                 tenants: TenantSource {
                     header: config.write.tenant_header.clone(),
                     default: config.write.default_tenant.clone(),
@@ -137,10 +143,14 @@ pub(super) fn count(config: &config::Receive, cpus: usize) -> Result<u16, Error>
     Ok(shards)
 }
 
-/// A file with something in it, for cores to open first and for the measurement.
+/// A file with something in it, for cores to open first and for the measurement. One that is there
+/// already serves as well: a full disk is no reason not to start.
 fn written_file(dir: &Path) -> io::Result<PathBuf> {
+    const BYTES: usize = 64 * 1024;
     let path = dir.join("scratch");
-    files::replace(&path, &vec![0; 64 * 1024])?;
+    if files::read(&path)?.is_none_or(|there| there.len() != BYTES) {
+        files::replace(&path, &vec![0; BYTES])?;
+    }
     Ok(path)
 }
 
@@ -200,12 +210,30 @@ fn route_settings(
     }
 }
 
-fn listener_limits(limits: &config::Limits) -> Limits {
-    Limits {
-        body_bytes_max: limits.body_bytes_max as usize,
-        connections_max: limits.connections_per_core_max as usize,
-        ..Limits::default()
+fn listener_limits(limits: &config::Limits, shards: u16) -> Result<Limits, Error> {
+    let wanted = limits.connections_per_core_max;
+    let connections = connections_max(wanted, process::raise_fd_limit(), shards)?;
+    if connections < wanted {
+        tracing::info!(connections, "a core takes fewer, for few files may be open (ulimit -n)");
     }
+    Ok(Limits {
+        body_bytes_max: limits.body_bytes_max as usize,
+        connections_max: connections as usize,
+        ..Limits::default()
+    })
+}
+
+/// Connections of senders on one core, so that no number of senders takes the descriptors with
+/// which the log is written.
+fn connections_max(wanted: u64, fds: Option<u64>, shards: u16) -> Result<u64, Error> {
+    let Some(limit) = fds else { return Ok(wanted) };
+    let cores = u64::from(shards);
+    let kept = FDS_KEPT + FDS_KEPT_PER_CORE * cores;
+    let each = limit.saturating_sub(kept.max(limit / 4)) / cores.max(1);
+    if each == 0 {
+        return Err(Error::Files { limit, want: kept + cores });
+    }
+    Ok(wanted.min(each))
 }
 
 /// Resolves when a core ends by itself; what it said.
@@ -219,5 +247,23 @@ pub(super) async fn first_end(cores: &mut Vec<Core<Result<(), String>>>) -> Stri
             };
         }
         beside::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_kept_for_the_log() {
+        let max = |wanted, fds, shards| connections_max(wanted, fds, shards).ok();
+        assert_eq!(max(1024, None, 8), Some(1024));
+        assert_eq!(max(1024, Some(131_072), 64), Some(1024));
+        assert_eq!(max(1024, Some(1024), 2), Some(384), "a quarter is kept");
+        assert_eq!(max(100, Some(1024), 2), Some(100));
+        assert_eq!(max(1024, Some(64), 2), Some(12));
+        assert_eq!(max(1024, Some(42), 2), Some(1));
+        let error = connections_max(1024, Some(41), 2).expect_err("too few");
+        assert!(matches!(error, Error::Files { limit: 41, want: 42 }), "{error}");
     }
 }

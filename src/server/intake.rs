@@ -173,6 +173,10 @@ fn outcome(routed: Routed) -> Outcome {
             let what = "the log cannot be written, see the log of the server".into();
             return Outcome::Refused(Refusal::StorageFailed { what });
         }
+        Some(Unavailable::LogWaits) => {
+            let what = "the log waits for space on its disk or for file descriptors".into();
+            return Outcome::Refused(Refusal::StorageFailed { what });
+        }
         Some(Unavailable::Stopping) => return Outcome::Refused(Refusal::Draining),
         None => {}
     }

@@ -72,6 +72,17 @@ pub enum Error {
     /// More shards than there are slots.
     #[error("--shards {0} is too many: at most 256")]
     TooManyShards(u16),
+    /// Too few files may be open.
+    #[error(
+        "only {limit} files may be open and {want} are needed: raise LimitNOFILE in the unit, or \
+         ulimit -n"
+    )]
+    Files {
+        /// The limit.
+        limit: u64,
+        /// With one sender for each core.
+        want: u64,
+    },
     /// A door cannot be opened.
     #[error("cannot listen on {address} ({flag}): {source}")]
     Listen {

@@ -27,6 +27,8 @@ pub(super) async fn snapshot(
     out.count(Metric::LogCommits, shard_label(), log.commits);
     out.count(Metric::LogBytes, shard_label(), log.bytes);
     out.count(Metric::LogIoErrors, shard_label(), log.io_errors);
+    let writable = if shard.log_is_writable() { 1.0 } else { 0.0 };
+    out.gauge(Metric::LogWritable, shard_label(), writable);
     out.gauge(Metric::LogSegments, shard_label(), log.segments as f64);
     for (part, bytes) in shard.memory() {
         let labels = vec![("shard", shard.number().to_string()), ("part", part.to_owned())];

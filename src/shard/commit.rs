@@ -14,8 +14,10 @@
 //! written block: it outlives the process, and not a power cut before its flush.
 //!
 //! ## When the device refuses
-//! The log has tried a fresh segment and failed. The shard then answers 503 to every write until
-//! the next start. Samples in the head that the log does not have are never answered as duplicates.
+//! The log has tried a fresh segment and failed. The shard then answers 503 to every write: for a
+//! lack of room (space, quota, descriptors) until there is some, for anything else until the next
+//! start. Samples in the head that the log does not have are never answered as duplicates: they are
+//! the first to be written when there is room.
 
 use std::collections::VecDeque;
 
@@ -80,6 +82,11 @@ impl Commits {
         self.stats
     }
 
+    /// Whether writes are taken.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.failed.is_none()
+    }
+
     /// The block that holds the last of all that is applied by now.
     fn newest(&self, group_is_empty: bool) -> u64 {
         if group_is_empty { self.open_seq.saturating_sub(1) } else { self.open_seq }
@@ -111,6 +118,15 @@ impl Commits {
             drop(reply.send(Written { unavailable: Some(reason), ..written }));
         }
     }
+}
+
+/// What the log is written with.
+struct Pen<S: Storage> {
+    log: Log<S>,
+    series: SeriesFile<S>,
+    sealed: Sealed,
+    /// Whether `sealed` is not in the log yet.
+    unwritten: bool,
 }
 
 impl<S: Storage> Shard<S> {
@@ -205,53 +221,67 @@ impl<S: Storage> Shard<S> {
     /// Writes the log for as long as the shard lives, or until the device refuses.
     pub(crate) async fn commit_loop(
         &self,
-        mut log: Log<S>,
-        mut series: SeriesFile<S>,
+        log: Log<S>,
+        series: SeriesFile<S>,
         clock: &Clock,
     ) -> LogError {
-        let mut sealed = Sealed::default();
+        let mut pen = Pen { log, series, sealed: Sealed::default(), unwritten: false };
         loop {
             self.work.wait().await;
-            if let Err(error) = self.commit_all(&mut log, &mut series, &mut sealed, clock).await {
+            if let Err(error) = self.commit_with_patience(&mut pen, clock).await {
                 self.state.borrow_mut().commits.fail(Unavailable::LogFailed);
                 return error;
             }
         }
     }
 
-    /// Commits group after group until there is nothing left to do.
-    async fn commit_all(
-        &self,
-        log: &mut Log<S>,
-        series: &mut SeriesFile<S>,
-        sealed: &mut Sealed,
-        clock: &Clock,
-    ) -> Result<(), LogError> {
+    /// Commits all there is. When there is no room for it, refuses writes until there is.
+    async fn commit_with_patience(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
+        let mut waited = false;
+        loop {
+            match self.commit_all(pen, clock).await {
+                Ok(()) => break,
+                Err(error) if error.waits_for_room() => {
+                    if !waited {
+                        tracing::error!(%error, "the log has no room: writes are answered 503");
+                    }
+                    waited = true;
+                    let commits = &mut self.state.borrow_mut().commits;
+                    commits.stats = pen.log.stats();
+                    commits.fail(Unavailable::LogWaits);
+                }
+                Err(error) => return Err(error),
+            }
+            self.storage.rest().await;
+        }
+        if waited {
+            self.state.borrow_mut().commits.failed = None;
+            tracing::info!("the log has room again: writes are taken");
+        }
+        Ok(())
+    }
+
+    /// Commits group after group until there is nothing left to do. After an error it may be
+    /// called again.
+    async fn commit_all(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
         loop {
             let wall_ms = clock.wall_ms();
-            if self.seal(sealed, series) {
-                self.commit(log, sealed, wall_ms).await?;
-            } else if let Some(waiting) = self.take_truncation() {
-                self.truncate_log(log, series, sealed, clock).await?;
-                for notice in waiting {
-                    notice.send(Ok(())).ok();
-                }
+            if pen.unwritten || self.seal(pen) {
+                self.commit(pen, wall_ms).await?;
+            } else if self.state.borrow().commits.truncate {
+                self.truncate_log(pen, clock).await?;
             } else {
                 return Ok(());
             }
-            if series.wants_flush() {
-                series.flush(wall_ms).await?;
+            if pen.series.wants_flush() {
+                pen.series.flush(wall_ms).await?;
             }
         }
     }
 
-    /// Writes a sealed block and makes it durable; sends the answers when it is what they wait for.
-    async fn commit(
-        &self,
-        log: &mut Log<S>,
-        sealed: &mut Sealed,
-        wall_ms: i64,
-    ) -> Result<(), LogError> {
+    /// Writes the sealed block and makes it durable; sends the answers when it is what they wait
+    /// for.
+    async fn commit(&self, pen: &mut Pen<S>, wall_ms: i64) -> Result<(), LogError> {
         let written = |seq| {
             let commits = &mut self.state.borrow_mut().commits;
             commits.written = seq;
@@ -259,59 +289,66 @@ impl<S: Storage> Shard<S> {
                 commits.answer(seq);
             }
         };
-        let seq = log.commit(sealed, wall_ms, written).await?;
+        let seq = pen.log.commit(&mut pen.sealed, wall_ms, written).await?;
+        pen.unwritten = false;
         let commits = &mut self.state.borrow_mut().commits;
-        commits.stats = log.stats();
+        commits.stats = pen.log.stats();
         commits.is_durable(seq);
         commits.answer(seq);
         Ok(())
     }
 
     /// Seals the open group. Series that are new in it go to the series file as well.
-    fn seal(&self, sealed: &mut Sealed, series: &mut SeriesFile<S>) -> bool {
+    fn seal(&self, pen: &mut Pen<S>) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         if state.applier.group.is_empty() {
             return false;
         }
-        sealed.fill(&mut state.applier.group, &mut state.applier.newest);
+        pen.sealed.fill(&mut state.applier.group, &mut state.applier.newest);
+        pen.unwritten = true;
         for new in state.applier.new_series.drain(..) {
             let tenant = state.applier.head.tenants[new.tenant as usize].id.as_str();
-            series.add(new.id, tenant, &new.region);
+            pen.series.add(new.id, tenant, &new.region);
         }
         state.commits.open_seq += 1;
         true
     }
 
-    fn take_truncation(&self) -> Option<Vec<oneshot::Sender<Result<(), Unavailable>>>> {
-        let commits = &mut self.state.borrow_mut().commits;
-        let wanted = std::mem::take(&mut commits.truncate);
-        wanted.then(|| std::mem::take(&mut commits.truncated))
-    }
-
-    /// Lets segments go. First all that only they hold is made durable elsewhere: the series in
-    /// the series file, the cuts in a block of their own.
-    async fn truncate_log(
-        &self,
-        log: &mut Log<S>,
-        series: &mut SeriesFile<S>,
-        sealed: &mut Sealed,
-        clock: &Clock,
-    ) -> Result<(), LogError> {
+    /// Lets segments go, and tells who asked for it. First all that only they hold is made durable
+    /// elsewhere: the series in the series file, the cuts in a block of their own.
+    async fn truncate_log(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
         let wall_ms = clock.wall_ms();
-        series.flush(wall_ms).await?;
+        pen.series.flush(wall_ms).await?;
         step::done(Step::SeriesTold);
-        {
+        let waiting = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
             for cut in state.cuts.records() {
                 state.applier.group.add_cut(&cut);
             }
+            state.commits.truncate = false;
+            std::mem::take(&mut state.commits.truncated)
+        };
+        let done = self.let_segments_go(pen, wall_ms).await;
+        let commits = &mut self.state.borrow_mut().commits;
+        commits.stats = pen.log.stats();
+        if done.is_err() {
+            commits.truncate = true;
+            commits.truncated.extend(waiting);
+            return done;
         }
-        if self.seal(sealed, series) {
-            self.commit(log, sealed, wall_ms).await?;
+        for notice in waiting {
+            notice.send(Ok(())).ok();
         }
-        series.flush(wall_ms).await?;
+        Ok(())
+    }
+
+    async fn let_segments_go(&self, pen: &mut Pen<S>, wall_ms: i64) -> Result<(), LogError> {
+        if self.seal(pen) {
+            self.commit(pen, wall_ms).await?;
+        }
+        pen.series.flush(wall_ms).await?;
         step::done(Step::CutsTold);
         let covered = {
             let state = self.state.borrow();
@@ -321,10 +358,8 @@ impl<S: Storage> Shard<S> {
             let tenants = &state.applier.head.tenants;
             tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect::<Vec<i64>>()
         };
-        let gone =
-            log.truncate(|tenant, t| covered.get(tenant as usize).is_some_and(|&end| t < end));
-        let gone = gone.await;
-        self.state.borrow_mut().commits.stats = log.stats();
-        gone.map(drop).map_err(|source| LogError::Write { path: log.dir().into(), source })
+        let is_covered = |tenant, t| covered.get(tenant as usize).is_some_and(|&end: &i64| t < end);
+        let gone = pen.log.truncate(is_covered).await;
+        gone.map(drop).map_err(|source| LogError::Write { path: pen.log.dir().into(), source })
     }
 }

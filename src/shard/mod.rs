@@ -144,6 +144,11 @@ impl<S: Storage> Shard<S> {
         self.state.borrow().commits.stats()
     }
 
+    /// Whether writes are taken, or refused for the log's sake.
+    pub(crate) fn log_is_writable(&self) -> bool {
+        self.state.borrow().commits.is_writable()
+    }
+
     /// Approximate bytes of memory, by part of the head.
     pub(crate) fn memory(&self) -> [(&'static str, usize); 5] {
         self.state.borrow().applier.head.memory()

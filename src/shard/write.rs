@@ -148,6 +148,8 @@ pub enum Unavailable {
     NoRoom,
     /// The log is dead.
     LogFailed,
+    /// The log waits for room.
+    LogWaits,
     /// The process is stopping.
     Stopping,
 }

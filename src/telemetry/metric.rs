@@ -121,6 +121,8 @@ metrics! {
         "Bytes of the log written, padding included.";
     LogIoErrors, Counter, "tidegate_log_io_errors",
         "Writes and flushes of the log that the device refused.";
+    LogWritable, Gauge, "tidegate_log_writable",
+        "Whether the log takes writes: 1, or 0 while it waits for room or when it is dead.";
     LogSegments, Gauge, "tidegate_log_segments",
         "Segments of the log that hold something.";
     BlocksLoaded, Gauge, "prometheus_tsdb_blocks_loaded",

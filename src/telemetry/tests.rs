@@ -52,6 +52,7 @@ fn the_list_of_metrics() {
             "Counter tidegate_log_commits",
             "Counter tidegate_log_bytes",
             "Counter tidegate_log_io_errors",
+            "Gauge tidegate_log_writable",
             "Gauge tidegate_log_segments",
             "Gauge prometheus_tsdb_blocks_loaded",
             "Counter prometheus_tsdb_compactions",

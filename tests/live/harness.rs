@@ -17,6 +17,9 @@ use crate::live::wire;
 /// The longest wait for something that takes a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A start that is refused is refused soon.
+const REFUSAL: Duration = Duration::from_secs(10);
+
 /// The program.
 pub(crate) const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
 
@@ -33,8 +36,8 @@ pub(crate) struct Node {
     child: Child,
     pub(crate) at: Addresses,
     log: PathBuf,
-    /// What it may warn of.
-    may_warn: &'static str,
+    /// Words of the warnings that a test gives it reason for.
+    may_warn: Vec<&'static str>,
 }
 
 /// The arguments every node has: data below `home`, ports the system chooses, one label.
@@ -69,7 +72,8 @@ impl Node {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(to).spawn();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let at = Addresses { write: nowhere, grpc: nowhere, http: nowhere };
-        let mut node = Self { child: child.expect("the program starts"), at, log, may_warn: "" };
+        let child = child.expect("the program starts");
+        let mut node = Self { child, at, log, may_warn: Vec::new() };
         node.at = wait_for("the doors", || {
             if let Some(status) = node.child.try_wait().expect("a child") {
                 panic!("ended with {status}");
@@ -143,18 +147,25 @@ impl Node {
         })
     }
 
-    /// It is given a reason to warn of this.
-    pub(crate) fn may_warn(&mut self, of: &'static str) {
-        self.may_warn = of;
+    /// Says that it has reason to warn with these words.
+    pub(crate) fn may_warn(&mut self, words: &'static str) {
+        self.may_warn.push(words);
     }
 
-    /// What it warned of without a reason.
+    /// What it warned of without a reason that the test gave it.
     fn warnings(&self) -> Vec<String> {
         let log = self.log();
         let warns = |line: &&str| line.contains(" level=warn ") || line.contains(" level=error ");
-        let expected = |line: &&str| !self.may_warn.is_empty() && line.contains(self.may_warn);
-        let lines = log.lines().filter(warns).filter(|line| !expected(line));
-        lines.map(str::to_owned).collect()
+        let unasked = |line: &&str| !self.may_warn.iter().any(|words| line.contains(words));
+        log.lines().filter(warns).filter(unasked).map(str::to_owned).collect()
+    }
+
+    /// Seconds of processor time it has used.
+    pub(crate) fn cpu_s(&self) -> f64 {
+        let stat = read(Path::new(&format!("/proc/{}/stat", self.pid())));
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks.map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
     }
 }
 
@@ -191,6 +202,22 @@ fn addresses(log: &str) -> Option<Addresses> {
         value.trim_matches(['=', '[', ']']).parse().ok()
     };
     Some(Addresses { write: of("remote_write")?, grpc: of("grpc")?, http: of("http")? })
+}
+
+/// Runs to its end a command that must not start.
+pub(crate) fn fails(mut command: Command) -> String {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("starts");
+    let begun = Instant::now();
+    while child.try_wait().expect("a child").is_none() && begun.elapsed() < REFUSAL {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Killed if it runs after all.
+    child.kill().ok();
+    let output = child.wait_with_output().expect("its words");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "it ends by itself: {said}");
+    said
 }
 
 /// Asks again and again until there is an answer.

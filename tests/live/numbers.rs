@@ -114,7 +114,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         Metric::ListenerBufferBytes => 0.0..=1e9,
         Metric::LogCommits => SAMPLES as f64..=1e3,
         Metric::LogBytes => 4096.0 * SAMPLES as f64..=1e9,
-        Metric::LogSegments => exactly(2.0),
+        Metric::LogSegments | Metric::LogWritable => exactly(2.0),
         // A block of each shard, shipped.
         Metric::BlocksLoaded | Metric::Compactions | Metric::ShipperUploads => exactly(2.0),
         Metric::ShipBacklogBlocks | Metric::ShipBacklogBytes => exactly(0.0),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,32 +13,14 @@ use std::time::{Duration, Instant};
 use tidegate_proto::prometheus::WriteRequest;
 
 use crate::live::harness::{
-    Addresses, Node, PATIENCE, TIDEGATE, arguments, command, home, now_ms, peer, wait_for,
+    Addresses, Node, PATIENCE, TIDEGATE, arguments, command, fails, home, now_ms, peer, wait_for,
 };
 use crate::live::wire::{Sender, Store, fetch, request, series};
 
 /// A stop must end before systemd's patience and a sender's do.
 const STOP: Duration = Duration::from_secs(10);
-/// A start that is refused is refused soon.
-const REFUSAL: Duration = Duration::from_secs(10);
 /// The slowest good answer of the control side at saturation.
 const ANSWER: Duration = Duration::from_millis(100);
-
-/// Runs to its end a command that must not start.
-fn fails(mut command: Command) -> String {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut child = child.expect("starts");
-    let begun = Instant::now();
-    while child.try_wait().expect("a child").is_none() && begun.elapsed() < REFUSAL {
-        thread::sleep(Duration::from_millis(10));
-    }
-    // Killed if it runs after all.
-    child.kill().ok();
-    let output = child.wait_with_output().expect("its words");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "it ends by itself: {said}");
-    said
-}
 
 /// The last line on standard error, which is the error.
 fn error(said: &str) -> &str {

@@ -10,17 +10,21 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
+use glommio::GlommioError;
 use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 
 use crate::rt::clock::Moment;
 use crate::rt::core::blocking;
-use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
+use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 
 /// `O_DSYNC`: a write returns when it is durable.
 const O_DSYNC: i32 = 0o10000;
 /// Bytes of one write of the measurement: a full commit group.
 const MEASURED_BYTES: usize = 64 * 1024;
+/// How long a rest is.
+const REST: Duration = Duration::from_secs(1);
 /// Writes measured per way and round.
 const MEASURED_WRITES: usize = 8;
 /// Rounds of the measurement.
@@ -71,7 +75,7 @@ impl Disk {
     pub async fn open_first(&self, written: &Path) -> io::Result<()> {
         if self.direct {
             let file = OpenOptions::new().read(true).write(true).dma_open(written).await;
-            file.map_err(io::Error::from)?.close().await.map_err(io::Error::from)?;
+            file.map_err(io_error)?.close().await.map_err(io_error)?;
         }
         Ok(())
     }
@@ -85,7 +89,7 @@ impl Disk {
             let (p50_us, max_us) = (times.p50_us(), times.max_us());
             return Ok(Measured { direct: false, dsync: false, p50_us, max_us });
         };
-        first.close().await.map_err(io::Error::from)?;
+        first.close().await.map_err(io_error)?;
         let ways = [false, true].map(|dsync| Self { direct: true, dsync });
         // In turns, so that whatever else the machine does falls on both.
         let (mut flushed, mut synchronous) = (Times::default(), Times::default());
@@ -124,9 +128,9 @@ impl Disk {
             options.custom_flags(O_DSYNC);
         }
         let file = if self.direct {
-            Opened::Direct(options.dma_open(path).await.map_err(io::Error::from)?)
+            Opened::Direct(options.dma_open(path).await.map_err(io_error)?)
         } else {
-            Opened::Buffered(options.buffered_open(path).await.map_err(io::Error::from)?)
+            Opened::Buffered(options.buffered_open(path).await.map_err(io_error)?)
         };
         Ok(DiskFile { file: Rc::new(file), dsync, wrote: Cell::new(false) })
     }
@@ -208,6 +212,10 @@ impl Storage for Disk {
     async fn pause(&self) {
         glommio::yield_if_needed().await;
     }
+
+    async fn rest(&self) {
+        glommio::timer::sleep(REST).await;
+    }
 }
 
 impl StorageFile for DiskFile {
@@ -222,12 +230,24 @@ impl StorageFile for DiskFile {
             Opened::Buffered(file) => file.write_at(bytes.to_vec(), at).await,
         };
         self.wrote.set(true);
-        let written = written.map_err(io::Error::from)?;
+        let written = written.map_err(io_error)?;
         if written != bytes.len() {
             let text = format!("{written} of {} bytes were written", bytes.len());
             return Err(io::Error::new(io::ErrorKind::WriteZero, text));
         }
         Ok(())
+    }
+
+    async fn allocate(&self, size: u64) -> io::Result<()> {
+        let done = match &*self.file {
+            Opened::Direct(file) => file.pre_allocate(size, false).await,
+            Opened::Buffered(file) => file.pre_allocate(size, false).await,
+        };
+        match done {
+            // Not every file system can.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            done => done.map_err(io_error),
+        }
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -239,7 +259,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.fdatasync().await,
             Opened::Buffered(file) => file.fdatasync().await,
         };
-        synced.map_err(io::Error::from)
+        synced.map_err(io_error)
     }
 
     async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -254,7 +274,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.read_at(at, len).await,
             Opened::Buffered(file) => file.read_at(at, len).await,
         };
-        Ok(read.map_err(io::Error::from)?.to_vec())
+        Ok(read.map_err(io_error)?.to_vec())
     }
 
     async fn size(&self) -> io::Result<u64> {
@@ -262,7 +282,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.file_size().await,
             Opened::Buffered(file) => file.file_size().await,
         };
-        size.map_err(io::Error::from)
+        size.map_err(io_error)
     }
 
     async fn set_size(&self, size: u64) -> io::Result<()> {
@@ -270,7 +290,7 @@ impl StorageFile for DiskFile {
             Opened::Direct(file) => file.truncate(size).await,
             Opened::Buffered(file) => file.truncate(size).await,
         };
-        done.map_err(io::Error::from)
+        done.map_err(io_error)
     }
 
     async fn close(self) -> io::Result<()> {
@@ -279,7 +299,18 @@ impl StorageFile for DiskFile {
             Ok(Opened::Buffered(file)) => file.close().await,
             Err(_) => Ok(()),
         };
-        closed.map_err(io::Error::from)
+        closed.map_err(io_error)
+    }
+}
+
+/// Keeps the number that the operating system gave, which glommio's own conversion loses.
+fn io_error(error: GlommioError<()>) -> io::Error {
+    match error.raw_os_error() {
+        None => error.into(),
+        Some(number) => {
+            let kind = io::Error::from_raw_os_error(number).kind();
+            io::Error::new(kind, NumberedError { number, text: error.to_string() })
+        }
     }
 }
 

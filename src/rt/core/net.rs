@@ -9,12 +9,20 @@ use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::rt::clock::Moment;
+use crate::telemetry::log::Sampled;
+
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
+/// Connections that a core holds beyond its most, to tell them so before they are closed.
+const REFUSED_MAX: usize = 2;
+/// How often it is told that connections cannot be accepted.
+const TELL_EVERY_MS: i64 = 60_000;
 
 /// A connection on its core.
 pub type Stream = TcpStream;
@@ -25,18 +33,23 @@ pub struct Doors {
     sockets: Vec<Socket>,
     held: Arc<[AtomicUsize]>,
     core: usize,
+    held_max: usize,
 }
 
 impl Doors {
     /// Binds the addresses for each of `cores` cores. Port 0 becomes the same free port for all;
-    /// the addresses bound are returned.
+    /// the addresses bound are returned. A core holds little more than `connections_max`
+    /// connections: those that are too many even to be told so are closed at once.
     pub fn open(
         addresses: &[SocketAddr],
         cores: usize,
+        connections_max: usize,
     ) -> io::Result<(Vec<Self>, Vec<SocketAddr>)> {
         let held: Arc<[AtomicUsize]> = (0..cores).map(|_| AtomicUsize::new(0)).collect();
-        let mut doors: Vec<Self> =
-            (0..cores).map(|core| Self { sockets: Vec::new(), held: held.clone(), core }).collect();
+        let held_max = connections_max.saturating_add(REFUSED_MAX);
+        let mut doors: Vec<Self> = (0..cores)
+            .map(|core| Self { sockets: Vec::new(), held: held.clone(), core, held_max })
+            .collect();
         let mut bound = Vec::new();
         for &address in addresses {
             let mut address = address;
@@ -57,22 +70,31 @@ impl Doors {
     pub fn accept(self, hand_on: impl Fn(usize, Accepted) + Clone + 'static) {
         for socket in self.sockets {
             let listener = listener(socket);
-            let (held, own) = (self.held.clone(), self.core);
+            let (held, own, held_max) = (self.held.clone(), self.core, self.held_max);
             let hand_on = hand_on.clone();
             super::spawn(async move {
+                let begun = Moment::now();
+                let mut told = Sampled::every_ms(TELL_EVERY_MS);
                 loop {
                     match listener.shared_accept().await {
                         Ok(stream) => {
                             let core = fewest(&held, own);
                             let place = Place::take(held.clone(), core);
-                            hand_on(core, Accepted { stream: Some(stream), place: Some(place) });
+                            let accepted = Accepted { stream: Some(stream), place: Some(place) };
+                            if count(&held, core) <= held_max {
+                                hand_on(core, accepted);
+                            }
                         }
                         // Out of descriptors, most likely: the connection waits in the backlog.
                         Err(error) => {
-                            tracing::warn!(%error, "cannot accept a connection");
-                            super::sleep(std::time::Duration::from_millis(100)).await;
+                            if let Some(more) = told.pass(begun.elapsed().as_millis() as i64) {
+                                tracing::warn!(%error, more, "cannot accept connections");
+                            }
+                            super::sleep(Duration::from_millis(100)).await;
                         }
                     }
+                    // Connections that wait are accepted without a wait: others get their turn.
+                    super::pause().await;
                 }
             });
         }
@@ -81,8 +103,12 @@ impl Doors {
 
 /// The core with the fewest connections; the own one when that is among them.
 fn fewest(held: &[AtomicUsize], own: usize) -> usize {
-    let count = |core: usize| held.get(core).map_or(usize::MAX, |c| c.load(Ordering::Relaxed));
-    (0..held.len()).fold(own, |best, core| if count(core) < count(best) { core } else { best })
+    let less = |core, best| count(held, core) < count(held, best);
+    (0..held.len()).fold(own, |best, core| if less(core, best) { core } else { best })
+}
+
+fn count(held: &[AtomicUsize], core: usize) -> usize {
+    held.get(core).map_or(usize::MAX, |count| count.load(Ordering::Relaxed))
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
@@ -171,7 +197,7 @@ mod tests {
     fn accepted(connections: usize, take: fn(Accepted)) -> (usize, usize) {
         let open = || std::fs::read_dir("/proc/self/fd").expect("proc").count();
         let loopback = [SocketAddr::from(([127, 0, 0, 1], 0))];
-        let (mut doors, bound) = Doors::open(&loopback, 1).expect("a port");
+        let (mut doors, bound) = Doors::open(&loopback, 1, 1024).expect("a port");
         let door = doors.pop().expect("a door");
         let to = bound[0];
         let cpu = cpus().first().copied().unwrap_or(0);

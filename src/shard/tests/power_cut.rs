@@ -8,7 +8,7 @@ use futures_lite::future::block_on;
 
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::tests::world::{
-    Home, Load, Said, judge, off, send, serve, settings, start, stored,
+    Home, Ledger, Load, Said, judge, off, send, serve, settings, start, stored,
 };
 use crate::shard::{Generation, Settings};
 
@@ -51,6 +51,8 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
             };
             // The power may go while the shard recovers, too.
             if let Some(recovered) = futures_lite::future::or(started, off).await {
+                // Sometimes there is no room for a while: first for spares, then for segments.
+                twin.run_out_of_room(dice.below(3) * dice.below(8));
                 let senders = async |homes: &[Home]| send(homes, &mut said, &mut dice, LOAD).await;
                 serve(&twin, vec![recovered], senders).await;
             }
@@ -108,6 +110,38 @@ fn relaxed_answers_outlive_the_process_and_not_the_power() {
     }
     let lost = (0..50).filter(|&seed| live(seed, Ends::PowerCutRelaxed).is_err()).count();
     assert!(lost > 10, "the negative control failed in only {lost} of 50 seeds");
+}
+
+/// What is refused for a lack of room is in the head all the same. When there is room again it is
+/// written first, so that a sender who repeats it is told the truth.
+#[test]
+fn writes_are_refused_without_room_and_taken_when_there_is_some() {
+    let mut twin = Twin::new(4);
+    let settings = settings(0, &ONE);
+    let mut said = Said::default();
+    let mut dice = Dice(9);
+    for _ in 0..3 {
+        block_on(async {
+            let recovered = start(&twin, &settings).await;
+            let main = async |homes: &[Home]| {
+                twin.run_out_of_room(6);
+                send(homes, &mut said, &mut dice, LOAD).await;
+                let samples = |ledger: &Ledger| ledger.clone().sorted_set().len();
+                assert!(samples(&said.acked) < samples(&said.sent), "nothing was refused");
+                let before = said.acked.len();
+                send(homes, &mut said, &mut dice, LOAD).await;
+                assert!(said.acked.len() > before, "there is room again");
+            };
+            serve(&twin, vec![recovered], main).await;
+        });
+        twin = twin.after_cut();
+        block_on(async {
+            let recovered = start(&twin, &settings).await;
+            judge(stored(&recovered.shard), &said).expect("acked is stored");
+            assert_eq!(recovered.report.damage, []);
+            assert_eq!(recovered.shard.log_stats().io_errors, 0);
+        });
+    }
 }
 
 /// How many samples are acknowledged while no sync ends, after a first round with them.

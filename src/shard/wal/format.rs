@@ -130,22 +130,30 @@ impl SegmentHeader {
     /// The header from the first bytes of a segment: the first copy that is whole.
     /// `None` when neither is, or when it is of another version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        bytes.chunks(BLOCK_BYTES).take(2).find_map(|copy| {
-            let (raw, _) = RawSegmentHeader::read_from_prefix(copy).ok()?;
-            let whole = raw.magic == SEGMENT_MAGIC
-                && raw.crc.get() == crc32c(&raw.as_bytes()[8..])
-                && raw.version.get() == FORMAT_VERSION;
-            whole.then(|| Self {
-                shard: raw.shard.get() as u16,
-                generation: raw.generation.get(),
-                number: raw.number.get(),
-                epoch: raw.epoch.get(),
-                node: raw.node,
-                first_seq: raw.first_seq.get(),
-                size: raw.size.get(),
-            })
+        let raw = whole_header(bytes).filter(|raw| raw.version.get() == FORMAT_VERSION)?;
+        Some(Self {
+            shard: raw.shard.get() as u16,
+            generation: raw.generation.get(),
+            number: raw.number.get(),
+            epoch: raw.epoch.get(),
+            node: raw.node,
+            first_seq: raw.first_seq.get(),
+            size: raw.size.get(),
         })
     }
+
+    /// The version of a header that is whole, whichever it is.
+    pub(crate) fn version(bytes: &[u8]) -> Option<u32> {
+        whole_header(bytes).map(|raw| raw.version.get())
+    }
+}
+
+fn whole_header(bytes: &[u8]) -> Option<RawSegmentHeader> {
+    bytes.chunks(BLOCK_BYTES).take(2).find_map(|copy| {
+        let (raw, _) = RawSegmentHeader::read_from_prefix(copy).ok()?;
+        let whole = raw.magic == SEGMENT_MAGIC && raw.crc.get() == crc32c(&raw.as_bytes()[8..]);
+        whole.then_some(raw)
+    })
 }
 
 /// What a block says of itself.

@@ -39,6 +39,8 @@ pub(crate) struct SeriesFile<S: Storage> {
     log: Log<S>,
     pending: Group,
     sealed: Sealed,
+    /// Whether `sealed` waits to be written, since a write failed.
+    unwritten: bool,
 }
 
 impl<S: Storage> SeriesFile<S> {
@@ -54,7 +56,7 @@ impl<S: Storage> SeriesFile<S> {
         let spares = Rc::new(Spares::open(storage.clone(), dir, size, 0).await?);
         let log = Log::open((storage, dir), identity, options, spares, position, found).await?;
         let (pending, sealed) = (Group::default(), Sealed::default());
-        Ok(Self { log, pending, sealed })
+        Ok(Self { log, pending, sealed, unwritten: false })
     }
 
     /// Adds a series. Durable after the next [`SeriesFile::flush`].
@@ -67,12 +69,16 @@ impl<S: Storage> SeriesFile<S> {
         self.pending.len_bytes() >= FLUSH_BYTES
     }
 
-    /// Makes all that was added durable.
+    /// Makes all that was added durable. After an error it may be asked again.
     pub(crate) async fn flush(&mut self, wall_ms: i64) -> Result<(), LogError> {
-        if self.pending.is_empty() {
-            return Ok(());
+        while self.unwritten || !self.pending.is_empty() {
+            if !self.unwritten {
+                self.sealed.fill(&mut self.pending, &mut Newest::new());
+                self.unwritten = true;
+            }
+            self.log.commit(&mut self.sealed, wall_ms, |_| {}).await?;
+            self.unwritten = false;
         }
-        self.sealed.fill(&mut self.pending, &mut Newest::new());
-        self.log.commit(&mut self.sealed, wall_ms, |_| {}).await.map(drop)
+        Ok(())
     }
 }

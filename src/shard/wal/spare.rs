@@ -82,6 +82,14 @@ impl<S: Storage> Spares<S> {
         self.make(size).await
     }
 
+    /// Takes back a spare of `size` bytes that was taken and not begun.
+    pub(crate) fn put_back(&self, name: String, size: u64) {
+        // One of another size is removed at the next start.
+        if size == self.segment_bytes {
+            self.ready.borrow_mut().push(name);
+        }
+    }
+
     /// Turns a segment nobody needs any more into a spare. Its old blocks stay in it; the next
     /// epoch makes them void.
     pub(crate) async fn recycle(&self, segment: &Path) -> io::Result<()> {
@@ -101,7 +109,19 @@ impl<S: Storage> Spares<S> {
     async fn make(&self, size: u64) -> io::Result<String> {
         let name = self.next_name();
         let unfinished = self.dir.join(format!("{name}.tmp"));
-        let file = self.storage.create(&unfinished).await?;
+        if let Err(error) = self.write_zeros(&unfinished, size).await {
+            // Whoever is out of room must not lose more of it to what was begun.
+            self.storage.remove(&unfinished).await.ok();
+            return Err(error);
+        }
+        self.storage.rename(&unfinished, &self.dir.join(&name)).await?;
+        self.storage.sync_dir(&self.dir).await?;
+        Ok(name)
+    }
+
+    async fn write_zeros(&self, path: &Path, size: u64) -> io::Result<()> {
+        let file = self.storage.create(path).await?;
+        file.allocate(size).await?;
         let zeros = vec![0; ZERO_WRITE_BYTES.min(size as usize)];
         let mut at = 0;
         while at < size {
@@ -110,9 +130,6 @@ impl<S: Storage> Spares<S> {
             at += len as u64;
         }
         file.sync().await?;
-        file.close().await?;
-        self.storage.rename(&unfinished, &self.dir.join(&name)).await?;
-        self.storage.sync_dir(&self.dir).await?;
-        Ok(name)
+        file.close().await
     }
 }

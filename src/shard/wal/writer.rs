@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::rt::step::{self, Step};
-use crate::rt::storage::{Storage, StorageFile};
+use crate::rt::storage::{Storage, StorageFile, no_room};
 use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, PAYLOAD_BYTES_MAX, SegmentHeader, block_len,
 };
@@ -54,6 +54,15 @@ pub(crate) enum LogError {
         /// What the device said.
         source: io::Error,
     },
+}
+
+impl LogError {
+    /// Whether the block can be written when there is room again: nothing of it was promised, and
+    /// nothing is broken.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        let Self::Write { source, .. } = self;
+        no_room(source)
+    }
 }
 
 /// A segment that is full or was found at start.
@@ -279,7 +288,8 @@ impl<S: Storage> Log<S> {
         };
         current.file.write_at(current.end, &sealed.block).await?;
         written(header.seq);
-        current.file.sync().await?;
+        // What a flush says is final, whatever it says.
+        current.file.sync().await.map_err(|error| io::Error::other(error.to_string()))?;
         current.end += len;
         self.previous_crc = header.payload_crc;
         for (&tenant, &t) in &sealed.newest {
@@ -300,10 +310,36 @@ impl<S: Storage> Log<S> {
         let size = self.options.segment_bytes.max(FIRST_BLOCK + len);
         let spare = self.spares.take(size).await?;
         let number = self.next_number;
-        self.next_number += 1;
         let path = self.dir.join(segment_name(number));
-        self.storage.rename(&self.dir.join(spare), &path).await?;
-        let file = self.storage.open(&path).await?;
+        let file = match self.rename_open(&spare, &path).await {
+            Ok(file) => file,
+            Err(error) => {
+                self.spares.put_back(spare, size);
+                return Err(error);
+            }
+        };
+        self.next_number += 1;
+        let begun = self.write_header(&file, number, size).await;
+        let Ok(epoch) = begun else {
+            // It holds nothing, and nobody will look for it.
+            self.storage.remove(&path).await.ok();
+            return begun.map(drop);
+        };
+        let newest = Newest::new();
+        self.current = Some(Current { file, number, epoch, end: FIRST_BLOCK, newest });
+        Ok(())
+    }
+
+    /// Opens a spare and gives it its name as a segment.
+    async fn rename_open(&self, spare: &str, path: &Path) -> io::Result<S::File> {
+        let spare = self.dir.join(spare);
+        let file = self.storage.open(&spare).await?;
+        self.storage.rename(&spare, path).await?;
+        Ok(file)
+    }
+
+    /// Writes the header of a segment and makes it durable with its name; returns its epoch.
+    async fn write_header(&self, file: &S::File, number: u64, size: u64) -> io::Result<u64> {
         let epoch = (self.options.epochs)();
         let header = SegmentHeader {
             shard: self.identity.shard,
@@ -317,9 +353,7 @@ impl<S: Storage> Log<S> {
         file.write_at(0, &header.encode()).await?;
         file.sync().await?;
         self.storage.sync_dir(&self.dir).await?;
-        let newest = Newest::new();
-        self.current = Some(Current { file, number, epoch, end: FIRST_BLOCK, newest });
-        Ok(())
+        Ok(epoch)
     }
 
     /// Lets go of every closed segment whose samples are all `covered`: recycled while spares are
