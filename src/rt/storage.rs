@@ -94,22 +94,3 @@ pub async fn read_file<S: Storage>(storage: &S, path: &Path, limit: u64) -> io::
     file.close().await?;
     Ok(bytes)
 }
-
-/// Writes a small file so that after a crash either the old or the new content is there, whole.
-pub async fn replace_file<S: Storage>(storage: &S, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    let unfinished = std::path::PathBuf::from(unfinished);
-    let file = storage.create(&unfinished).await?;
-    let mut padded = bytes.to_vec();
-    padded.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-    file.write_at(0, &padded).await?;
-    file.set_size(bytes.len() as u64).await?;
-    file.sync().await?;
-    file.close().await?;
-    storage.rename(&unfinished, path).await?;
-    match path.parent() {
-        Some(parent) => storage.sync_dir(parent).await,
-        None => Ok(()),
-    }
-}
