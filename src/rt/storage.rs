@@ -42,6 +42,9 @@ pub trait Storage: Clone + std::fmt::Debug + 'static {
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Lets others on this core run, if it is their turn. Long work calls it every 50 to 100 us.
     fn pause(&self) -> impl Future<Output = ()>;
+    /// Comes after each piece of writing or reading in the background, of so many bytes: waits as
+    /// long as keeps that work below its rate, so that the device is there for the log.
+    fn pace(&self, bytes: usize) -> impl Future<Output = ()>;
     /// Waits about a second: until trying again may be worth it.
     fn rest(&self) -> impl Future<Output = ()>;
 }

@@ -177,3 +177,20 @@ fn a_device_without_poll_queues_is_not_polled() {
     });
     println!("an empty first file has {misled} of 8 writes polled");
 }
+
+/// 12 MiB in pieces of a quarter take 120 ms at 100 MiB a second, wherever the clock's edges fall.
+#[test]
+fn work_in_the_background_keeps_to_its_rate() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let scratch = dir.path().join("scratch");
+    std::fs::write(&scratch, vec![1; 64 * 1024]).expect("written");
+    let took = on_a_core(move || async move {
+        let disk = Disk::new(Disk::measure(&scratch).await.expect("measured"));
+        let begun = Moment::now();
+        for _ in 0..48 {
+            disk.pace(256 << 10).await;
+        }
+        begun.elapsed()
+    });
+    assert!(took >= Duration::from_millis(118), "{took:?}");
+}
