@@ -18,8 +18,9 @@
 //! the cut, logged or not ([`crate::shard::blocks`]). During a truncation: the head is gone anyway,
 //! and a segment goes only after the cuts are told again in a later one.
 //!
-//! An error before the cut is logged leaves head and log as they were, and no block. If the cut
-//! itself cannot be logged the log is dead and the block stays: the next start takes it for true.
+//! An error before the block has its name leaves head and log as they were, and no block. A block
+//! that has it is a cut, and is told of as one, though the log cannot take the record: it may wait
+//! for room, which is made by letting go of what is in blocks.
 //!
 //! ## Slices
 //! The head is never borrowed across an await. Each slice takes some ten microseconds; between two
@@ -70,7 +71,7 @@ pub(crate) struct FlushOrder {
     pub(crate) ulid: Ulid,
 }
 
-/// A block that is durable, and covered by a logged cut.
+/// A block that is durable, and with it its cut.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Flushed {
     /// Whose data.
@@ -103,7 +104,7 @@ pub(crate) enum FlushError {
         /// Why.
         source: block::Error,
     },
-    /// The log is dead. If a block was written it will be found at the next start.
+    /// The log takes nothing: no block was written.
     #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
     Log {
         /// Whose.
@@ -245,7 +246,10 @@ impl<S: Storage> Shard<S> {
                 return Err(FlushError::Block { tenant: tenant.clone(), source });
             }
         };
-        self.log_and_note(tenant, cut_ms, order.ulid).await?;
+        // Who waited here for room would hold up those who make some.
+        if let Err(error) = self.log_and_note(tenant, cut_ms, order.ulid).await {
+            tracing::warn!(block = %order.ulid, %error, "a block stands for its cut");
+        }
         Ok(Some(Flushed { tenant: tenant.clone(), end_ms: cut_ms, dir, meta }))
     }
 

@@ -17,9 +17,10 @@ use crate::rt::storage::read_file;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::blocks::{Origin, remove_unfinished};
 use crate::shard::cut_plan::Held;
-use crate::shard::flush::{FlushError, FlushOrder};
+use crate::shard::flush::{FlushError, FlushOrder, Flushed};
 use crate::shard::recover::{OldSegment, Recovered};
 use crate::shard::tests::power_cut::seeds;
+use crate::shard::tests::recover::{ONE, ledger, write};
 use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
     send, series_number, serve, settings, start, stored, tenant,
@@ -508,4 +509,57 @@ fn a_shard_whose_log_is_dead_writes_no_block() {
     });
     let blocks = twin.files_below(&Path::new(ROOT).join("blocks"));
     assert!(blocks.is_empty(), "{:?}", blocks.iter().map(|(path, _)| path).collect::<Vec<_>>());
+}
+
+/// The blocks that have their names.
+fn blocks(twin: &Twin) -> BTreeSet<Ulid> {
+    let files = twin.files_below(&Path::new(ROOT).join("blocks"));
+    let ulid = |path: &Path| filenames::block(path.iter().nth(1)?.to_str()?);
+    files.iter().filter_map(|(path, _)| ulid(path)).collect()
+}
+
+/// Writes 28 samples on one shard, which fill two segments, and flushes them; once the block has
+/// its name, nothing more than `times` is refused for a lack of room.
+async fn flush_without_room(
+    twin: &Twin,
+    homes: &[Home],
+    times: u64,
+) -> Result<Option<Flushed>, FlushError> {
+    let samples: Vec<_> = (0..28).map(|t| (1, t)).collect();
+    write(homes, &samples).await;
+    let (tenant, order) = (tenant(0), order(&mut Dice(1)));
+    let full = async {
+        while blocks(twin).is_empty() {
+            future::yield_now().await;
+        }
+        twin.run_out_of_room(times);
+        future::pending().await
+    };
+    future::or(homes[0].0.flush(&tenant, BLOCK_RANGE_MS, &order), full).await
+}
+
+#[test]
+fn a_block_is_told_of_though_its_cut_waits_for_room() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let later = [(1, BLOCK_RANGE_MS + 5)];
+        serve(&twin, vec![recovered], async |homes| {
+            let shard = &homes[0].0;
+            let flushed = flush_without_room(&twin, homes, 8).await;
+            let flushed = flushed.expect("a flush").expect("a block");
+            assert_eq!((flushed.meta.stats.num_samples, blocks(&twin).len()), (28, 1));
+            assert_eq!(shard.log_failure(), Some(Unavailable::LogWaits));
+            let truncated = shard.truncate(&tenant(0), BLOCK_RANGE_MS, future::ready(())).await;
+            truncated.expect("a truncation");
+            while !shard.log_is_writable() {
+                future::yield_now().await;
+            }
+            write(homes, &later).await;
+            assert_eq!(stored(shard), ledger(&later));
+        })
+        .await;
+        let recovered = start(&twin.after_cut(), &settings(0, &ONE)).await;
+        assert_eq!(stored(&recovered.shard), ledger(&later));
+    });
 }

@@ -15,7 +15,7 @@ use crate::shard::tests::world::{
     Home, Ledger, ROOT, batch, serve, settings, start, stored, tenant,
 };
 
-const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
+pub(super) const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const FOUR: [Generation; 1] = [Generation { number: 1, shards: 4 }];
 
 fn in_shard(shard: u16, path: &str) -> PathBuf {
@@ -23,7 +23,7 @@ fn in_shard(shard: u16, path: &str) -> PathBuf {
 }
 
 /// Has samples of tenant 0 written, one request each, and the answers waited for.
-async fn write(homes: &[Home], samples: &[(usize, i64)]) {
+pub(super) async fn write(homes: &[Home], samples: &[(usize, i64)]) {
     for &(series, t) in samples {
         write_at_once(homes, &[(series, t)]).await;
     }
@@ -40,7 +40,7 @@ async fn write_at_once(homes: &[Home], samples: &[(usize, i64)]) {
 }
 
 /// What a head should hold of tenant 0.
-fn ledger(samples: &[(usize, i64)]) -> Ledger {
+pub(super) fn ledger(samples: &[(usize, i64)]) -> Ledger {
     let mut all = Ledger::default();
     for &(series, t) in samples {
         all.push(0, series, Sample { t, bits: 7 });
