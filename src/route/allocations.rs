@@ -22,7 +22,7 @@ use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::core::{Core, io_memory, mesh};
 use crate::rt::twin::Twin;
-use crate::shard::recover::{Recovered, recover};
+use crate::shard::recover::{Recovered, find, recover};
 use crate::shard::{self, Generation, Shard};
 
 #[path = "../../benches/requests.rs"]
@@ -80,7 +80,9 @@ fn on_a_core<T: Send + 'static>(work: impl FnOnce(Node) -> T + Send + 'static) -
             spare_segments: 0,
             epochs: || 1,
         };
-        let recovered = recover(Twin::new(1), Path::new("/data"), &settings_of_shard).await;
+        let (twin, root) = (Twin::new(1), Path::new("/data"));
+        let logs = find(&twin, root, &settings_of_shard).await.expect("no logs");
+        let recovered = recover(twin, root, &settings_of_shard, logs).await;
         let Recovered { shard, log, series, .. } = recovered.expect("an empty log");
         let shard = Rc::new(shard);
         let committing = shard.clone();

@@ -8,7 +8,7 @@ use crate::decode::region::{self, LabelLimits};
 use crate::decode::write_request_v1;
 use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
 use crate::rt::twin::Twin;
-use crate::shard::recover::recover;
+use crate::shard::recover::{find, recover};
 use crate::shard::{Generation, Settings as ShardSettings};
 
 const SECRET: [u8; 32] = [5; 32];
@@ -27,7 +27,9 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         spare_segments: 1,
         epochs: || 7,
     };
-    let recovered = recover(Twin::new(1), Path::new("/data"), &settings).await.expect("a shard");
+    let (twin, root) = (Twin::new(1), Path::new("/data"));
+    let logs = find(&twin, root, &settings).await.expect("no logs");
+    let recovered = recover(twin, root, &settings, logs).await.expect("a shard");
     let settings = Settings {
         shards,
         own: 0,

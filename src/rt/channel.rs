@@ -3,4 +3,4 @@
 //! Tokio's channels need no runtime on the receiving side: a core awaits them like the control
 //! thread does, and a wake-up from outside reaches a sleeping core through its eventfd.
 
-pub use tokio::sync::{mpsc, oneshot, watch};
+pub use tokio::sync::{Barrier, mpsc, oneshot, watch};

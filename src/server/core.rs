@@ -2,7 +2,8 @@
 //!
 //! ## Order
 //! The door opens first and answers 503 while the logs are replayed, so that senders wait instead
-//! of failing. Then the router and the commit loop start, and the core reports itself ready. At
+//! of failing. No core replays before all have found their logs: who serves begins new ones. Then
+//! the router and the commit loop start, and the core reports itself ready. At
 //! the end the door stops taking requests, those in progress are answered, and the last group is
 //! committed; the head is not flushed, for the log has it. Reads are answered until control lets
 //! go.
@@ -11,19 +12,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer};
 use crate::model::TenantId;
 use crate::route::{self, Message, Router};
-use crate::rt::channel::{mpsc, oneshot, watch};
+use crate::rt::channel::{Barrier, mpsc, oneshot, watch};
 use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::{probe, raised};
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
-use crate::shard::recover::{OldSegment, Recovered, Report, recover};
+use crate::shard::recover::{self, OldSegment, Recovered, Report};
 use crate::shard::{self, Shard, old};
 use crate::telemetry::Snapshot;
 
@@ -54,6 +56,8 @@ pub(super) struct Start {
     /// Raised when nobody asks any more: a drained core still answers reads until then.
     pub(super) leave: watch::Receiver<bool>,
     pub(super) clock: Clock,
+    /// Where the cores meet when each has found its logs.
+    pub(super) found: Arc<Barrier>,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
 }
@@ -85,8 +89,11 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
         let removed = remove_unfinished(&disk, &start.root).await;
         removed.map_err(|e| format!("cannot remove an unfinished block: {e}"))?;
     }
-    let recovered = recover(disk, &start.root, &start.shard).await;
-    let recovered = recovered.map_err(|e| format!("cannot read the log of shard {own}: {e}"))?;
+    let unread = |e| format!("cannot read the log of shard {own}: {e}");
+    let logs = recover::find(&disk, &start.root, &start.shard).await.map_err(unread)?;
+    start.found.wait().await;
+    let recovered = recover::recover(disk, &start.root, &start.shard, logs).await;
+    let recovered = recovered.map_err(unread)?;
     let Recovered { shard, log, series, spares, report, old } = recovered;
     let old = Old { disk, own, shards: start.route.shards, segments: old };
     let shard = Rc::new(shard);

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Ack};
 use crate::listener::{Limits, TenantSource};
-use crate::rt::channel::{mpsc, oneshot, watch};
+use crate::rt::channel::{Barrier, mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
 use crate::rt::{beside, control, files, process};
@@ -63,6 +64,7 @@ impl Cores {
         let (leave, leaving) = watch::channel(false);
         let ports = rt_core::mesh(count, route::MESH_CAPACITY);
         let io_memory = rt_core::io_memory(count);
+        let found = Arc::new(Barrier::new(count));
         let (mut running, mut asks, mut ready) = (Vec::new(), Vec::new(), Vec::new());
         let mut snapshots = Vec::new();
         for ((number, doors), port) in (0..shards).zip(doors).zip(ports) {
@@ -88,6 +90,7 @@ impl Cores {
                 drain: draining.clone(),
                 leave: leaving.clone(),
                 clock: Clock::system(),
+                found: found.clone(),
                 ready: report,
                 snapshot,
             };

@@ -2,7 +2,11 @@
 //!
 //! Its own log and series file, whole. Of another directory only what was written under an earlier
 //! number of shards, and the series file that tells its labels. What another shard writes now is
-//! in slots of its own: nothing here waits for it, or is led astray by a block half written.
+//! in slots of its own.
+//!
+//! All shards look before any of them serves: a segment that is just begun has no header yet, or
+//! that of an earlier life, and would pass for an old one. Segments that are newer than the slot
+//! table end the start: nobody knows whose slots are in them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +16,7 @@ use crate::shard::Settings;
 use crate::shard::blocks::hex;
 use crate::shard::recover::numbers::Numbers;
 use crate::shard::recover::replay::Found;
-use crate::shard::recover::shard_dir;
+use crate::shard::recover::{shard_dir, shard_number};
 use crate::shard::wal::format::SegmentHeader;
 use crate::shard::wal::reader::Position;
 use crate::shard::wal::writer::{segment_name, segment_number};
@@ -21,8 +25,7 @@ use crate::shard::wal::writer::{segment_name, segment_number};
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) path: PathBuf,
-    /// Number and generation of each, in order. A segment whose header is lost is taken to be of
-    /// the generation of the one before.
+    /// Number and generation of each, in order.
     pub(super) segments: Vec<(u64, u64)>,
     /// Where the reading has come to.
     pub(super) at: Position,
@@ -35,23 +38,31 @@ impl Files {
     async fn list<S: Storage>(
         storage: &S,
         path: PathBuf,
-        (shard, node): (u16, [u8; 16]),
+        shard: u16,
+        settings: &Settings,
     ) -> io::Result<Self> {
-        let mut segments = Vec::new();
-        let mut generation = 0;
+        let (node, last) = (settings.node, settings.current()?.number);
+        let mut told = Vec::new();
         for number in storage.list(&path).await?.iter().filter_map(|name| segment_number(name)) {
             let name = path.join(segment_name(number));
             let file = storage.open(&name).await?;
             let head = file.read_at(0, 2 * BLOCK_BYTES).await?;
             file.close().await?;
-            if let Some(header) = SegmentHeader::decode(&head) {
-                if (header.shard, header.node) != (shard, node) {
-                    return Err(is_strange(&name, &header, (shard, node)));
-                }
-                generation = header.generation;
+            let header = SegmentHeader::decode(&head);
+            if let Some(header) = &header
+                && (header.shard, header.node) != (shard, node)
+            {
+                return Err(is_strange(&name, header, (shard, node)));
             }
-            segments.push((number, generation));
+            // Under another number the header is of an earlier life of the file.
+            let generation = header.filter(|h| h.number == number).map(|h| h.generation);
+            if let Some(newer) = generation.filter(|&generation| generation > last) {
+                return Err(is_newer(&name, &format!("generation {newer}")));
+            }
+            told.push((number, generation));
         }
+        let lived = settings.generations.iter().rfind(|generation| generation.shards > shard);
+        let segments = dated(&told, lived.map_or(0, |generation| generation.number));
         Ok(Self { path, segments, at: Position::default(), found: Vec::new() })
     }
 
@@ -80,6 +91,28 @@ impl Files {
         }
         file.close().await
     }
+}
+
+/// The generation of each segment, by its number: what its header tells. One without a header is of
+/// the generation of the one before, the first of that of the next that tells; if none tells, of
+/// the last one in which its shard `lived`.
+fn dated(told: &[(u64, Option<u64>)], lived: u64) -> Vec<(u64, u64)> {
+    let mut generation = told.iter().find_map(|&(_, told)| told).unwrap_or(lived);
+    let dated = |&(number, told): &(u64, Option<u64>)| {
+        generation = told.unwrap_or(generation);
+        (number, generation)
+    };
+    told.iter().map(dated).collect()
+}
+
+/// To leave it out would lose its samples without a word.
+fn is_newer(path: &Path, of: &str) -> io::Error {
+    let text = format!(
+        "{} was written under {of}, of which tidegate.json does not know: put the later \
+         tidegate.json back, or move this file out of the data directory",
+        path.display(),
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// To take it for ours would give our numbers to its samples.
@@ -117,20 +150,40 @@ pub(super) async fn discover<S: Storage>(
     settings: &Settings,
 ) -> io::Result<Vec<Dir>> {
     let current = settings.current()?;
+    let known = settings.generations.iter().map(|g| g.shards).max().unwrap_or(0);
+    let there = storage.list(root).await?;
+    let strangers = there.iter().filter_map(|name| shard_number(name)).filter(|n| *n >= known);
     let mut dirs = Vec::new();
-    for shard in 0..settings.generations.iter().map(|g| g.shards).max().unwrap_or(0) {
+    for shard in (0..known).chain(strangers) {
         let (dir, own) = (shard_dir(root, shard), shard == settings.shard);
-        let who = (shard, settings.node);
-        let mut log = Files::list(storage, dir.join("log"), who).await?;
+        let mut log = Files::list(storage, dir.join("log"), shard, settings).await?;
+        if let Some((number, _)) = log.segments.first().filter(|_| shard >= known) {
+            return Err(is_newer(&log.path.join(segment_name(*number)), "another slot table"));
+        }
         if !own {
             log.segments.retain(|(_, generation)| *generation != current.number);
         }
         if !own && log.segments.is_empty() {
             continue;
         }
-        let series = Files::list(storage, dir.join("series"), who).await?;
+        let series = Files::list(storage, dir.join("series"), shard, settings).await?;
         let tells = own || (settings.shard == 0 && shard >= current.shards);
         dirs.push(Dir { shard, own, tells, log, series, numbers: Numbers::default() });
     }
     Ok(dirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_header_is_as_old_as_its_neighbours() {
+        let generations = |told: &[Option<u64>]| -> Vec<u64> {
+            let told: Vec<_> = (1..).zip(told.iter().copied()).collect();
+            dated(&told, 7).into_iter().map(|(_, generation)| generation).collect()
+        };
+        assert_eq!(generations(&[None, Some(2), None, Some(3), None]), [2, 2, 2, 3, 3]);
+        assert_eq!(generations(&[None, None]), [7, 7]);
+    }
 }

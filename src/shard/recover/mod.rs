@@ -92,20 +92,39 @@ pub(crate) struct OldSegment {
     pub(crate) damaged: bool,
 }
 
+/// The logs that a shard has to read.
+#[derive(Debug)]
+pub(crate) struct Logs(Vec<discover::Dir>);
+
 /// Directory of a shard.
 pub(crate) fn shard_dir(root: &Path, shard: u16) -> PathBuf {
     root.join(format!("shard-{shard}"))
 }
 
-/// Reads what shard `settings.shard` owns from the logs below `root`.
+/// Number of a shard by the name of its directory; `None` for any other name.
+pub(crate) fn shard_number(name: &str) -> Option<u16> {
+    name.strip_prefix("shard-")?.parse().ok()
+}
+
+/// The logs below `root` that shard `settings.shard` has to read. All shards look before any of
+/// them serves; see [`discover`].
+pub(crate) async fn find<S: Storage>(
+    storage: &S,
+    root: &Path,
+    settings: &Settings,
+) -> io::Result<Logs> {
+    discover::discover(storage, root, settings).await.map(Logs)
+}
+
+/// Reads what shard `settings.shard` owns from the logs it has found below `root`.
 pub(crate) async fn recover<S: Storage>(
     storage: S,
     root: &Path,
     settings: &Settings,
+    Logs(mut dirs): Logs,
 ) -> io::Result<Recovered<S>> {
     let current = settings.current()?;
     let slots = SlotSet::of_shard(settings.shard, current.shards);
-    let mut dirs = discover::discover(&storage, root, settings).await?;
     let applier = Applier::new(slots, settings.secret.clone(), settings.limits);
     let mut replay = Replay::new(storage.clone(), applier, Cuts::new(slots));
     for cut in cuts_of_blocks(&storage, root, settings.node).await? {

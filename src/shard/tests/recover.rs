@@ -9,11 +9,13 @@ use crate::model::{BLOCK_RANGE_MS, Sample};
 use crate::rt::storage::Storage;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::Generation;
-use crate::shard::recover::recover;
+use crate::shard::recover::{find, recover};
 use crate::shard::tests::flush::order;
 use crate::shard::tests::world::{
-    Home, Ledger, ROOT, batch, serve, settings, start, stored, tenant,
+    Boxed, Home, Ledger, ROOT, add_stored, batch, is_home, serve, settings, start, stored, tenant,
+    try_start,
 };
+use crate::shard::wal::reader::Damage;
 
 pub(super) const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const FOUR: [Generation; 1] = [Generation { number: 1, shards: 4 }];
@@ -143,7 +145,7 @@ fn a_log_of_another_directory_stops_the_start() {
     let twin = one_shard(&[(1, 5)]);
     let mut settings = settings(0, &ONE);
     settings.node = [1; 16];
-    let refused = block_on(recover(twin.clone(), Path::new(ROOT), &settings));
+    let refused = block_on(try_start(&twin, &settings));
     let error = refused.expect_err("an error").to_string();
     assert!(error.contains("/data/shard-0/log/0000000000000001.log was written by"), "{error}");
     assert!(error.contains(&"01".repeat(16)) && error.contains("tidegate.json"), "{error}");
@@ -156,7 +158,7 @@ fn a_log_of_another_directory_stops_the_start() {
         twin.rename(&from.join(name), &to.join(name)).await.expect("a move");
         settings.shard = 1;
         settings.generations = FOUR.to_vec();
-        let refused = recover(twin, Path::new(ROOT), &settings).await;
+        let refused = try_start(&twin, &settings).await;
         let error = refused.expect_err("an error").to_string();
         assert!(error.contains("written by shard 0 of") && error.contains("is shard 1"), "{error}");
     });
@@ -181,7 +183,7 @@ fn others_run_while_a_log_is_read() {
                 future::yield_now().await;
             }
         };
-        let recovering = async { recover(twin.clone(), Path::new(ROOT), &settings).await };
+        let recovering = async { try_start(&twin, &settings).await };
         let report = future::or(recovering, others).await.expect("a recovery").report;
         assert_eq!((report.blocks, report.samples), (1, 40_000));
         assert!(turns.get() > 40_000 / 1000, "{} turns of others", turns.get());
@@ -213,4 +215,103 @@ fn a_cut_stands_without_its_block() {
         let books = (tenant.series, tenant.chunks, tenant.oldest_ms, tenant.cut_ms);
         assert_eq!(books, (2, 2, later, BLOCK_RANGE_MS));
     });
+}
+
+/// Damages both copies of the header of a shard's first segment.
+fn lose_header(twin: &Twin, shard: u16) {
+    for copy in 0..2 {
+        twin.damage(&in_shard(shard, "log/0000000000000001.log"), copy * 4096 + 10);
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_is_read_and_told() {
+    let samples = [(1, 5), (2, 6)];
+    let twin = one_shard(&samples);
+    lose_header(&twin, 0);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!(recovered.report.damage, [(0, Damage::SegmentHeader { segment: 1 })]);
+        assert_eq!(stored(&recovered.shard), ledger(&samples));
+    });
+}
+
+#[test]
+fn a_segment_without_a_header_is_read_where_nobody_lives_any_more() {
+    let twin = Twin::new(3);
+    let generations = [FOUR[0], Generation { number: 2, shards: 2 }];
+    let samples: Vec<_> = (0..30).map(|series| (series, 5)).collect();
+    block_on(async {
+        let mut all = Vec::new();
+        for shard in 0..4 {
+            all.push(start(&twin, &settings(shard, &FOUR)).await);
+        }
+        serve(&twin, all, async |homes| write_at_once(homes, &samples).await).await;
+        lose_header(&twin, 3);
+        let (mut told, mut held) = (Vec::new(), Ledger::default());
+        for shard in 0..2 {
+            let recovered = start(&twin, &settings(shard, &generations)).await;
+            add_stored(&recovered.shard, &mut held);
+            told.extend(recovered.report.damage);
+        }
+        assert_eq!(told, [(3, Damage::SegmentHeader { segment: 1 })]);
+        assert_eq!(held, ledger(&samples));
+    });
+}
+
+#[test]
+fn a_log_that_is_newer_than_the_slot_table_stops_the_start() {
+    let later = [ONE[0], Generation { number: 2, shards: 2 }];
+    let twin = Twin::new(3);
+    block_on(async {
+        let mut all = Vec::new();
+        for shard in 0..2 {
+            all.push(start(&twin, &settings(shard, &later)).await);
+        }
+        let samples: Vec<_> = (0..30).map(|series| (series, 5)).collect();
+        serve(&twin, all, async |homes| write_at_once(homes, &samples).await).await;
+        let refused = try_start(&twin, &settings(0, &ONE)).await;
+        let error = refused.expect_err("an error").to_string();
+        assert!(error.contains("/data/shard-0/log/0000000000000001.log"), "{error}");
+        assert!(error.contains("generation 2") && error.contains("tidegate.json"), "{error}");
+        // Only the shard that is not known any more has a log.
+        twin.remove(&in_shard(0, "log/0000000000000001.log")).await.expect("a removal");
+        let refused = try_start(&twin, &settings(0, &ONE)).await;
+        let error = refused.expect_err("an error").to_string();
+        assert!(error.contains("/data/shard-1/log/0000000000000001.log"), "{error}");
+    });
+}
+
+/// One shard serves already and begins a segment; another looks for logs of earlier generations.
+#[test]
+fn a_segment_that_is_begun_meanwhile_is_no_old_one() {
+    let two = [Generation { number: 1, shards: 2 }];
+    let three = [two[0], Generation { number: 2, shards: 3 }];
+    for seed in 0..20 {
+        let twin = Twin::new(seed);
+        block_on(async {
+            let mut all = Vec::new();
+            for shard in 0..2 {
+                all.push(start(&twin, &settings(shard, &two)).await);
+            }
+            let samples: Vec<_> = (0..30).map(|series| (series, 5)).collect();
+            serve(&twin, all, async |homes| write_at_once(homes, &samples).await).await;
+            let late = settings(0, &three);
+            let logs = find(&twin, Path::new(ROOT), &late).await.expect("logs");
+            let one = start(&twin, &settings(1, &three)).await;
+            let mut live: Boxed<'_> =
+                Box::pin(serve(&twin, vec![one], async |homes: &[Home]| {
+                    let mine = (0..60).find(|&series| is_home(&homes[0].1, 0, series));
+                    write(homes, &[(mine.expect("a series"), 6)]).await;
+                }));
+            let begun = in_shard(1, "log/0000000000000002.log");
+            let is_begun = || twin.files_below(&begun).len() == 1;
+            while !is_begun() {
+                future::poll_once(&mut live).await;
+            }
+            let recovered = recover(twin.clone(), Path::new(ROOT), &late, logs).await;
+            let old = recovered.expect("a recovery").old;
+            assert!(!old.is_empty() && old.iter().all(|s| s.path != begun), "seed {seed}: {old:?}");
+        });
+    }
 }

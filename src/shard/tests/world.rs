@@ -1,6 +1,7 @@
 //! A small world for shards: senders, a clock, a device, and a ledger of what was said.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ use crate::rt::clock::Clock;
 use crate::rt::mesh;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::head::read::Copied;
-use crate::shard::recover::{Recovered, recover};
+use crate::shard::recover::{Recovered, find, recover};
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::write::{Batch, Item, Past, Written};
 use crate::shard::{Generation, Settings, Shard};
@@ -252,7 +253,13 @@ pub(super) fn judge(found: Ledger, said: &Said) -> Result<(), String> {
 
 /// Recovers a shard.
 pub(super) async fn start(twin: &Twin, settings: &Settings) -> Recovered<Twin> {
-    recover(twin.clone(), Path::new(ROOT), settings).await.expect("a recovery")
+    try_start(twin, settings).await.expect("a recovery")
+}
+
+/// Recovers a shard, if that can be.
+pub(super) async fn try_start(twin: &Twin, settings: &Settings) -> io::Result<Recovered<Twin>> {
+    let logs = find(twin, Path::new(ROOT), settings).await?;
+    recover(twin.clone(), Path::new(ROOT), settings, logs).await
 }
 
 /// What senders were told and what they sent.
