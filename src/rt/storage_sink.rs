@@ -86,12 +86,17 @@ impl<S: Storage> StorageSink<S> {
 
     /// Removes what a sink to `target` has left after an error, wherever it was. A block that has
     /// its name already loses the name first: half of one is never seen, not even after a crash.
+    /// After an error it may be asked again.
     pub async fn abandon(storage: &S, target: &Path) -> io::Result<()> {
         let unfinished = unfinished(target);
-        if let (Some(parent), Some(name)) = (target.parent(), target.file_name()) {
+        if let Some(parent) = target.parent() {
             let names = storage.list(parent).await?;
-            if names.iter().any(|n| name == n.as_str()) {
+            let has = |dir: &Path| names.iter().any(|name| dir.ends_with(name));
+            if has(target) {
                 storage.rename(target, &unfinished).await?;
+            }
+            // Also if an earlier try came no further than the rename.
+            if has(target) || has(&unfinished) {
                 storage.sync_dir(parent).await?;
             }
         }

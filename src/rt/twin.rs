@@ -66,6 +66,8 @@ struct World {
     ops_left: u64,
     fail_writes: u64,
     no_room: u64,
+    /// How many more descriptors there are, and how many then are not.
+    fds: (u64, u64),
     syncs_work: bool,
     held: bool,
 }
@@ -92,6 +94,7 @@ impl Twin {
             ops_left: u64::MAX,
             fail_writes: 0,
             no_room: 0,
+            fds: (0, 0),
             syncs_work: true,
             held: false,
         })))
@@ -114,6 +117,27 @@ impl Twin {
     /// The next `n` times that something asks for room, there is none.
     pub(crate) fn run_out_of_room(&self, n: u64) {
         self.0.borrow_mut().no_room = n;
+    }
+
+    /// The next `after` times that a descriptor is asked for there is one, then `n` times none.
+    pub(crate) fn run_out_of_fds(&self, after: u64, n: u64) {
+        self.0.borrow_mut().fds = (after, n);
+    }
+
+    fn ask_for_fd(&self) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        let (after, n) = &mut world.fds;
+        match (*after, *n) {
+            (0, 0) => Ok(()),
+            (0, _) => {
+                *n -= 1;
+                Err(io::Error::from_raw_os_error(libc::EMFILE))
+            }
+            _ => {
+                *after -= 1;
+                Ok(())
+            }
+        }
     }
 
     fn ask_for_room(&self) -> io::Result<()> {
@@ -310,6 +334,7 @@ impl Storage for Twin {
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.enter().await;
+        self.ask_for_fd()?;
         let world = self.0.borrow();
         let inside = world.names.files.keys().chain(&world.names.dirs).filter_map(|p| {
             let rest = p.strip_prefix(path).ok()?;
@@ -320,6 +345,7 @@ impl Storage for Twin {
 
     async fn create(&self, path: &Path) -> io::Result<TwinFile> {
         self.enter().await;
+        self.ask_for_fd()?;
         self.ask_for_room()?;
         let mut world = self.0.borrow_mut();
         if !path.parent().is_some_and(|dir| world.names.dirs.contains(dir)) {
@@ -333,6 +359,7 @@ impl Storage for Twin {
 
     async fn open(&self, path: &Path) -> io::Result<TwinFile> {
         self.enter().await;
+        self.ask_for_fd()?;
         let inode = self.0.borrow().names.files.get(path).copied();
         let inode = inode.ok_or(io::ErrorKind::NotFound)?;
         Ok(TwinFile { twin: self.clone(), inode })
@@ -341,6 +368,10 @@ impl Storage for Twin {
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
+        let names = &world.names;
+        if !names.files.keys().chain(&names.dirs).any(|name| name.starts_with(from)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         world.change(NameChange::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -365,6 +396,7 @@ impl Storage for Twin {
 
     async fn sync_dir(&self, _path: &Path) -> io::Result<()> {
         self.enter().await;
+        self.ask_for_fd()?;
         let mut world = self.0.borrow_mut();
         if world.syncs_work {
             world.durable_names = world.names.clone();

@@ -30,7 +30,7 @@
 //! ## Cancelling
 //! Who began a flush or a truncation drives it to its end, or ends the process.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -116,21 +116,25 @@ pub(crate) enum FlushError {
     },
 }
 
-/// Whether a flush or a truncation is under way.
+/// Whether a flush or a truncation is under way, and what flushes have left.
 #[derive(Debug, Default)]
-pub(crate) struct Turn(Cell<bool>);
+pub(crate) struct Turn {
+    taken: Cell<bool>,
+    /// Directories of blocks that failed and could not be removed, by tenant.
+    left: RefCell<BTreeMap<TenantId, PathBuf>>,
+}
 
 struct MyTurn<'t>(&'t Turn);
 
 impl Turn {
     fn take(&self) -> Result<MyTurn<'_>, FlushError> {
-        if self.0.replace(true) { Err(FlushError::Busy) } else { Ok(MyTurn(self)) }
+        if self.taken.replace(true) { Err(FlushError::Busy) } else { Ok(MyTurn(self)) }
     }
 }
 
 impl Drop for MyTurn<'_> {
     fn drop(&mut self) {
-        self.0.0.set(false);
+        self.0.taken.set(false);
     }
 }
 
@@ -216,6 +220,10 @@ impl<S: Storage> Shard<S> {
         if let Some(reason) = self.log_failure() {
             return Err(FlushError::Log { tenant: tenant.clone(), end_ms, reason });
         }
+        let left = self.turn.left.borrow().get(tenant).cloned();
+        if let Some(dir) = left {
+            self.undo(tenant, &dir).await?;
+        }
         self.cut(tenant, end_ms);
         let (index, covered) = {
             let mut state = self.state.borrow_mut();
@@ -242,7 +250,9 @@ impl<S: Storage> Shard<S> {
         let meta = match written {
             Ok(meta) => meta,
             Err(source) => {
-                self.undo(&dir).await;
+                if let Err(error) = self.undo(tenant, &dir).await {
+                    tracing::warn!(%error, "a block that failed goes before the next flush");
+                }
                 return Err(FlushError::Block { tenant: tenant.clone(), source });
             }
         };
@@ -338,11 +348,17 @@ impl<S: Storage> Shard<S> {
         Ok(meta)
     }
 
-    /// Removes a block whose cut was not logged, as far as it has come.
-    async fn undo(&self, dir: &Path) {
-        if let Err(error) = StorageSink::abandon(&self.storage, dir).await {
-            tracing::warn!(path = %dir.display(), %error, "cannot remove a block that failed");
-        }
+    /// Removes a block that failed, as far as it has come. Until that is done its tenant's data is
+    /// not flushed: it may have its name, and then the same samples would be in two blocks.
+    async fn undo(&self, tenant: &TenantId, dir: &Path) -> Result<(), FlushError> {
+        self.turn.left.borrow_mut().insert(tenant.clone(), dir.to_owned());
+        StorageSink::abandon(&self.storage, dir).await.map_err(|source| {
+            let (action, path) = ("remove", dir.display().to_string());
+            let source = block::Error::Io { action, path, source };
+            FlushError::Block { tenant: tenant.clone(), source }
+        })?;
+        self.turn.left.borrow_mut().remove(tenant);
+        Ok(())
     }
 
     async fn log_and_note(

@@ -563,3 +563,45 @@ fn a_block_is_told_of_though_its_cut_waits_for_room() {
         assert_eq!(stored(&recovered.shard), ledger(&later));
     });
 }
+
+#[test]
+fn what_a_failed_flush_has_left_goes_before_the_next() {
+    let (all, mut said) = ([settings(0, &ONE)], Said::default());
+    for t in 0..10 {
+        let sample = Sample { t, bits: 7 };
+        said.sent.push(0, 1, sample);
+        said.acked.push(0, 1, sample);
+    }
+    for after in 0.. {
+        let twin = Twin::new(after);
+        let mut failed = 0;
+        block_on(async {
+            let recovered = start(&twin, &all[0]).await;
+            serve(&twin, vec![recovered], async |homes| {
+                write(homes, &(0..10).map(|t| (1, t)).collect::<Vec<_>>()).await;
+                // The spare segments are made first.
+                for _ in 0..1000 {
+                    future::yield_now().await;
+                }
+                // One is missed by the flush, and two when it is to be undone.
+                twin.run_out_of_fds(after, 3);
+                loop {
+                    let order = order(&mut Dice(failed + 1));
+                    match homes[0].0.flush(&tenant(0), BLOCK_RANGE_MS, &order).await {
+                        Ok(flushed) => break assert!(flushed.is_some()),
+                        Err(_) => failed += 1,
+                    }
+                }
+            })
+            .await;
+        });
+        assert_eq!(blocks(&twin).len(), 1, "after {after} descriptors");
+        let held = check(&twin, &all, &said, &mut Shelf::default());
+        assert_eq!(held, Ok(()), "after {after} descriptors");
+        if failed == 0 {
+            assert!(after > 5);
+            return;
+        }
+        assert!(failed < 4, "{failed} flushes failed");
+    }
+}
