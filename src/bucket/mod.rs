@@ -72,6 +72,7 @@ pub struct Object {
 pub struct Bucket {
     kind: Kind,
     name: Arc<str>,
+    place: Arc<str>,
     counters: Counters,
 }
 
@@ -85,8 +86,11 @@ impl Bucket {
     /// Opens a bucket: checks the settings, reads certificates, makes the directory. Asks nothing
     /// of a server; [`Bucket::check`] does.
     pub fn open(settings: &config::Bucket) -> Result<Self, SettingsError> {
-        let (kind, name) = match settings {
-            config::Bucket::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
+        let (kind, name, place) = match settings {
+            config::Bucket::S3(s3) => {
+                let place = format!("S3 {}/{}/{}", s3.endpoint, s3.bucket, s3.prefix);
+                (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone(), place)
+            }
             config::Bucket::Filesystem { directory, prefix } => {
                 let root = directory.join(prefix.trim_matches('/'));
                 let opened = Directory::open(&root).map_err(|source| SettingsError::File {
@@ -94,15 +98,23 @@ impl Bucket {
                     path: root.clone(),
                     source,
                 })?;
-                (Kind::Directory(opened), root.display().to_string())
+                let absolute = std::path::absolute(&root).unwrap_or_else(|_| root.clone());
+                let place = format!("FILESYSTEM {}", absolute.display());
+                (Kind::Directory(opened), root.display().to_string(), place)
             }
         };
-        Ok(Self { kind, name: name.into(), counters: Counters::default() })
+        let (name, place) = (name.into(), place.into());
+        Ok(Self { kind, name, place, counters: Counters::default() })
     }
 
     /// Its name: the label `bucket` of Thanos' metrics.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What tells it from every other bucket, without secrets: kind, place and prefix.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// What was asked of it so far.

@@ -69,12 +69,18 @@ impl Uploading {
     }
 }
 
-/// The default bucket, if it is the one in use: then nobody else prunes it.
+/// The default bucket, if there is one, also when another is in use by now: nobody else prunes it.
 pub(super) fn default_bucket(config: &config::Receive) -> Option<ship::Pruner> {
-    let config::Bucket::Filesystem { directory, prefix } = &config.bucket else { return None };
     let default: &Path = &config.data.path.join("bucket");
-    if directory != default || !prefix.is_empty() {
+    let chosen = match &config.bucket {
+        config::Bucket::Filesystem { directory, prefix } => Some(directory.join(prefix)),
+        config::Bucket::S3(_) => None,
+    };
+    let is_default = chosen.as_deref() == Some(default);
+    // Somebody's own bucket is not pruned, though by another name it is the same directory.
+    let same = |chosen: &Path| chosen.canonicalize().ok() == default.canonicalize().ok();
+    if !default.is_dir() || (!is_default && chosen.is_some_and(|chosen| same(&chosen))) {
         return None;
     }
-    bucket::Directory::open(directory).ok().map(ship::Pruner::new)
+    bucket::Directory::open(default).ok().map(ship::Pruner::new)
 }

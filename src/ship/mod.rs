@@ -257,8 +257,8 @@ impl Shipper {
         if let Some(state) = self.states.get(lane) {
             return Ok(Arc::clone(state));
         }
-        let owned = lane.to_owned();
-        let state = spawn_blocking(move || State::load(&owned)).await?;
+        let (owned, bucket) = (lane.to_owned(), self.bucket.clone());
+        let state = spawn_blocking(move || State::load(&owned, bucket.place())).await?;
         let state = Arc::new(Mutex::new(state));
         self.states.insert(lane.to_owned(), Arc::clone(&state));
         Ok(state)
@@ -339,8 +339,9 @@ pub async fn ship_block(
     terms: &Terms,
     watch: impl FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Option<Ulid>, Trouble> {
-    let lane = lane_of(dir).to_owned();
-    let loaded = spawn_blocking(move || State::load(&lane)).await.map_err(io::Error::other);
+    let (lane, of) = (lane_of(dir).to_owned(), bucket.clone());
+    let loaded = spawn_blocking(move || State::load(&lane, of.place())).await;
+    let loaded = loaded.map_err(io::Error::other);
     let state = loaded.map_err(|source| Trouble::State { dir: dir.into(), source })?;
     let mut job = None;
     attempt(dir, &mut job, bucket, Some(Arc::new(Mutex::new(state))), terms, watch).await

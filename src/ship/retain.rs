@@ -61,7 +61,7 @@ pub fn deletable(blocks: &[Kept], retention: Retention, wall_ms: i64) -> Vec<Uli
     old.into_iter().take(retention.at_most).map(|b| b.ulid).collect()
 }
 
-/// Retention of the default bucket, the directory that Tidegate owns alone. It takes a
+/// Retention of the default bucket, the directory that Tidegate owns alone, in use or not. It takes a
 /// [`Directory`], not a bucket: nobody prunes an object store by mistake.
 #[derive(Debug)]
 pub struct Pruner {
@@ -85,9 +85,15 @@ impl Pruner {
         Self { directory, max_times_ms: BTreeMap::new() }
     }
 
-    /// Deletes what retention lets go. Blocks the thread. What a crash leaves of a
+    /// Deletes what retention lets go. The data's own clock goes to `newest_ms` at least: the newest
+    /// blocks may be shipped to another bucket by now. Blocks the thread. What a crash leaves of a
     /// block lacks `meta.json`, and goes as an abandoned upload.
-    pub fn run(&mut self, retention: Retention, wall_ms: i64) -> io::Result<Pruned> {
+    pub fn run(
+        &mut self,
+        retention: Retention,
+        wall_ms: i64,
+        newest_ms: i64,
+    ) -> io::Result<Pruned> {
         let found = self.directory.blocks()?;
         self.max_times_ms.retain(|ulid, _| found.contains(ulid));
         let mut partial = BTreeSet::new();
@@ -100,7 +106,7 @@ impl Pruner {
                 None => drop(partial.insert(*ulid)),
             }
         }
-        let blocks: Vec<Kept> = self
+        let mut blocks: Vec<Kept> = self
             .max_times_ms
             .iter()
             .map(|(ulid, max_time_ms)| Kept {
@@ -109,7 +115,8 @@ impl Pruner {
                 shipped: true,
             })
             .collect();
-        let newest_ms = blocks.iter().map(|b| b.max_time_ms).max().unwrap_or(i64::MIN);
+        blocks.push(Kept { ulid: Ulid::nil(), max_time_ms: newest_ms, shipped: false });
+        let newest_ms = blocks.iter().map(|b| b.max_time_ms).max().unwrap_or(newest_ms);
         let now_ms = wall_ms.min(newest_ms);
         let mut pruned =
             Pruned { expired: deletable(&blocks, retention, wall_ms), ..Pruned::default() };
@@ -247,11 +254,17 @@ mod tests {
             directory.put(&format!("{block}/chunks/000001"), b"c").expect("put");
         }
         let mut pruner = Pruner::new(directory.clone());
-        let pruned = pruner.run(DAY, NOW - YEAR).expect("a run");
+        let pruned = pruner.run(DAY, NOW - YEAR, i64::MIN).expect("a run");
         assert_eq!(pruned, Pruned::default(), "clock behind");
-        let pruned = pruner.run(DAY, NOW + YEAR).expect("a run");
+        let pruned = pruner.run(DAY, NOW + YEAR, i64::MIN).expect("a run");
         assert_eq!(pruned, Pruned { expired: vec![old], abandoned: vec![abandoned] });
         assert_eq!(directory.blocks().expect("blocks"), BTreeSet::from([under_way, young]));
-        assert_eq!(pruner.run(DAY, NOW).expect("a run"), Pruned::default());
+        assert_eq!(pruner.run(DAY, NOW, NOW).expect("a run"), Pruned::default());
+        // All newer data goes to another bucket.
+        let later = NOW + 24 * HOUR;
+        let pruned = pruner.run(DAY, NOW, later).expect("a run");
+        assert_eq!(pruned, Pruned::default(), "clock behind");
+        let pruned = pruner.run(DAY, later, later).expect("a run");
+        assert_eq!(pruned.expired, [young]);
     }
 }

@@ -319,9 +319,10 @@ impl Keeper {
                 Err(error) => tracing::error!(dir = %dir.display(), %error, "cannot delete"),
             }
         }
+        let newest_ms = all.iter().map(|kept| kept.max_time_ms).max().unwrap_or(i64::MIN);
         let Some(mut pruner) = self.parts.pruner.take() else { return };
         let pruned = beside::blocking(move || {
-            let pruned = pruner.run(retention, wall_ms);
+            let pruned = pruner.run(retention, wall_ms, newest_ms);
             (pruner, pruned)
         });
         if let Ok((pruner, pruned)) = pruned.await {
