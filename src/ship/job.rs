@@ -87,12 +87,31 @@ impl Trouble {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Bucket(error) if error.fault.whole_bucket() => Outcome::BucketFailed,
-            Self::Bucket(error) if error.fault == Fault::Local => Outcome::BlockDamaged,
             Self::Bucket(_) => Outcome::BlockRefused,
+            Self::Block(BlockError::Io { source, .. }) if !is_of_content(source) => {
+                Outcome::BlockRefused
+            }
             Self::Unfaithful(_) | Self::State { .. } | Self::Stopped(_) => Outcome::BucketFailed,
             Self::Block(_) | Self::Foreign { .. } => Outcome::BlockDamaged,
         }
     }
+
+    /// Whether the block is read anew for the next attempt: it may be damaged, or mended by then.
+    pub(super) fn is_of_block(&self) -> bool {
+        match self {
+            Self::Bucket(error) => error.fault == Fault::Local,
+            Self::Block(_) | Self::Foreign { .. } => true,
+            Self::Unfaithful(_) | Self::State { .. } | Self::Stopped(_) => false,
+        }
+    }
+}
+
+/// Whether reading again would end the same. All else is of the moment, and newer blocks wait: no
+/// descriptor is left, the device is gone.
+fn is_of_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+    let kinds = [InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof];
+    kinds.contains(&error.kind())
 }
 
 /// One block's upload, over all its attempts in this process.
@@ -115,10 +134,6 @@ impl Job {
 
     pub(super) fn ulid(&self) -> Ulid {
         self.block.ulid
-    }
-
-    pub(super) fn min_time_ms(&self) -> i64 {
-        self.block.min_time_ms
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -262,4 +277,25 @@ fn new_ulid(wall_ms: i64) -> io::Result<Ulid> {
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let ms = u64::try_from(wall_ms).map_err(io::Error::other)?;
     Ok(Ulid::from_parts(ms, u128::from_le_bytes(random)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_holds_a_tenant_and_damage_only_its_block() {
+        let outcome =
+            |source| Trouble::Block(BlockError::Io { path: "b".into(), source }).outcome();
+        for number in [libc::EMFILE, libc::EIO, libc::EACCES, libc::ENOMEM] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(outcome(error), Outcome::BlockRefused, "{number}");
+        }
+        for number in [libc::ENOENT, libc::ENOTDIR, libc::EISDIR] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(outcome(error), Outcome::BlockDamaged, "{number}");
+        }
+        let problem = BlockError::Damaged { dir: "b".into(), problem: "none".into() };
+        assert_eq!(Trouble::Block(problem).outcome(), Outcome::BlockDamaged);
+    }
 }

@@ -74,7 +74,6 @@ pub(super) struct BlockFile {
 pub(super) struct Block {
     pub(super) dir: PathBuf,
     pub(super) ulid: Ulid,
-    pub(super) min_time_ms: i64,
     pub(super) samples: u64,
     pub(super) sources: Vec<String>,
     /// In upload order: chunks files, then the index.
@@ -113,11 +112,12 @@ impl Block {
         if at(&["stats", "numTombstones"]).and_then(Value::as_u64).unwrap_or(0) != 0 {
             return Err(damaged("has tombstones, which a bucket does not keep"));
         }
-        let min_time_ms = at(&["minTime"]).and_then(Value::as_i64);
+        if at(&["minTime"]).and_then(Value::as_i64).is_none() {
+            return Err(damaged("meta.json has no minTime"));
+        }
         let block = Self {
             dir: dir.to_owned(),
             ulid,
-            min_time_ms: min_time_ms.ok_or_else(|| damaged("meta.json has no minTime"))?,
             samples: at(&["stats", "numSamples"]).and_then(Value::as_u64).unwrap_or(0),
             sources,
             files: block_files(dir)?,

@@ -83,9 +83,14 @@ pub struct Settings {
 /// What the shipper is asked.
 #[derive(Debug)]
 pub enum Ask {
-    /// A finished block directory. At start all that exist are offered; those in the bucket are
-    /// answered with [`Shipped`] at once.
-    Offer(PathBuf),
+    /// A finished block. At start all that exist are offered; those in the bucket are answered with
+    /// [`Shipped`] at once.
+    Offer {
+        /// Its directory.
+        dir: PathBuf,
+        /// When its data begins: the older goes first, also if it cannot be read now.
+        min_time_ms: i64,
+    },
     /// A block directory that was deleted.
     Forget(PathBuf),
 }
@@ -158,7 +163,7 @@ impl Shipper {
                 () = stopped(&mut stop) => break,
                 ask = asks.recv(), if open => match ask {
                     None => open = false,
-                    Some(Ask::Offer(dir)) => self.offer(dir).await,
+                    Some(Ask::Offer { dir, min_time_ms }) => self.offer(dir, min_time_ms).await,
                     Some(Ask::Forget(dir)) => self.forget(&dir).await,
                 },
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => {
@@ -201,7 +206,7 @@ impl Shipper {
         self.running_dirs.insert(task.id(), dir);
     }
 
-    async fn offer(&mut self, dir: PathBuf) {
+    async fn offer(&mut self, dir: PathBuf, min_time_ms: i64) {
         for metric in
             [Metric::ShipperUploads, Metric::ShipperUploadFailures, Metric::ShipperCorruptedBlocks]
         {
@@ -229,11 +234,8 @@ impl Shipper {
             self.tell(Shipped { dir, copy: known });
             return;
         }
-        // A damaged block is queued too: its attempt will say so, now and again.
-        let (min_time_ms, size_bytes) = match Job::open(&dir).await {
-            Ok(job) => (job.min_time_ms(), job.size_bytes()),
-            Err(_) => (ulid.timestamp_ms() as i64, 0),
-        };
+        // One that cannot be read is queued too: its attempt will say so, now and again.
+        let size_bytes = Job::open(&dir).await.map_or(0, |job| job.size_bytes());
         self.queue.offer(&dir, ulid, min_time_ms, size_bytes);
     }
 
@@ -284,8 +286,7 @@ impl Shipper {
                         self.count_failure(&dir, outcome == Outcome::BlockDamaged);
                         let text = "block not shipped, will try again";
                         tracing::warn!(dir = %dir.display(), ?outcome, %trouble, "{text}");
-                        // A damaged block is read anew: somebody may have mended it.
-                        if let Some(job) = job.filter(|_| outcome != Outcome::BlockDamaged) {
+                        if let Some(job) = job.filter(|_| !trouble.is_of_block()) {
                             self.jobs.insert(dir, job);
                         }
                     }

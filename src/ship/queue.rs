@@ -4,7 +4,8 @@
 //! Blocks of one directory (a tenant) leave strictly oldest first, one at a time: a compactor that
 //! has merged the newer ones would meet the late one as an overlap and halt. Tenants do not wait
 //! for each other; among them the oldest block goes first. Only a block that is itself damaged
-//! steps aside, is counted, and is looked at again later: the newer ones still need the bucket.
+//! steps aside, is counted, and is looked at again later: the newer ones still need the bucket. One
+//! that cannot be read at the moment is not damaged, and holds up its tenant.
 //!
 //! ## Failure
 //! A bucket that fails holds the whole queue: for 1 s at first, twice as long each time, up to 5
@@ -34,7 +35,7 @@ pub enum Outcome {
     Shipped,
     /// The bucket does not work, for anybody.
     BucketFailed,
-    /// The bucket works, but not for this block.
+    /// The bucket works, but not for this block; or the block cannot be read at the moment.
     BlockRefused,
     /// The block on the local disk is damaged.
     BlockDamaged,

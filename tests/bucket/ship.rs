@@ -344,13 +344,15 @@ async fn after_an_outage_a_tenants_blocks_catch_up_in_order() {
     for n in (0..4).rev() {
         let made = block::ulid((4 - n) * HOUR_MS);
         let dir = block::make(&world.tenant(), made, NOW_MS + n * 2 * HOUR_MS, &[1_000]);
-        asks.send(Ask::Offer(dir.clone())).await.expect("a shipper");
+        let min_time_ms = NOW_MS + n * 2 * HOUR_MS;
+        let offer = Ask::Offer { dir: dir.clone(), min_time_ms };
+        asks.send(offer).await.expect("a shipper");
         want.insert(0, Shipped { dir, copy: Some(made) });
     }
     let other = world.tmp.path().join("blocks/other");
     let damaged = block::make(&other, block::ulid(9 * HOUR_MS), NOW_MS, &[1_000]);
     fs::remove_file(damaged.join("index")).expect("a file");
-    asks.send(Ask::Offer(damaged)).await.expect("a shipper");
+    asks.send(Ask::Offer { dir: damaged, min_time_ms: NOW_MS }).await.expect("a shipper");
     let (failures, damaged) = (Metric::ShipperUploadFailures, Metric::ShipperCorruptedBlocks);
     until("failures", || counted(failures, &[]) >= 2 && counted(damaged, &[]) == 1).await;
     assert_eq!(counted(damaged, &[("tenant", "other")]), 1);
@@ -384,7 +386,8 @@ async fn a_restarted_shipper_knows_what_is_shipped_and_forgets_what_is_gone() {
         let (asks, inbox) = mpsc::channel(8);
         let (_stop, stopped) = watch::channel(false);
         for dir in [&old, &young, &empty] {
-            asks.send(Ask::Offer(dir.clone())).await.expect("room");
+            let offer = Ask::Offer { dir: dir.clone(), min_time_ms: NOW_MS };
+            asks.send(offer).await.expect("room");
         }
         drop(asks);
         shipper.run(inbox, stopped).await;
@@ -407,7 +410,8 @@ async fn a_restarted_shipper_knows_what_is_shipped_and_forgets_what_is_gone() {
     let (shipper, _heard, _) = shipper(world.bucket());
     let (asks, inbox) = mpsc::channel(8);
     let (_stop, stopped) = watch::channel(false);
-    asks.send(Ask::Offer(old.clone())).await.expect("room");
+    let offer = Ask::Offer { dir: old.clone(), min_time_ms: NOW_MS };
+    asks.send(offer).await.expect("room");
     asks.send(Ask::Forget(old.clone())).await.expect("room");
     drop(asks);
     shipper.run(inbox, stopped).await;

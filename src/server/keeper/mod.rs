@@ -295,7 +295,8 @@ impl Keeper {
         });
         self.kept.insert(dir.to_owned(), kept);
         // Without a shipper there is nobody to offer to: the process is stopping.
-        drop(self.parts.to_ship.send(ship::Ask::Offer(dir.to_owned())).await);
+        let offer = ship::Ask::Offer { dir: dir.to_owned(), min_time_ms: range.start };
+        drop(self.parts.to_ship.send(offer).await);
         Ok(())
     }
 
