@@ -114,8 +114,9 @@ pub(crate) fn block_dir(root: &Path, tenant: &TenantId, ulid: Ulid) -> PathBuf {
     tenant_dir(root, tenant).join(ulid.to_string())
 }
 
-/// The cuts that the blocks below `root` stand for. A block whose `meta.json` cannot be read stands
-/// for none; who serves the blocks will tell of it.
+/// The cuts that the blocks below `root` stand for. A block whose `meta.json` is missing or makes no
+/// sense stands for none and is not served; who serves the blocks will tell of it. One that cannot
+/// be read now may be served later: its samples would be there twice.
 ///
 /// The names are made durable first: a replay that skips what a block has must find the block again
 /// after the next crash.
@@ -134,12 +135,31 @@ pub(crate) async fn cuts_of_blocks<S: Storage>(
         }
         for ulid in names.iter().filter_map(|name| filenames::block(name)) {
             let path = block_dir(root, &tenant, ulid).join(filenames::META);
-            let Ok(bytes) = read_file(storage, &path, META_BYTES_MAX).await else { continue };
+            let bytes = match read_file(storage, &path, META_BYTES_MAX).await {
+                Ok(bytes) => bytes,
+                Err(error) if is_of_content(&error) => continue,
+                Err(error) => return Err(is_unreadable(&path, &error)),
+            };
             cuts.extend(Meta::decode(&bytes).ok().and_then(|m| cut_of(&tenant, &m, node)));
             storage.pause().await;
         }
     }
     Ok(cuts)
+}
+
+/// Whether reading again would end the same.
+fn is_of_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), InvalidData | IsADirectory | NotADirectory | NotFound)
+}
+
+fn is_unreadable(path: &Path, error: &io::Error) -> io::Error {
+    let text = format!(
+        "{} cannot be read, so it is not known which samples are in its block: {error}; start \
+         again, or move the block out of the data directory",
+        path.display(),
+    );
+    io::Error::new(error.kind(), text)
 }
 
 /// Removes what was never finished. For the start, before any shard flushes.

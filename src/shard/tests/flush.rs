@@ -23,7 +23,7 @@ use crate::shard::tests::power_cut::seeds;
 use crate::shard::tests::recover::{ONE, ledger, write};
 use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
-    send, series_number, serve, settings, start, stored, tenant,
+    send, series_number, serve, settings, start, stored, tenant, try_start,
 };
 use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
@@ -561,6 +561,28 @@ fn a_block_is_told_of_though_its_cut_waits_for_room() {
         .await;
         let recovered = start(&twin.after_cut(), &settings(0, &ONE)).await;
         assert_eq!(stored(&recovered.shard), ledger(&later));
+    });
+}
+
+#[test]
+fn a_start_that_cannot_read_a_block_serves_nothing_twice() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes| {
+            flush_without_room(&twin, homes, u64::MAX).await.ok();
+        })
+        .await;
+        let mut refused = 0;
+        for after in 0..40 {
+            let twin = twin.after_kill();
+            twin.run_out_of_fds(after, 1);
+            match try_start(&twin, &settings(0, &ONE)).await {
+                Ok(found) => assert_eq!(stored(&found.shard), ledger(&[]), "after {after}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!((5..40).contains(&refused), "{refused} starts failed");
     });
 }
 
