@@ -61,17 +61,20 @@ pub fn list(path: &Path) -> io::Result<Vec<String>> {
 pub const DOOMED_SUFFIX: &str = ".tmp-for-deletion";
 
 /// Removes a directory with all in it; not there is not an error. It first gets a name that says
-/// so, so that a crash never leaves half of it under its own.
+/// so, so that a crash never leaves half of it under its own. After an error it may be asked again.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
     let mut doomed = path.as_os_str().to_owned();
     if !path.to_string_lossy().ends_with(DOOMED_SUFFIX) {
         doomed.push(DOOMED_SUFFIX);
     }
     match fs::rename(path, &doomed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed?,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    fs::remove_dir_all(&doomed)
+    match fs::remove_dir_all(&doomed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// A lock on a file, held for as long as this lives; the kernel lets it go with the process.

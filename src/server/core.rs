@@ -95,7 +95,8 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let recovered = recover::recover(disk, &start.root, &start.shard, logs).await;
     let recovered = recovered.map_err(unread)?;
     let Recovered { shard, log, series, spares, report, old } = recovered;
-    let old = Old { disk, own, shards: start.route.shards, segments: old };
+    let (shards, root) = (start.route.shards, start.root);
+    let old = Old { disk, own, shards, root, segments: old, swept: false };
     let shard = Rc::new(shard);
     let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
     commit(shard.clone(), log, series, start.clock);
@@ -190,7 +191,10 @@ struct Old {
     disk: Disk,
     own: usize,
     shards: u16,
+    root: PathBuf,
     segments: Vec<OldSegment>,
+    /// Whether what shards have left that are gone was looked for.
+    swept: bool,
 }
 
 impl Old {
@@ -208,6 +212,10 @@ impl Old {
         }
         let paths: Vec<PathBuf> = gone.iter().map(|segment| segment.path.clone()).collect();
         self.segments.retain(|segment| !paths.contains(&segment.path));
+        if self.own == 0 && (!self.swept || !paths.is_empty()) {
+            old::remove_deserted(&self.disk, &self.root, self.shards, &self.segments).await?;
+            self.swept = true;
+        }
         if self.segments.iter().all(|segment| usize::from(segment.shard) != self.own) {
             shard.old_segments_are_gone();
         }

@@ -11,6 +11,8 @@
 //! 4. A shard whose directory has none left is told so: until then its own segments, which lie
 //!    behind them, do not go either.
 //!
+//! 5. Where nobody lives any more, spares and series file follow ([`remove_deserted`]).
+//!
 //! Where a shard still lives in the directory, its series file has the labels behind the numbers,
 //! so segments may go one by one. Where none does, a later segment may need the labels that an
 //! earlier one told: they go together.
@@ -21,12 +23,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::TenantId;
 use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
-use crate::shard::recover::OldSegment;
+use crate::shard::recover::{OldSegment, shard_dir, shard_number};
 
 /// The segments of `old` that may go, oldest first in each directory. `shards` live now;
 /// `covered_below` tells up to when all slots of a tenant are in blocks: the least of what
@@ -61,7 +63,11 @@ pub(crate) async fn remove<S: Storage>(storage: &S, gone: &[&OldSegment]) -> io:
     let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
     for segment in gone {
         if segment.damaged {
-            storage.rename(&segment.path, &segment.path.with_extension("damaged")).await?;
+            match storage.rename(&segment.path, &segment.path.with_extension("damaged")).await {
+                // Done in an earlier try, which then failed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
         } else {
             storage.remove(&segment.path).await?;
         }
@@ -74,9 +80,35 @@ pub(crate) async fn remove<S: Storage>(storage: &S, gone: &[&OldSegment]) -> io:
     Ok(())
 }
 
+/// Removes what shards that are gone have left and no segment needs any more. `shards` live now;
+/// `left` are the segments of earlier generations that are still there. What was kept for somebody
+/// to look at keeps the labels behind its numbers.
+pub(crate) async fn remove_deserted<S: Storage>(
+    storage: &S,
+    root: &Path,
+    shards: u16,
+    left: &[OldSegment],
+) -> io::Result<()> {
+    let names = storage.list(root).await?;
+    for shard in names.iter().filter_map(|name| shard_number(name)).filter(|n| *n >= shards) {
+        let log = shard_dir(root, shard).join("log");
+        let (spares, kept): (Vec<_>, Vec<_>) =
+            storage.list(&log).await?.into_iter().partition(|name| name.starts_with("spare-"));
+        if left.iter().any(|segment| segment.shard == shard) || !kept.is_empty() {
+            continue;
+        }
+        for spare in spares {
+            storage.remove(&log.join(spare)).await?;
+        }
+        storage.remove_dir(&shard_dir(root, shard)).await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt::twin::Twin;
 
     fn tenant(name: &str) -> TenantId {
         TenantId::new(name).expect("a tenant")
@@ -132,8 +164,6 @@ mod tests {
 
     #[test]
     fn damage_is_kept_under_another_name() {
-        use crate::rt::twin::Twin;
-        use std::path::Path;
         futures_lite::future::block_on(async {
             let twin = Twin::new(1);
             let (mut damaged, whole) = (segment(0, 1, &[]), segment(0, 2, &[]));
@@ -143,9 +173,31 @@ mod tests {
             for segment in [&damaged, &whole] {
                 twin.create(&segment.path).await.expect("a file");
             }
+            twin.run_out_of_fds(0, 1);
+            remove(&twin, &[&damaged, &whole]).await.expect_err("no descriptor for the sync");
             remove(&twin, &[&damaged, &whole]).await.expect("a removal");
             let left = twin.after_cut().list(dir).await.expect("a list");
             assert_eq!(left, ["0000000000000001.damaged"]);
+        });
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_where_nobody_lives() {
+        futures_lite::future::block_on(async {
+            let (twin, root) = (Twin::new(1), Path::new("/data"));
+            for (shard, name) in [(0, "spare-1"), (1, "spare-1"), (2, "a.damaged"), (3, "a.log")] {
+                for name in [format!("log/{name}"), "series/b.log".to_owned()] {
+                    let path = shard_dir(root, shard).join(name);
+                    twin.create_dir(path.parent().expect("a directory")).await.expect("made");
+                    twin.create(&path).await.expect("a file");
+                }
+            }
+            remove_deserted(&twin, root, 1, &[segment(1, 1, &[])]).await.expect("a removal");
+            assert_eq!(twin.files_below(root).len(), 8, "an old segment is left");
+            remove_deserted(&twin, root, 1, &[]).await.expect("a removal");
+            let left = twin.list(root).await.expect("a list");
+            assert_eq!(left, ["shard-0", "shard-2", "shard-3"]);
+            assert_eq!(twin.files_below(root).len(), 6);
         });
     }
 }

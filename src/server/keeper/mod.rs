@@ -92,14 +92,16 @@ pub(super) struct Keeper {
     plan: CutPlan,
     /// Blocks that a shard has written and nobody can read yet.
     unlisted: Vec<(TenantId, u16, PathBuf)>,
+    /// Blocks past retention that are not listed any more and still on the disk.
+    doomed: Vec<PathBuf>,
 }
 
 impl Keeper {
     /// Takes over the blocks that are there: lists them for readers and offers them to the
     /// shipper. To be called before the process is ready.
     pub(super) async fn take_over(parts: Parts) -> Self {
-        let (kept, plan, unlisted) = Default::default();
-        let mut keeper = Self { parts, kept, plan, unlisted };
+        let (kept, plan, unlisted, doomed) = Default::default();
+        let mut keeper = Self { parts, kept, plan, unlisted, doomed };
         let root = keeper.parts.root.join("blocks");
         for dir in names_in(&root) {
             let Some(tenant) = TenantId::of_dir(&dir) else { continue };
@@ -300,6 +302,25 @@ impl Keeper {
         Ok(())
     }
 
+    /// Deletes the blocks that are not listed any more; those that stay are tried again in the next
+    /// run. Until a block is gone the shipper knows that it is shipped.
+    async fn delete_doomed(&mut self) {
+        for dir in std::mem::take(&mut self.doomed) {
+            let owned = dir.clone();
+            let removed = beside::blocking(move || files::remove_dir(&owned)).await;
+            match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
+                Ok(()) => {
+                    tracing::info!(dir = %dir.display(), "a block past retention is deleted");
+                    drop(self.parts.to_ship.send(ship::Ask::Forget(dir)).await);
+                }
+                Err(error) => {
+                    tracing::error!(dir = %dir.display(), error, "cannot delete; it is tried on");
+                    self.doomed.push(dir);
+                }
+            }
+        }
+    }
+
     /// Deletes what is shipped and past retention, here and in the default bucket.
     async fn retain(&mut self, wall_ms: i64) {
         let Some(keep) = self.parts.retention else { return };
@@ -312,14 +333,9 @@ impl Keeper {
             };
             self.parts.blocks.remove(ulid);
             self.kept.remove(&dir);
-            drop(self.parts.to_ship.send(ship::Ask::Forget(dir.clone())).await);
-            let owned = dir.clone();
-            let removed = beside::blocking(move || files::remove_dir(&owned)).await;
-            match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
-                Ok(()) => tracing::info!(block = %ulid, "a block is past retention and deleted"),
-                Err(error) => tracing::error!(dir = %dir.display(), %error, "cannot delete"),
-            }
+            self.doomed.push(dir);
         }
+        self.delete_doomed().await;
         let newest_ms = all.iter().map(|kept| kept.max_time_ms).max().unwrap_or(i64::MIN);
         let Some(mut pruner) = self.parts.pruner.take() else { return };
         let pruned = beside::blocking(move || {

@@ -275,3 +275,27 @@ fn what_was_flushed_is_shipped_and_noted() {
         assert_eq!(bucket.blocks().await.expect("a list").len(), 12);
     });
 }
+
+#[test]
+fn a_deletion_that_failed_is_tried_again() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        fill(home.path(), "a", 20).await;
+        let retention = Some(Duration::from_hours(2));
+        let parts = Parts { retention, ..parts(&home, Vec::new(), None) };
+        let mut keeper = Keeper::take_over(parts).await;
+        while !keeper.kept.values().all(|kept| kept.shipped) {
+            keeper.note_shipped();
+            beside::sleep(Duration::from_millis(5)).await;
+        }
+        let oldest = home.path().join("blocks/a").join(Ulid::from_parts(1, 0).to_string());
+        let mut way = oldest.clone().into_os_string();
+        way.push(files::DOOMED_SUFFIX);
+        fs::create_dir_all(Path::new(&way).join("in the way")).expect("a directory");
+        keeper.retain(range(30).end).await;
+        assert!(oldest.is_dir() && keeper.kept.len() < 20);
+        fs::remove_dir_all(&way).expect("a removal");
+        keeper.retain(range(30).end).await;
+        assert!(!oldest.exists() && keeper.doomed.is_empty());
+    });
+}
