@@ -47,6 +47,10 @@ steps! {
     CutsTold,
     /// A segment of the log is let go.
     SegmentGone,
+    /// All living series are told again in fresh segments of the series file.
+    SeriesToldAgain,
+    /// An older segment of the series file is let go.
+    SeriesSegmentGone,
     /// A segment of an earlier generation is removed.
     OldSegmentGone,
     /// The bucket was asked for a copy of the block.

@@ -341,7 +341,7 @@ impl<S: Storage> Shard<S> {
         }
     }
 
-    async fn log_and_note(
+    pub(super) async fn log_and_note(
         &self,
         tenant: &TenantId,
         end_ms: i64,
@@ -350,7 +350,8 @@ impl<S: Storage> Shard<S> {
         let slots = self.state.borrow().applier.slots;
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
-        let logged = self.log_cut(&record).await;
+        self.state.borrow_mut().commits.cutting += 1;
+        let logged = self.log_cuts(&[record]).await;
         if logged.is_ok() {
             step::done(Step::CutLogged);
         }
@@ -359,6 +360,8 @@ impl<S: Storage> Shard<S> {
         if logged.is_ok() || !block.is_nil() {
             self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
         }
+        self.state.borrow_mut().commits.cutting -= 1;
+        self.shrink.raise();
         logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
     }
 

@@ -351,7 +351,6 @@ impl Head {
     }
 
     /// How many series there are.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

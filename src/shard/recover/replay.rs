@@ -15,7 +15,7 @@ use std::io;
 use crate::decode::region;
 use crate::model::{Sample, TenantId};
 use crate::rt::storage::Storage;
-use crate::shard::apply::{Applier, NewSeries};
+use crate::shard::apply::Applier;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, TenantIndex};
@@ -23,9 +23,9 @@ use crate::shard::recover::Report;
 use crate::shard::recover::discover::{Dir, Files};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
 use crate::shard::slots::{self, SLOTS, SlotSet};
+use crate::shard::wal::backlog::Closed;
 use crate::shard::wal::reader::{Damage, SegmentEnd, SegmentReader, Step};
 use crate::shard::wal::record::{CutRecord, Newest, Receive, Records};
-use crate::shard::wal::writer::Closed;
 
 /// Records of a slice: samples take 30 us, series a few hundred.
 const SLICE_RECORDS: usize = 256;
@@ -104,6 +104,10 @@ impl<S: Storage> Replay<S> {
         let mut source = Source { files: series, numbers, own: *own, tells: *tells, is_log: false };
         for segment in segments {
             self.read_segment(&mut source, segment).await?;
+        }
+        // Where labels may be lost, nobody is taken for gone.
+        if !source.files.at.damage.is_empty() {
+            source.numbers.floor = 0;
         }
         Ok(())
     }
@@ -264,10 +268,13 @@ impl<S: Storage> Visitor<'_, '_, S> {
 impl<S: Storage> Receive for Visitor<'_, '_, S> {
     fn series(&mut self, id: u64, tenant: &str, region: &[u8]) {
         self.is_used(id);
+        self.replay.report.told += u64::from(self.source.own && !self.source.is_log);
+        let floor = self.source.numbers.floor;
         let known = self.source.numbers.entry(id);
         if !matches!(known, Known::Unknown) {
             return;
         }
+        let name = tenant;
         let Some(tenant) = self.replay.tenant_named(tenant) else { return };
         let applier = &mut self.replay.applier;
         let key = applier.keys[tenant as usize].key(region);
@@ -276,8 +283,8 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
         } else {
             Known::Foreign(tenant)
         };
-        if self.source.own && self.source.is_log {
-            applier.new_series.push(NewSeries { id, tenant, region: region.into() });
+        if self.source.own && self.source.is_log && id >= floor {
+            applier.untold.add_series(id, name, region);
         }
     }
 
@@ -289,7 +296,8 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
         let known = self.source.numbers.get(id).unwrap_or(&mut nobody);
         let (tenant, slot) = match known {
             Known::Unknown => {
-                report.orphaned += u64::from(self.source.tells);
+                let gone = id < self.source.numbers.floor;
+                report.orphaned += u64::from(self.source.tells && !gone);
                 return;
             }
             Known::Foreign(tenant) => (*tenant, None),
@@ -332,5 +340,11 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
 
     fn cut(&mut self, cut: CutRecord) {
         self.replay.cut(&cut);
+    }
+
+    fn floor(&mut self, id: u64) {
+        self.is_used(id.saturating_sub(1));
+        let floor = &mut self.source.numbers.floor;
+        *floor = id.max(*floor);
     }
 }

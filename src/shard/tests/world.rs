@@ -59,6 +59,12 @@ impl Ledger {
         }
     }
 
+    /// Forgets what is older than `end_ms` of a tenant.
+    pub(super) fn drop_before(&mut self, t: usize, end_ms: i64) {
+        let series = &mut self.0[t * SERIES_MAX..][..SERIES_MAX];
+        series.iter_mut().for_each(|samples| samples.retain(|sample| sample.t >= end_ms));
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
