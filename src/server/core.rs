@@ -29,7 +29,7 @@ use crate::telemetry::Snapshot;
 
 /// How long requests in progress may take at a stop.
 const DRAIN: Duration = Duration::from_secs(6);
-/// How long a truncation waits for readers before they are told to leave.
+/// How long readers may keep memory from being freed before they are told to leave.
 const READERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
@@ -161,11 +161,12 @@ async fn answer(
     while let Some(ask) = asks.recv().await {
         let shard = shard.clone();
         match ask {
-            Ask::Truncate { tenant, end_ms, reply } => queues.flush(async move {
-                let patience = rt_core::sleep(READERS_PATIENCE);
-                let done = shard.truncate(&tenant, end_ms, patience).await;
-                drop(reply.send(done.map_err(|error| error.to_string())));
-            }),
+            Ask::Truncate { tenant, end_ms, reply } => {
+                shard.truncate(&tenant, end_ms);
+                reply.send(()).ok();
+                let patience = || rt_core::sleep(READERS_PATIENCE);
+                queues.flush(async move { shard.free(&tenant, patience).await });
+            }
             Ask::DropOld { covered_below, reply } => {
                 let dropped = old.let_go(&shard, &covered_below).await;
                 drop(reply.send(dropped.map_err(|error| error.to_string())));

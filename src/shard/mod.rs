@@ -137,7 +137,7 @@ pub(crate) struct Shard<S: Storage> {
     /// Raised when a truncation is asked for, or many series are to be told to the series file.
     shrink: Signal,
     pins: Pins,
-    /// Whose turn it is to flush or truncate.
+    /// Whose turn it is to flush.
     turn: Turn,
     /// Memory for reads.
     budget: Budget,

@@ -1,9 +1,18 @@
-//! What the disk lets go: log segments whose samples are in blocks, labels of series that are gone.
+//! What may go when samples are in blocks: from the head, from the log, from the series file.
 //!
-//! It runs beside the commits: no answer waits for it. What is new in the open group is told to the
-//! series file here, too, some mebibyte at a time.
+//! All of it runs beside the intake and the reads: no answer waits for it. What is new in the open
+//! group is told to the series file here, too, some mebibyte at a time.
 //!
-//! ## Order
+//! ## The head
+//! 1. [`Shard::truncate`]: from now on reads get from the head what is newer than the cut, and no
+//!    more. The blocks must be in the control plane's list. The log may go at once.
+//! 2. [`Shard::free`]: when the readers that began before are gone, the samples are dropped and
+//!    series without others are taken out, in slices. A slow reader holds back memory, nothing
+//!    else; once patience ends it is told to leave.
+//! 3. When those are gone, too, that may have met such series on their walk, positions and symbols
+//!    are given to others.
+//!
+//! ## The log
 //! 1. In one moment is noted: which segments are closed, which cuts stand, which series the series
 //!    file does not have yet.
 //! 2. These series are made durable there, and these cuts in a new block of the log.
@@ -22,12 +31,16 @@
 //! It waits for some and goes on. Meanwhile the log goes on as long as it has room itself; new
 //! series are turned away when too many wait here.
 
+use std::future::Future;
+
 use crate::decode::region;
+use crate::model::TenantId;
 use crate::rt::clock::Clock;
 use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::commit::Notice;
+use crate::shard::head::{SeriesIndex, TenantIndex};
 use crate::shard::wal::backlog::{Backlog, Closed};
 use crate::shard::wal::record::{CutRecord, Group};
 use crate::shard::wal::series_file::SeriesFile;
@@ -40,7 +53,10 @@ const REWRITE_BYTES: usize = 256 * 1024;
 /// Series looked at in one slice of a rewriting.
 const REWRITE_SERIES: usize = 64;
 
-/// What a truncation goes by, all of it noted in one moment.
+/// Series truncated in one slice.
+const TRUNCATE_SERIES: usize = 64;
+
+/// What a truncation of the log goes by, all of it noted in one moment.
 struct Noted {
     /// Number of the last segment that may go.
     last: u64,
@@ -60,6 +76,93 @@ impl Noted {
 }
 
 impl<S: Storage> Shard<S> {
+    /// Has the head serve a tenant's samples from `end_ms` on, or from where they are covered if
+    /// that is earlier, and the log let go of what is older. The blocks must be in the control
+    /// plane's list. The memory is there until [`Self::free`].
+    pub(crate) fn truncate(&self, tenant: &TenantId, end_ms: i64) {
+        {
+            let mut state = self.state.borrow_mut();
+            let end_ms = end_ms.min(state.cuts.covered_below(tenant));
+            let index = state.applier.tenant(tenant);
+            let owner = &mut state.applier.head.tenants[index as usize];
+            owner.served_from_ms = owner.served_from_ms.max(end_ms);
+        }
+        self.request_truncation();
+    }
+
+    /// Drops what the head does not serve any more of a tenant, when nobody reads it. Readers have
+    /// as much time as `patience` takes, then they are told to leave. Who begins it drives it to
+    /// its end, or ends the process; who comes meanwhile leaves it to the first.
+    pub(crate) async fn free<P: Future<Output = ()>>(
+        &self,
+        tenant: &TenantId,
+        patience: impl Fn() -> P,
+    ) {
+        let index = self.state.borrow_mut().applier.tenant(tenant);
+        let mut end_ms = {
+            let mut state = self.state.borrow_mut();
+            let owner = &mut state.applier.head.tenants[index as usize];
+            if std::mem::replace(&mut owner.freeing, true) {
+                return;
+            }
+            owner.served_from_ms
+        };
+        loop {
+            self.pins.older_readers_gone(patience()).await;
+            let removed = self.drop_before(index, end_ms).await;
+            step::done(Step::HeadTruncated);
+            if !removed.is_empty() {
+                self.pins.older_readers_gone(patience()).await;
+                self.release(&removed).await;
+            }
+            let mut state = self.state.borrow_mut();
+            let owner = &mut state.applier.head.tenants[index as usize];
+            if owner.served_from_ms == end_ms {
+                owner.freeing = false;
+                return;
+            }
+            end_ms = owner.served_from_ms;
+        }
+    }
+
+    /// Drops the samples of a tenant before `end_ms`; returns the series taken out.
+    async fn drop_before(&self, tenant: TenantIndex, end_ms: i64) -> Vec<SeriesIndex> {
+        let members = self.state.borrow().applier.head.tenants[tenant as usize].members.clone();
+        let (mut kept, mut removed) = (Vec::new(), Vec::new());
+        let (mut oldest, mut at) = (i64::MAX, 0);
+        loop {
+            {
+                let head = &mut self.state.borrow_mut().applier.head;
+                for &series in members.from(at).iter().take(TRUNCATE_SERIES) {
+                    at += 1;
+                    if let Some(t) = head.truncate_series(series, end_ms) {
+                        kept.push(series);
+                        oldest = oldest.min(t);
+                    } else {
+                        removed.push(series);
+                    }
+                }
+                // Series that are made meanwhile come in at the end and are looked at, too.
+                if at == members.len() {
+                    head.end_truncation(tenant, kept, oldest);
+                    return removed;
+                }
+            }
+            self.storage.pause().await;
+        }
+    }
+
+    /// Gives positions and symbols of series that were taken out to others.
+    async fn release(&self, removed: &[SeriesIndex]) {
+        for slice in removed.chunks(TRUNCATE_SERIES) {
+            {
+                let head = &mut self.state.borrow_mut().applier.head;
+                slice.iter().for_each(|&series| head.release(series));
+            }
+            self.storage.pause().await;
+        }
+    }
+
     /// Asks for segments to be let go whose samples are all cut.
     pub(crate) fn request_truncation(&self) {
         self.state.borrow_mut().commits.truncate = true;

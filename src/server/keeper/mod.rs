@@ -248,7 +248,7 @@ impl Keeper {
         }
         self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)
     }
 
     fn count(&self, metric: Metric, due: &Due, count: u64) {

@@ -99,7 +99,8 @@ impl ShardTwin {
                     let block = self.flush(&ask).await;
                     drop(ask.reply.send(block));
                 }
-                Ask::Truncate { reply, .. } | Ask::Settle(reply) => drop(reply.send(Ok(()))),
+                Ask::Truncate { reply, .. } => drop(reply.send(())),
+                Ask::Settle(reply) => drop(reply.send(Ok(()))),
                 Ask::DropOld { reply, .. } => drop(reply.send(Ok(0))),
                 other => panic!("the keeper asked {other:?}"),
             }

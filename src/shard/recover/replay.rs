@@ -171,18 +171,16 @@ impl<S: Storage> Replay<S> {
     async fn drop_due(&mut self) {
         while let Some(tenant) = self.due.pop_first() {
             self.dropped.insert(tenant);
+            let members = self.applier.head.tenants[tenant as usize].members.clone();
             let mut at = 0;
             loop {
                 let head = &mut self.applier.head;
-                let seen = head.tenants[tenant as usize].members.len();
-                let slice = at..seen.min(at + SLICE_SERIES);
-                at = slice.end;
-                for member in slice {
-                    let index = head.tenants[tenant as usize].members[member];
+                for &index in members.from(at).iter().take(SLICE_SERIES) {
+                    at += 1;
                     let slot = slots::slot(head.keys[index as usize]);
                     head.drop_before(index, self.covered[tenant as usize][usize::from(slot)]);
                 }
-                if at == seen {
+                if at == members.len() {
                     break;
                 }
                 self.storage.pause().await;
@@ -193,21 +191,21 @@ impl<S: Storage> Replay<S> {
     /// Takes series out that have no sample left, once all is read.
     pub(super) async fn sweep(&mut self) {
         while let Some(tenant) = self.dropped.pop_first() {
+            let members = self.applier.head.tenants[tenant as usize].members.clone();
             let (mut kept, mut oldest, mut at) = (Vec::new(), i64::MAX, 0);
             loop {
                 let head = &mut self.applier.head;
-                let seen = head.tenants[tenant as usize].members.len();
-                let slice = at..seen.min(at + SLICE_SERIES);
-                at = slice.end;
-                for member in slice {
-                    let index = head.tenants[tenant as usize].members[member];
+                for &index in members.from(at).iter().take(SLICE_SERIES) {
+                    at += 1;
                     if let Some(t) = head.truncate_series(index, i64::MIN) {
                         kept.push(index);
                         oldest = oldest.min(t);
+                    } else {
+                        head.release(index);
                     }
                 }
-                if at == seen {
-                    head.end_truncation(tenant, seen, kept, oldest);
+                if at == members.len() {
+                    head.end_truncation(tenant, kept, oldest);
                     break;
                 }
                 self.storage.pause().await;
@@ -225,7 +223,7 @@ impl<S: Storage> Replay<S> {
         if let Some(ends) = self.cuts.ends(&id) {
             self.covered[tenant as usize] = *ends;
         }
-        if !self.applier.head.tenants[tenant as usize].members.is_empty() {
+        if self.applier.head.tenants[tenant as usize].members.len() > 0 {
             self.due.insert(tenant);
         }
     }

@@ -53,7 +53,8 @@ async fn cut_at_random(shard: &Shard<Twin>, mut dice: Dice, cuts: &mut [i64; TEN
             cuts[t] = cuts[t].max(end_ms);
             shard.cut(&tenant, end_ms);
             if shard.log_and_note(&tenant, end_ms, Ulid::nil()).await.is_ok() {
-                shard.truncate(&tenant, end_ms, future::ready(())).await.expect("a truncation");
+                shard.truncate(&tenant, end_ms);
+                shard.free(&tenant, || future::ready(())).await;
             }
         }
     }

@@ -243,8 +243,8 @@ fn churn_leaves_nothing_behind() {
                     let end_ms = range + BLOCK_RANGE_MS;
                     shard.cut(&tenant, end_ms);
                     shard.log_and_note(&tenant, end_ms, Ulid::nil()).await.expect("a cut");
-                    let patience = future::ready(());
-                    shard.truncate(&tenant, end_ms, patience).await.expect("a truncation");
+                    shard.truncate(&tenant, end_ms);
+                    shard.free(&tenant, || future::ready(())).await;
                     shard.settle_log().await.expect("a settled log");
                     most = (most.0.max(bytes("series")), most.1.max(bytes("log")));
                 }
@@ -282,8 +282,8 @@ fn who_is_gone_is_not_lost() {
                 range += BLOCK_RANGE_MS;
                 shard.cut(&tenant, range);
                 shard.log_and_note(&tenant, range, Ulid::nil()).await.expect("a cut");
-                let patience = future::ready(());
-                shard.truncate(&tenant, range, patience).await.expect("a truncation");
+                shard.truncate(&tenant, range);
+                shard.free(&tenant, || future::ready(())).await;
                 for _ in 0..5000 {
                     future::yield_now().await;
                 }
