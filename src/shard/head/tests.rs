@@ -138,6 +138,8 @@ fn a_truncation_leaves_what_is_newer_and_nothing_of_the_rest() {
             }
         }
         head.end_truncation(tenant, kept, start);
+        let walked: usize = head.cold.iter().map(|cold| cold.values.len()).sum();
+        assert_eq!((head.values, walked), (200, 200), "round {round}");
         assert_eq!(head.len(), 100, "only the series of this round");
         assert_eq!(head.tenants[tenant as usize].members.len(), 100);
     }
