@@ -26,8 +26,6 @@ const FDS_KEPT: u64 = 24;
 const FDS_KEPT_PER_CORE: u64 = 8;
 /// Bytes of decoded requests of one core that no shard has applied yet.
 const LENT_BYTES_MAX: u64 = 256 << 20;
-/// Announced bytes of requests in progress on one core.
-const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 
 /// The cores, by shard.
 pub(super) struct Cores {
@@ -82,7 +80,6 @@ impl Cores {
                     default: config.write.default_tenant.clone(),
                 },
                 pause_seed: control::random_u64(),
-                in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
                 port,
                 asks: asked,
                 drain: draining.clone(),
