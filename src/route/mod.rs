@@ -26,7 +26,7 @@ use crate::rt::mesh::{Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Past, Unavailable, Written};
+use crate::shard::write::{Batch, Item, Past, TurnedAway, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
@@ -118,6 +118,7 @@ pub struct Router<S: Storage> {
     decoded: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
+    turned_away: RefCell<TurnedAway>,
 }
 
 impl<S: Storage> Router<S> {
@@ -132,6 +133,7 @@ impl<S: Storage> Router<S> {
             decoded: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
+            turned_away: RefCell::default(),
         }
     }
 
@@ -177,6 +179,11 @@ impl<S: Storage> Router<S> {
             routed.written.unavailable = Some(Unavailable::Stopping);
         }
         Ok(routed)
+    }
+
+    /// Whether decoded requests take all the memory they may.
+    pub fn is_full(&self) -> bool {
+        self.decoded.home().lent_bytes() >= self.settings.lent_bytes_max
     }
 
     /// Whether there is room for what a body becomes. A core that lags keeps what is dealt to it,
@@ -292,9 +299,13 @@ impl<S: Storage> Router<S> {
     }
 
     fn send_on(&self, shard: u16, batch: Batch) {
+        let earlier = self.turned_away.borrow_mut().reason(&batch);
+        if let Some(reason) = earlier {
+            return self.turned_away.borrow_mut().turn_away(&batch, reason);
+        }
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
-            turn_away(&batch);
+            self.turned_away.borrow_mut().turn_away(&batch, Unavailable::NoRoom);
         }
     }
 }
@@ -311,13 +322,6 @@ fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
     let samples = (items * samples_of_each).min(1024 + 2 * samples / shards);
     let most = BATCH_COST_MAX / RECORD_COST;
     (items.min(most), samples.min(most))
-}
-
-/// Answers a batch that nobody takes: its sender must come again.
-pub fn turn_away(batch: &Batch) {
-    let unavailable = Some(Unavailable::NoRoom);
-    // Whoever asked may be gone.
-    drop(batch.reply.send(Written { unavailable, ..Written::default() }));
 }
 
 /// A place for a batch on the way to another core, given back when its request is answered.

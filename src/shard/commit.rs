@@ -106,7 +106,11 @@ impl Commits {
         }
     }
 
-    fn fail(&mut self, reason: Unavailable) {
+    pub(crate) fn has_room(&mut self) {
+        self.failed = None;
+    }
+
+    pub(crate) fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
         for (_, notice) in self.notices.drain(..) {
             notice.send(Err(reason)).ok();
@@ -135,13 +139,10 @@ impl<S: Storage> Shard<S> {
     pub(crate) fn write(&self, batch: Batch) -> Vec<(u16, Batch)> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let turned_away = match state.commits.failed {
-            Some(reason) => Some(reason),
-            None if state.applier.group.len_bytes() > GROUP_BYTES_MAX => Some(Unavailable::NoRoom),
-            None => None,
-        };
-        if let Some(reason) = turned_away {
-            drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+        let full = state.applier.group.len_bytes() > GROUP_BYTES_MAX;
+        let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
+        if let Some(reason) = now.or_else(|| state.turned_away.reason(&batch)) {
+            state.turned_away.turn_away(&batch, reason);
             return Vec::new();
         }
         let mut sent_on = SentOn::default();
@@ -255,7 +256,7 @@ impl<S: Storage> Shard<S> {
             self.storage.rest().await;
         }
         if waited {
-            self.state.borrow_mut().commits.failed = None;
+            self.state.borrow_mut().commits.has_room();
             tracing::info!("the log has room again: writes are taken");
         }
         Ok(())

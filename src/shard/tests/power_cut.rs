@@ -6,10 +6,13 @@
 
 use futures_lite::future::block_on;
 
+use crate::model::Sample;
+use crate::rt::channel::mpsc;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::tests::world::{
-    Home, Ledger, Load, Said, judge, off, send, serve, settings, start, stored,
+    Home, Ledger, Load, Said, batch, judge, off, send, serve, settings, start, stored,
 };
+use crate::shard::write::{Unavailable, Written};
 use crate::shard::{Generation, Settings};
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
@@ -193,5 +196,41 @@ fn relaxed_answers_leave_before_the_flush_and_after_the_write() {
     block_on(async {
         let recovered = start(&after, &settings(0, &ONE)).await;
         judge(stored(&recovered.shard), &said).expect("acknowledged, so written");
+    });
+}
+
+/// Were the later part stored, the earlier one would be out of order when the sender repeats it.
+#[test]
+fn what_follows_a_part_that_was_turned_away_is_turned_away() {
+    let twin = Twin::new(1);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let slots = recovered.shard.state.borrow().applier.slots;
+        let part = |t: i64| batch(0, &[(0, Sample { t, bits: 1 })], &slots);
+        let unavailable = |answer: &mut mpsc::UnboundedReceiver<Written>| {
+            answer.try_recv().expect("an answer at once").unavailable
+        };
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let (shard, _) = &homes[0];
+            let (first, mut answer) = part(1);
+            let mut second = part(2).0;
+            second.reply = first.reply.clone();
+            let mut third = part(3).0;
+            third.reply = first.reply.clone();
+            shard.state.borrow_mut().commits.fail(Unavailable::LogWaits);
+            shard.write(first);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits));
+            shard.state.borrow_mut().commits.has_room();
+            shard.write(second);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "of one request");
+            // Another request is none of its business, and the same one again is another.
+            let (other, mut answered) = part(1);
+            shard.write(other);
+            let written = answered.recv().await.expect("an answer");
+            assert_eq!((written.stored, written.unavailable), (1, None));
+            shard.write(third);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "still");
+        })
+        .await;
     });
 }
