@@ -36,16 +36,19 @@ fn run() -> Result<(), Box<dyn Error>> {
         Command::Print(text) => writeln!(io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
         Command::Receive(config) => {
-            panics::count();
             let (lines, waiting) = log::lines();
             let (level, form) = (level(config.log.level), form(config.log.format));
             let subscriber = log::subscriber(lines.clone(), level, form);
             tracing::subscriber::set_global_default(subscriber)?;
+            panics::log(lines.clone());
             thread::spawn_named("tidegate-log", move || {
-                log::write_lines(&waiting, io::stderr()).ok();
+                log::write_lines(&waiting, form, io::stderr());
             })?;
             let ended = tidegate::server::receive(&config, lines.counts());
-            lines.flush();
+            if !lines.flush() && ended.is_err() {
+                // Nobody reads standard error: an error could not be told either.
+                std::process::exit(1);
+            }
             ended?;
         }
     }
@@ -65,5 +68,6 @@ fn form(format: LogFormat) -> log::Form {
     match format {
         LogFormat::Logfmt => log::Form::Logfmt,
         LogFormat::Json => log::Form::Json,
+        LogFormat::Journald => log::Form::Journald,
     }
 }
