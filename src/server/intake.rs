@@ -37,18 +37,14 @@ pub(super) struct CoreIntake {
     counts: Rc<Counts>,
 }
 
-/// What the core counts per request.
+/// What the core counts per request beside what it is answered.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
-    pub(super) histograms_refused: Cell<u64>,
-    pub(super) exemplars_refused: Cell<u64>,
     pub(super) repaired: Cell<u64>,
     pub(super) bad_series: Cell<u64>,
-    pub(super) refused: [Cell<u64>; SampleRefusal::ALL.len()],
-    pub(super) turned_away: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, more: u64) {
@@ -87,13 +83,8 @@ impl CoreIntake {
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
-        add(&counts.histograms_refused, routed.histograms);
-        add(&counts.exemplars_refused, routed.exemplars);
         add(&counts.repaired, written.repaired);
         add(&counts.bad_series, written.bad.iter().map(|b| b.series).sum());
-        for (count, &refused) in counts.refused.iter().zip(&written.refused) {
-            add(count, refused);
-        }
     }
 }
 
@@ -123,7 +114,6 @@ impl Intake for CoreIntake {
         let full = self.in_flight.get() + bytes > self.in_flight_max && self.in_flight.get() > 0;
         let full = full.then_some(Refusal::Overloaded { what: "the budget of bytes in flight" });
         if let Some(refusal) = refusal.or(full) {
-            add(&self.counts.turned_away, 1);
             return Err(refusal);
         }
         self.in_flight.set(self.in_flight.get() + bytes);
@@ -140,7 +130,6 @@ impl Intake for CoreIntake {
                 outcome(routed)
             }
             Err(Error::NoRoom { .. }) => {
-                add(&self.counts.turned_away, 1);
                 Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
             }
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
@@ -170,11 +159,11 @@ fn outcome(routed: Routed) -> Outcome {
             return Outcome::Refused(Refusal::Overloaded { what: "the queue to another shard" });
         }
         Some(Unavailable::LogFailed) => {
-            let what = "the log cannot be written, see the log of the server".into();
+            let what = format!("{}, see the log of the server", Unavailable::LogFailed);
             return Outcome::Refused(Refusal::StorageFailed { what });
         }
         Some(Unavailable::LogWaits) => {
-            let what = "the log waits for space on its disk or for file descriptors".into();
+            let what = Unavailable::LogWaits.to_string();
             return Outcome::Refused(Refusal::StorageFailed { what });
         }
         Some(Unavailable::Stopping) => return Outcome::Refused(Refusal::Draining),
