@@ -21,8 +21,8 @@ pub const READS_STOP_MAX: Duration = Duration::from_secs(4);
 pub const BODIES_BYTES_MAX: u64 = 256 << 20;
 /// Largest body, whatever the flags say: there is room for a second one.
 const BODY_BYTES_MAX: u64 = BODIES_BYTES_MAX / 2;
-/// Largest decoded body, whatever the flags say: positions in it are kept in 32 bits.
-const DECODED_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of decoded requests that a core holds at a time, and so of one.
+pub const DECODED_BYTES_MAX: u64 = 256 << 20;
 /// Largest label set, whatever the flags say: it is told in one block of the log.
 const LABEL_SET_BYTES_MAX: u64 = 1 << 20;
 

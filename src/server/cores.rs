@@ -24,7 +24,6 @@ const ASKS: usize = 256;
 /// rings, its log and the block it writes.
 const FDS_KEPT: u64 = 24;
 const FDS_KEPT_PER_CORE: u64 = 8;
-
 /// Connections at each kind of readers' door: a quarter of what there are descriptors for goes to
 /// both together, but neither less nor more than this to each.
 const READERS_MIN: u64 = 4;
@@ -207,6 +206,7 @@ fn route_settings(
         own: number,
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
+        lent_bytes_max: config::DECODED_BYTES_MAX,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
         keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),

@@ -126,11 +126,19 @@ impl Intake for CoreIntake {
         };
         let outcome = match router.write(tenant, body).await {
             Ok(routed) => {
-                self.account(&routed);
-                outcome(routed)
+                if let Some(why) = routed.written.unavailable {
+                    // It comes again, and what is refused of it is counted when it is taken.
+                    Outcome::Refused(unavailable(why))
+                } else {
+                    self.account(&routed);
+                    outcome(routed)
+                }
             }
             Err(Error::NoRoom { .. }) => {
                 Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
+            }
+            Err(Error::NoMemory { .. }) => {
+                Outcome::Refused(Refusal::Overloaded { what: "the budget of decoded bytes" })
             }
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
         };
@@ -152,23 +160,21 @@ fn bad_body(error: &decode::Error) -> Refusal {
     }
 }
 
+/// What the sender is told when a shard cannot write now.
+fn unavailable(why: Unavailable) -> Refusal {
+    match why {
+        Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard" },
+        Unavailable::LogFailed => {
+            let what = format!("{why}, see the log of the server");
+            Refusal::StorageFailed { what }
+        }
+        Unavailable::LogWaits => Refusal::StorageFailed { what: why.to_string() },
+        Unavailable::Stopping => Refusal::Draining,
+    }
+}
+
 fn outcome(routed: Routed) -> Outcome {
     let written = routed.written;
-    match written.unavailable {
-        Some(Unavailable::NoRoom) => {
-            return Outcome::Refused(Refusal::Overloaded { what: "the queue to another shard" });
-        }
-        Some(Unavailable::LogFailed) => {
-            let what = format!("{}, see the log of the server", Unavailable::LogFailed);
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::LogWaits) => {
-            let what = Unavailable::LogWaits.to_string();
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::Stopping) => return Outcome::Refused(Refusal::Draining),
-        None => {}
-    }
     let samples = written.stored + written.duplicates;
     let refused: u64 = written.refused.iter().sum();
     let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();
