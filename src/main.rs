@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Who reads what is printed has seen enough, as `head` does.
         Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,7 +31,7 @@ fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     match config::parse(std::env::args_os(), &control::hostname())? {
         Command::Print(text) => writeln!(io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
@@ -46,13 +46,13 @@ fn run() -> Result<(), Box<dyn Error>> {
             })?;
             let ended = tidegate::server::receive(&config, lines.counts());
             if !lines.flush() && ended.is_err() {
-                // Nobody reads standard error: an error could not be told either.
-                std::process::exit(1);
+                // Nobody reads standard error: to tell the error there would wait for ever.
+                return Ok(ExitCode::FAILURE);
             }
             ended?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn level(level: LogLevel) -> tracing::Level {

@@ -208,8 +208,8 @@ mod tests {
         );
         // One after the other on a connection, with blank lines and a body between them.
         check(
-            b"\r\nPOST /\" H\r\nContent-length : 4\r\n\r\n\"\n\r\nGET /\" H\r\n\r\nGET /\" H\n\n",
-            b"\r\nPOST /%22 H\r\nContent-length : 4\r\n\r\n\"\n\r\nGET /%22 H\r\n\r\nGET /%22 H\n\n",
+            b"\r\nPOST /\" H\r\nContent-Length: 4\r\n\r\n\"\n\r\nGET /\" H\r\n\r\nGET /\" H\n\n",
+            b"\r\nPOST /%22 H\r\nContent-Length: 4\r\n\r\n\"\n\r\nGET /%22 H\r\n\r\nGET /%22 H\n\n",
         );
         // Where a body ends that is not known here, nothing is touched.
         for header in ["Transfer-Encoding: chunked", "Content-Length: 1x", "content-length: "] {

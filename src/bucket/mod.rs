@@ -88,7 +88,11 @@ impl Bucket {
         let (kind, name) = match settings {
             config::Bucket::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
             config::Bucket::Filesystem { directory, prefix } => {
-                let root = directory.join(prefix.trim_matches('/'));
+                // Joining an empty one would add a slash.
+                let root = match prefix.trim_matches('/') {
+                    "" => directory.clone(),
+                    prefix => directory.join(prefix),
+                };
                 let opened = Directory::open(&root)
                     .map_err(|source| SettingsError::Directory { path: root.clone(), source })?;
                 (Kind::Directory(opened), root.display().to_string())

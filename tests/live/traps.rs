@@ -413,6 +413,8 @@ fn a_core_that_hangs_is_not_said_to_be_alive() {
 fn a_reader_of_its_words_may_leave() {
     let home = home();
     let node = Node::start(home.path(), &["--shards", "1"]);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    assert_eq!(sender.write("a", &one(now_ms())).expect("an answer").status, 200);
     node.kill();
     let data = home.path().join("data").display().to_string();
     for arguments in [&["receive", "--help"][..], &["--version"], &["inspect", "wal", &data]] {

@@ -115,12 +115,12 @@ fn frames_of(tenant: &str) -> Vec<SeriesResponse> {
 #[test]
 fn the_same_load_of_two_tenants_is_told_apart() {
     let both = || [frames_of("joker"), frames_of("riddler")].concat();
-    let tenant = |name: &str| Some(("tenant_id".to_owned(), name.to_owned()));
+    let tenant = |name: &str| ("tenant_id".to_owned(), name.to_owned());
     for name in ["joker", "riddler"] {
-        let findings = judge_of(both(), tenant(name));
+        let findings = judge_of(both(), Some(&tenant(name)));
         assert!(findings.is_clean(), "{name}: {:?}", findings.first);
     }
-    assert!(judge_of(both(), tenant("penguin")).counts["lost"] > 0);
+    assert!(judge_of(both(), Some(&tenant("penguin"))).counts["lost"] > 0);
     assert!(judge_of(both(), None).counts["twice"] > 0);
 }
 
@@ -129,7 +129,7 @@ fn judge(frames: Vec<SeriesResponse>) -> Findings {
     judge_of(frames, None)
 }
 
-fn judge_of(frames: Vec<SeriesResponse>, tenant: Option<(String, String)>) -> Findings {
+fn judge_of(frames: Vec<SeriesResponse>, tenant: Option<&(String, String)>) -> Findings {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -150,7 +150,7 @@ fn judge_of(frames: Vec<SeriesResponse>, tenant: Option<(String, String)>) -> Fi
         let mut findings = None;
         for _ in 0..100 {
             let mut oracle = Oracle::new(history(&scenario(), &[]), FIDELITY);
-            match read(&address.to_string(), tenant.as_ref(), &mut oracle) {
+            match read(&address.to_string(), tenant, &mut oracle) {
                 Ok(()) => {
                     findings = Some(oracle.finish());
                     break;
