@@ -94,7 +94,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
     commit(shard.clone(), log, series, start.clock);
     let queues = Queues::new();
-    queues.flush(make_spares(spares));
+    queues.flush(make_spares(own, spares));
     intake.enter(Stage::Serving(router));
     drop(start.ready.send(report));
 
@@ -140,13 +140,14 @@ async fn open_door(
 }
 
 /// Keeps spare segments ready, for ever. What keeps it from that is told once.
-async fn make_spares(spares: Rc<shard::Spares<Disk>>) {
+async fn make_spares(own: usize, spares: Rc<shard::Spares<Disk>>) {
     let mut told = false;
     loop {
         match spares.prepare().await {
             Ok(()) => told = false,
             Err(error) if !told => {
-                tracing::warn!(%error, "cannot make a spare log segment; it is tried on");
+                let what = "cannot make a spare log segment; it is tried on";
+                tracing::warn!(shard = own, %error, "{what}");
                 told = true;
             }
             Err(_) => {}
@@ -230,6 +231,7 @@ fn commit(
     rt_core::spawn(async move {
         let error = shard.commit_loop(log, series, &clock).await;
         tracing::error!(
+            shard = shard.number(),
             %error,
             "the log is dead: this shard answers 503 to every write until the next start"
         );

@@ -35,18 +35,14 @@ pub(super) struct CoreIntake {
     counts: Rc<Counts>,
 }
 
-/// What the core counts per request.
+/// What the core counts per request beside what it is answered.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
-    pub(super) histograms_refused: Cell<u64>,
-    pub(super) exemplars_refused: Cell<u64>,
     pub(super) repaired: Cell<u64>,
     pub(super) bad_series: Cell<u64>,
-    pub(super) refused: [Cell<u64>; SampleRefusal::ALL.len()],
-    pub(super) turned_away: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, more: u64) {
@@ -73,24 +69,14 @@ impl CoreIntake {
         self.counts.clone()
     }
 
-    fn turn_away(&self, refusal: Refusal) -> Outcome {
-        add(&self.counts.turned_away, 1);
-        Outcome::Refused(refusal)
-    }
-
     fn account(&self, routed: &Routed) {
         let counts = &self.counts;
         let written = &routed.written;
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
-        add(&counts.histograms_refused, routed.histograms);
-        add(&counts.exemplars_refused, routed.exemplars);
         add(&counts.repaired, written.repaired);
         add(&counts.bad_series, written.bad.iter().map(|b| b.series).sum());
-        for (count, &refused) in counts.refused.iter().zip(&written.refused) {
-            add(count, refused);
-        }
     }
 }
 
@@ -102,28 +88,27 @@ impl Intake for CoreIntake {
             Stage::Serving(router) if router.is_full() => DECODED_FULL,
             Stage::Serving(_) => return Ok(()),
         };
-        add(&self.counts.turned_away, 1);
         Err(refusal)
     }
 
     async fn write(&self, tenant: TenantId, _: Version, body: Body<'_>) -> Outcome {
         let Some(router) = self.router() else {
-            return self.turn_away(Refusal::Draining);
+            return Outcome::Refused(Refusal::Draining);
         };
         match router.write(tenant, body).await {
             Ok(routed) => {
                 if let Some(why) = routed.written.unavailable {
                     // It comes again, and what is refused of it is counted when it is taken.
-                    self.turn_away(unavailable(why))
+                    Outcome::Refused(unavailable(why))
                 } else {
                     self.account(&routed);
                     outcome(routed)
                 }
             }
             Err(Error::NoRoom { .. }) => {
-                self.turn_away(Refusal::Overloaded { what: "the queue to another core" })
+                Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
             }
-            Err(Error::NoMemory { .. }) => self.turn_away(DECODED_FULL),
+            Err(Error::NoMemory { .. }) => Outcome::Refused(DECODED_FULL),
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
         }
     }
@@ -147,13 +132,10 @@ fn unavailable(why: Unavailable) -> Refusal {
     match why {
         Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard" },
         Unavailable::LogFailed => {
-            let what = "the log cannot be written, see the log of the server".into();
+            let what = format!("{why}, see the log of the server");
             Refusal::StorageFailed { what }
         }
-        Unavailable::LogWaits => {
-            let what = "the log waits for space on its disk or for file descriptors".into();
-            Refusal::StorageFailed { what }
-        }
+        Unavailable::LogWaits => Refusal::StorageFailed { what: why.to_string() },
         Unavailable::Stopping => Refusal::Draining,
     }
 }

@@ -244,7 +244,8 @@ impl<S: Storage> Shard<S> {
                 Ok(()) => break,
                 Err(error) if error.waits_for_room() => {
                     if !waited {
-                        tracing::error!(%error, "the log has no room: writes are answered 503");
+                        let what = "the log has no room: writes are answered 503";
+                        tracing::error!(shard = self.shard, %error, "{what}");
                     }
                     waited = true;
                     let commits = &mut self.state.borrow_mut().commits;
@@ -257,7 +258,7 @@ impl<S: Storage> Shard<S> {
         }
         if waited {
             self.state.borrow_mut().commits.has_room();
-            tracing::info!("the log has room again: writes are taken");
+            tracing::info!(shard = self.shard, "the log has room again: writes are taken");
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use thiserror::Error;
+
 use crate::decode::region::{self, LabelError};
 use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
@@ -175,15 +177,19 @@ impl TurnedAway {
 }
 
 /// Why a shard cannot write now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unavailable {
     /// Another shard had no room for what belongs to it.
+    #[error("another shard has no room for it")]
     NoRoom,
     /// The log is dead.
+    #[error("the log cannot be written")]
     LogFailed,
     /// The log waits for room.
+    #[error("the log waits for space on its disk or for file descriptors")]
     LogWaits,
     /// The process is stopping.
+    #[error("the process is stopping")]
     Stopping,
 }
 

@@ -24,6 +24,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
+use crate::rt::door::{Door, Places};
 use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
 use crate::telemetry::{Counters, Exposition, Format};
 
@@ -51,9 +52,10 @@ async fn listen_counted(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
     beside::spawn(async move {
         let served =
-            serve(view, listener, Connections::default(), counters, std::future::pending()).await;
+            serve(view, door, Connections::default(), counters, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
