@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::live::harness::{Node, home, peer, read, wait_for};
+use crate::live::harness::{Node, home, read, wait_for};
 use crate::live::wire::{Labels, Store, metrics};
+use crate::peer;
 
 pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
 /// From the first answered write until both senders' series can be read.
@@ -85,7 +86,7 @@ fn value<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
 #[test]
 fn the_tutorial_with_a_stock_prometheus() {
     let found = fs::metadata(PROMETHEUS);
-    if !peer(found, "prometheus", "two senders of Prometheus and a foreign reader") {
+    if !peer::is_there(found, "prometheus", "two senders of Prometheus and a foreign reader") {
         return;
     }
     let home = home();
@@ -156,7 +157,7 @@ fn foreign_reader(node: &Node, store: &Store) {
     };
     let python = ["python3", "/usr/bin/python3"].into_iter().find(has_grpcio);
     let found = python.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-    if !peer(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
+    if !peer::is_there(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/store_api.py");
