@@ -100,12 +100,6 @@ impl Bucket {
         Ok(Self { kind, name: name.into(), counters: Counters::default() })
     }
 
-    /// A bucket in a directory that is open already.
-    pub fn in_directory(directory: Directory) -> Self {
-        let name = directory.root().display().to_string().into();
-        Self { kind: Kind::Directory(directory), name, counters: Counters::default() }
-    }
-
     /// Its name: the label `bucket` of Thanos' metrics.
     pub fn name(&self) -> &str {
         &self.name

@@ -430,7 +430,6 @@ const NO_LIMITS_FILE: &str = "limits are not read from a file yet; bound what on
 const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out";
 
 const REFUSED: &[Flag] = &[
-    refused("receive.tenant-series-max", Count, "0", NO_LIMITS_YET),
     refused("store.limits.request-series", Count, "0", NO_LIMITS_YET),
     refused("store.limits.request-samples", Count, "0", NO_LIMITS_YET),
     refused(

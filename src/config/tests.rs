@@ -51,7 +51,7 @@ const OTHERS: &str = "
     log.ack shards tsdb.shard-label receive.body-bytes-max receive.decoded-bytes-max
     receive.connections-per-core-max receive.labels-per-series-max receive.label-set-bytes-max
     receive.label-name-bytes-max
-    receive.label-value-bytes-max receive.tenant-series-max";
+    receive.label-value-bytes-max";
 
 /// Where our default is another one than Thanos'; the help says so.
 const OTHER_DEFAULT: &str = "tsdb.too-far-in-future.time-window";
@@ -570,8 +570,9 @@ const BAD: &[(&str, &str)] = &[
         "--receive.connections-per-core-max: \"0\" must be 1 or more",
     ),
     (
-        "receive --receive.tenant-series-max=1e6",
-        "--receive.tenant-series-max: \"1e6\" is not a whole number from 0 to 18446744073709551615",
+        "receive --store.limits.request-samples=1e6",
+        "--store.limits.request-samples: \"1e6\" is not a whole number from 0 to \
+         18446744073709551615",
     ),
     (
         "receive --store.limits.request-series=+1",

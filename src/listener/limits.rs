@@ -1,6 +1,6 @@
 //! What one connection and one core may cost: bytes, times, counts.
 //!
-//! Every limit has a name here, a status in `answer` and a counter in `probe`. The defaults are
+//! Every limit has a name here and a status in `answer`. The defaults are
 //! chosen so that a core full of the slowest allowed senders stays inside its buffer budget:
 //! `connections_max` first buffers are a quarter of `lent_bytes_max`.
 

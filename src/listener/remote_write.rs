@@ -23,8 +23,8 @@ pub trait Intake {
     /// What admission reserves for a request; it is given back when the request ends.
     type Permit;
 
-    /// Decides before the body is read: not ready, overloaded, tenant over its limit, body longer
-    /// than the tenant may send. `body_bytes` is the announced length, if there is one.
+    /// Decides before the body is read: not ready, or overloaded. `body_bytes` is the
+    /// announced length, if there is one.
     fn admit(&self, tenant: &TenantId, body_bytes: Option<u64>) -> Result<Self::Permit, Refusal>;
 
     /// Stores a body. Returns only when all that counts as written is durable. The body's buffer

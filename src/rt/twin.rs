@@ -438,6 +438,10 @@ impl Storage for Twin {
         futures_lite::future::yield_now().await;
     }
 
+    async fn pace(&self, _bytes: usize) {
+        self.pause().await;
+    }
+
     async fn rest(&self) {
         for _ in 0..10 {
             futures_lite::future::yield_now().await;

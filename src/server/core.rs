@@ -170,7 +170,9 @@ async fn answer(
                 let dropped = old.let_go(&shard, &covered_below).await;
                 drop(reply.send(dropped.map_err(|error| error.to_string())));
             }
-            Ask::Flush(_) => queues.flush(async move { shard.answer(ask).await }),
+            Ask::Cut { .. } | Ask::Settle(_) | Ask::Flush(_) => {
+                queues.flush(async move { shard.answer(ask).await });
+            }
             question => queues.select(async move { shard.answer(question).await }),
         }
     }

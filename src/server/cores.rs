@@ -24,6 +24,8 @@ const ASKS: usize = 256;
 /// rings, its log and the block it writes.
 const FDS_KEPT: u64 = 24;
 const FDS_KEPT_PER_CORE: u64 = 8;
+/// Bytes of decoded requests of one core that no shard has applied yet.
+const LENT_BYTES_MAX: u64 = 256 << 20;
 /// Announced bytes of requests in progress on one core.
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 
@@ -204,6 +206,7 @@ fn route_settings(
         own: number,
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
+        lent_bytes_max: LENT_BYTES_MAX,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
         keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),

@@ -81,6 +81,11 @@ impl CoreIntake {
         self.counts.clone()
     }
 
+    fn turn_away(&self, refusal: Refusal) -> Outcome {
+        add(&self.counts.turned_away, 1);
+        Outcome::Refused(refusal)
+    }
+
     fn account(&self, routed: &Routed) {
         let counts = &self.counts;
         let written = &routed.written;
@@ -132,16 +137,23 @@ impl Intake for CoreIntake {
 
     async fn write(&self, tenant: TenantId, _: Version, permit: Permit, body: Body<'_>) -> Outcome {
         let Some(router) = self.router() else {
-            return Outcome::Refused(Refusal::Draining);
+            return self.turn_away(Refusal::Draining);
         };
         let outcome = match router.write(tenant, body).await {
             Ok(routed) => {
-                self.account(&routed);
-                outcome(routed)
+                if let Some(why) = routed.written.unavailable {
+                    // It comes again, and what is refused of it is counted when it is taken.
+                    self.turn_away(unavailable(why))
+                } else {
+                    self.account(&routed);
+                    outcome(routed)
+                }
             }
             Err(Error::NoRoom { .. }) => {
-                add(&self.counts.turned_away, 1);
-                Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
+                self.turn_away(Refusal::Overloaded { what: "the queue to another core" })
+            }
+            Err(Error::NoMemory { .. }) => {
+                self.turn_away(Refusal::Overloaded { what: "the budget of decoded bytes" })
             }
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
         };
@@ -163,23 +175,24 @@ fn bad_body(error: &decode::Error) -> Refusal {
     }
 }
 
+/// What the sender is told when a shard cannot write now.
+fn unavailable(why: Unavailable) -> Refusal {
+    match why {
+        Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard" },
+        Unavailable::LogFailed => {
+            let what = "the log cannot be written, see the log of the server".into();
+            Refusal::StorageFailed { what }
+        }
+        Unavailable::LogWaits => {
+            let what = "the log waits for space on its disk or for file descriptors".into();
+            Refusal::StorageFailed { what }
+        }
+        Unavailable::Stopping => Refusal::Draining,
+    }
+}
+
 fn outcome(routed: Routed) -> Outcome {
     let written = routed.written;
-    match written.unavailable {
-        Some(Unavailable::NoRoom) => {
-            return Outcome::Refused(Refusal::Overloaded { what: "the queue to another shard" });
-        }
-        Some(Unavailable::LogFailed) => {
-            let what = "the log cannot be written, see the log of the server".into();
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::LogWaits) => {
-            let what = "the log waits for space on its disk or for file descriptors".into();
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::Stopping) => return Outcome::Refused(Refusal::Draining),
-        None => {}
-    }
     let samples = written.stored + written.duplicates;
     let refused: u64 = written.refused.iter().sum();
     let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();

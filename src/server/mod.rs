@@ -3,7 +3,8 @@
 //! ```text
 //! main thread = control: signals, StoreAPI, HTTP API, readiness, watchdog
 //! core 0..n-1: door, router, shard                    one thread each, pinned
-//! log writer: lines to standard error
+//! shipper: uploads, with a runtime of its own
+//! pulse: wakes cores that sleep              log writer: lines to standard error
 //! ```
 //!
 //! ## Order

@@ -23,6 +23,9 @@ use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 const O_DSYNC: i32 = 0o10000;
 /// Bytes of one write of the measurement: a full commit group.
 const MEASURED_BYTES: usize = 64 * 1024;
+/// Most that a flush writes or reads back in a second: a small part of what a fast device takes,
+/// and half of what a slow one does.
+const BACKGROUND_BYTES_PER_SECOND: u64 = 100 << 20;
 /// How long a rest is.
 const REST: Duration = Duration::from_secs(1);
 /// Writes measured per way and round.
@@ -215,6 +218,11 @@ impl Storage for Disk {
 
     async fn pause(&self) {
         glommio::yield_if_needed().await;
+    }
+
+    async fn pace(&self, bytes: usize) {
+        let nanos = bytes as u64 * 1_000_000_000 / BACKGROUND_BYTES_PER_SECOND;
+        glommio::timer::sleep(Duration::from_nanos(nanos)).await;
     }
 
     async fn rest(&self) {

@@ -311,6 +311,15 @@ async fn abort_on_panic<T>(task: impl Future<Output = T>) -> T {
     }
 }
 
+/// Does work that must not be half done: its panic aborts the process, also inside of a task whose
+/// panics are caught.
+pub fn or_abort<T>(work: impl FnOnce() -> T) -> T {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(out) => out,
+        Err(_) => std::process::abort(),
+    }
+}
+
 /// Waits. Obeys the preempt timer: up to 2 ms late on a busy core.
 pub async fn sleep(time: Duration) {
     glommio::timer::sleep(time).await;

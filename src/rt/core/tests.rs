@@ -107,9 +107,13 @@ fn a_busy_core_hears_a_question_soon() {
 
 #[test]
 fn a_panic_costs_its_task_or_the_process() {
-    if std::env::var_os(DYING).is_some() {
-        on_a_core(|| async {
-            spawn(async { panic!("on purpose") });
+    if let Some(way) = std::env::var_os(DYING) {
+        on_a_core(move || async move {
+            if way == "task" {
+                spawn(async { panic!("on purpose") });
+            } else {
+                spawn_caught(async { or_abort(|| panic!("on purpose")) });
+            }
             sleep(Duration::from_secs(20)).await;
         });
         return;
@@ -123,11 +127,13 @@ fn a_panic_costs_its_task_or_the_process() {
     assert!(lived, "the core outlives them");
     // What a core cannot live without takes the process with it.
     let test = "rt::core::tests::a_panic_costs_its_task_or_the_process";
-    let mut child = Command::new(std::env::current_exe().expect("a name"));
-    let output = child.args([test, "--exact", "--nocapture"]).env(DYING, "1").output();
-    let output = output.expect("runs");
-    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
-    assert_eq!(signal, Some(libc::SIGABRT), "{output:?}");
+    for way in ["task", "work"] {
+        let mut child = Command::new(std::env::current_exe().expect("a name"));
+        let output = child.args([test, "--exact", "--nocapture"]).env(DYING, way).output();
+        let output = output.expect("runs");
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(libc::SIGABRT), "{output:?}");
+    }
 }
 
 #[test]
@@ -172,4 +178,21 @@ fn a_device_without_poll_queues_is_not_polled() {
         drop(disk.create(&dir.join("empty")).await.expect("created"));
     });
     assert!(misled.is_none_or(|misled| misled == 8), "an empty first file misleads: {misled:?}");
+}
+
+/// 12 MiB in pieces of a quarter take 120 ms at 100 MiB a second, wherever the clock's edges fall.
+#[test]
+fn work_in_the_background_keeps_to_its_rate() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let scratch = dir.path().join("scratch");
+    std::fs::write(&scratch, vec![1; 64 * 1024]).expect("written");
+    let took = on_a_core(move || async move {
+        let disk = Disk::new(Disk::measure(&scratch).await.expect("measured"));
+        let begun = Moment::now();
+        for _ in 0..48 {
+            disk.pace(256 << 10).await;
+        }
+        begun.elapsed()
+    });
+    assert!(took >= Duration::from_millis(118), "{took:?}");
 }
