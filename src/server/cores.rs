@@ -24,8 +24,6 @@ const ASKS: usize = 256;
 /// rings, its log and the block it writes.
 const FDS_KEPT: u64 = 24;
 const FDS_KEPT_PER_CORE: u64 = 8;
-/// Bytes of decoded requests of one core that no shard has applied yet.
-const LENT_BYTES_MAX: u64 = 256 << 20;
 /// Connections at each kind of readers' door: a quarter of what there are descriptors for goes to
 /// both together, but neither less nor more than this to each.
 const READERS_MIN: u64 = 4;

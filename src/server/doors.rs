@@ -69,10 +69,7 @@ impl ReadDoors {
     ) -> Self {
         let (close, closing) = watch::channel(false);
         let mut tasks = Vec::new();
-        let mut connections = store_api::Connections::default();
-        if let Some(age) = config.read.grpc_connection_age_max {
-            connections.age_max = age;
-        }
+        let connections = store_api::Connections::new(config.read.grpc_connection_age_max);
         for (_, listener) in grpc {
             let stop = raised(closing.clone());
             let (view, counters) = (view.clone(), counters.clone());

@@ -67,21 +67,19 @@ pub const SERVICES: [&str; 3] = ["thanos.Store", "thanos.info.Info", "grpc.healt
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     /// After this time a connection is asked to close once its calls have ended, so that clients
-    /// look up addresses again. Thanos: `--grpc-server-max-connection-age`.
-    pub age_max: Duration,
+    /// look up addresses again; without it never. Thanos:
+    /// `--grpc-server-max-connection-age`.
+    pub age_max: Option<Duration>,
     /// Silence after which a peer is pinged, to find the dead ones.
     pub ping_after: Duration,
     /// Silence after a ping after which a connection is dropped.
     pub ping_timeout: Duration,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            age_max: Duration::from_hours(1),
-            ping_after: Duration::from_mins(1),
-            ping_timeout: Duration::from_secs(20),
-        }
+impl Connections {
+    /// Connections that may grow so old.
+    pub fn new(age_max: Option<Duration>) -> Self {
+        Self { age_max, ping_after: Duration::from_mins(1), ping_timeout: Duration::from_secs(20) }
     }
 }
 
@@ -111,12 +109,13 @@ pub async fn serve(
         let connection = door.accept().await;
         Some((Ok::<_, Infallible>(connection), door))
     });
-    let server = Server::builder()
+    let mut server = Server::builder()
         .http2_keepalive_interval(Some(connections.ping_after))
-        .http2_keepalive_timeout(Some(connections.ping_timeout))
-        .max_connection_age(connections.age_max)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop);
+        .http2_keepalive_timeout(Some(connections.ping_timeout));
+    if let Some(age_max) = connections.age_max {
+        server = server.max_connection_age(age_max);
+    }
+    let server = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop);
     tokio::select! {
         ended = server => Ok(ended?),
         () = follow_readiness(&view, &health) => Ok(()),

@@ -2,6 +2,7 @@
 //! and write here, and what they wrote is read back over the StoreAPI, by our client and by one
 //! that was written from the contract alone, in Python.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,8 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::live::harness::{Node, home, peer, read, wait_for};
+use crate::live::harness::{Node, home, read, wait_for};
 use crate::live::wire::{Labels, Store, fetch, metrics};
+use crate::peer;
 
 pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
 /// From a sender's first answered write until its series can be read.
@@ -93,19 +95,12 @@ fn value<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     labels.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
 }
 
-#[test]
-fn the_tutorial_with_a_stock_prometheus() {
-    let found = fs::metadata(PROMETHEUS);
-    if !peer(found, "prometheus", "two senders of Prometheus and a foreign reader") {
-        return;
-    }
-    let home = home();
-    let labels = ["receive_replica=\"0\"", "receive_cluster=\"wayne-enterprises\""];
-    let node =
-        Node::start(home.path(), &["--shards", "2", "--label", labels[0], "--label", labels[1]]);
-    let clusters = ["batcave", "batcomputer"];
-    let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write, None));
-    let store = Store::connect(node.at.grpc);
+/// What there is of `up` once both senders' is there, and that it came soon after their first 2xx.
+fn seen_soon(
+    store: &Store,
+    senders: &[Sender; 2],
+    clusters: [&str; 2],
+) -> BTreeMap<Labels, Vec<(i64, u64)>> {
     // When each had no answer yet: its first 2xx, which carries the first scrape, came later.
     let mut before = [Instant::now(); 2];
     let mut answered = [false; 2];
@@ -129,6 +124,23 @@ fn the_tutorial_with_a_stock_prometheus() {
     });
     println!("{took:?} from the first answers");
     assert!(took.iter().flatten().all(|took| *took < SOON), "{took:?}");
+    up
+}
+
+#[test]
+fn the_tutorial_with_a_stock_prometheus() {
+    let found = fs::metadata(PROMETHEUS);
+    if !peer::is_there(found, "prometheus", "two senders of Prometheus and a foreign reader") {
+        return;
+    }
+    let home = home();
+    let labels = ["receive_replica=\"0\"", "receive_cluster=\"wayne-enterprises\""];
+    let node =
+        Node::start(home.path(), &["--shards", "2", "--label", labels[0], "--label", labels[1]]);
+    let clusters = ["batcave", "batcomputer"];
+    let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write, None));
+    let store = Store::connect(node.at.grpc);
+    let up = seen_soon(&store, &senders, clusters);
     assert_eq!(up.len(), 2);
     for ((labels, samples), (cluster, sender)) in up.iter().zip(clusters.iter().zip(&senders)) {
         let instance = sender.http.to_string();
@@ -184,7 +196,7 @@ fn foreign_reader(node: &Node, store: &Store) {
     };
     let python = ["python3", "/usr/bin/python3"].into_iter().find(has_grpcio);
     let found = python.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-    if !peer(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
+    if !peer::is_there(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/store_api.py");

@@ -13,9 +13,10 @@ use rustix::process::{Resource, Rlimit};
 use tidegate_proto::prometheus::WriteRequest;
 
 use crate::live::harness::{
-    Node, Random, TIDEGATE, arguments, command, fails, home, now_ms, peer, wait_for,
+    Node, Random, TIDEGATE, arguments, command, fails, home, now_ms, wait_for,
 };
 use crate::live::wire::{Sender, Store, fetch, metrics, request, series};
+use crate::peer;
 
 /// Few descriptors: an idle node of two cores has 27 open.
 const FDS: u32 = 64;
@@ -138,6 +139,10 @@ fn without_descriptors_writes_wait_and_come_back() {
     let stored = Store::connect(node.at.grpc).select(&[("__name__", "one")]);
     let stored: Vec<i64> = stored.into_values().flatten().map(|(t, _)| t).collect();
     assert_eq!(stored, [t, t + 1]);
+    let now = node.metrics();
+    for moved in ["tidegate_turned_away_requests_total", "tidegate_log_io_errors_total"] {
+        assert!(now.sum(moved) > 0.0, "{moved}");
+    }
     let warned = |words: &str| node.log().lines().filter(|line| line.contains(words)).count();
     assert!(warned("cannot accept connections") <= 4, "once at each door:\n{}", node.log());
     assert!(warned("the log has no room") <= 2, "once on each core");
@@ -169,7 +174,7 @@ impl Small {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             if output.status.success() { Ok(()) } else { Err(io::Error::other(said)) }
         });
-        peer(done, "mount", "a disk that is full").then_some(Self(at))
+        peer::is_there(done, "mount", "a disk that is full").then_some(Self(at))
     }
 
     /// Fills it up to the last page but `spare` bytes.
