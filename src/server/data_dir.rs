@@ -4,7 +4,8 @@
 //! `tidegate.json`: `{"format":1,"node":hex 16 bytes,"secret":hex 32 bytes,
 //! "generations":[{"number":1,"shards":2},..]}`. The secret keys the hash of series, so it never
 //! changes; a generation is added when the number of shards does. `lock` is locked by the process
-//! that uses the directory: two would also share the ports without noticing.
+//! that uses the directory: two would also share the ports without noticing. `scratch` is 64 KiB
+//! that the start measures the device with; it holds nothing.
 //!
 //! ## Crash
 //! The file is replaced whole. Without it there is no directory yet: nothing is written to shards

@@ -118,7 +118,11 @@ impl Commits {
         }
     }
 
-    fn fail(&mut self, reason: Unavailable) {
+    pub(crate) fn has_room(&mut self) {
+        self.failed = None;
+    }
+
+    pub(crate) fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
         for (_, notice) in self.notices.drain(..) {
             notice.send(Err(reason)).ok();
@@ -147,10 +151,10 @@ impl<S: Storage> Shard<S> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let gathered = state.applier.group.len_bytes().max(state.applier.untold.len_bytes());
-        let is_full = gathered > GROUP_BYTES_MAX;
-        let turned_away = state.commits.failed.or(is_full.then_some(Unavailable::NoRoom));
-        if let Some(reason) = turned_away {
-            drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+        let full = gathered > GROUP_BYTES_MAX;
+        let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
+        if let Some(reason) = now.or_else(|| state.turned_away.reason(&batch)) {
+            state.turned_away.turn_away(&batch, reason);
             return Vec::new();
         }
         let mut sent_on = SentOn::default();
@@ -193,7 +197,9 @@ impl<S: Storage> Shard<S> {
             if cuts.is_empty() {
                 return Ok(());
             }
-            cuts.iter().for_each(|cut| state.applier.group.add_cut(cut));
+            for cut in cuts {
+                state.applier.group.add_cut(cut);
+            }
             let (notice, done) = oneshot::channel();
             let seq = state.commits.open_seq;
             state.commits.notices.push_back((seq, notice));
@@ -252,7 +258,8 @@ impl<S: Storage> Shard<S> {
                 Ok(()) => break,
                 Err(error) if error.waits_for_room() => {
                     if !waited {
-                        tracing::error!(%error, "the log has no room: writes are answered 503");
+                        let what = "the log has no room: writes are answered 503";
+                        tracing::error!(shard = self.shard, %error, "{what}");
                     }
                     waited = true;
                     let commits = &mut self.state.borrow_mut().commits;
@@ -264,8 +271,8 @@ impl<S: Storage> Shard<S> {
             self.storage.rest().await;
         }
         if waited {
-            self.state.borrow_mut().commits.failed = None;
-            tracing::info!("the log has room again: writes are taken");
+            self.state.borrow_mut().commits.has_room();
+            tracing::info!(shard = self.shard, "the log has room again: writes are taken");
         }
         Ok(())
     }

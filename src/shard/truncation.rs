@@ -157,7 +157,9 @@ impl<S: Storage> Shard<S> {
         for slice in removed.chunks(TRUNCATE_SERIES) {
             {
                 let head = &mut self.state.borrow_mut().applier.head;
-                slice.iter().for_each(|&series| head.release(series));
+                for &series in slice {
+                    head.release(series);
+                }
             }
             self.storage.pause().await;
         }
@@ -247,7 +249,8 @@ impl<S: Storage> Shard<S> {
             match work().await {
                 Err(error) if error.waits_for_room() => {
                     if !waited {
-                        tracing::warn!(%error, "no log is let go before there is room");
+                        let what = "no log is let go before there is room";
+                        tracing::warn!(shard = self.shard, %error, "{what}");
                     }
                     waited = true;
                 }

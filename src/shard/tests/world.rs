@@ -39,7 +39,7 @@ impl Ledger {
     }
 
     /// Adds a sample that is newer than all of its series; others were added before.
-    fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
+    pub(super) fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
         if self.newest(t, series).is_none_or(|newest| newest < sample.t) {
             self.push(t, series, sample);
         }
@@ -66,8 +66,9 @@ impl Ledger {
 
     /// Forgets what is older than `end_ms` of a tenant.
     pub(super) fn drop_before(&mut self, t: usize, end_ms: i64) {
-        let series = &mut self.0[t * SERIES_MAX..][..SERIES_MAX];
-        series.iter_mut().for_each(|samples| samples.retain(|sample| sample.t >= end_ms));
+        for samples in &mut self.0[t * SERIES_MAX..][..SERIES_MAX] {
+            samples.retain(|sample| sample.t >= end_ms);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
