@@ -146,8 +146,8 @@ pub struct Written {
 /// Requests of which a part was turned away, and why.
 ///
 /// A request may be several batches for one shard, and a series may be in two of them: were the
-/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what comes
-/// after a batch that was turned away is turned away as well.
+/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what
+/// comes after a batch that was turned away is turned away as well.
 #[derive(Debug, Default)]
 pub struct TurnedAway(Vec<(mpsc::WeakUnboundedSender<Written>, Unavailable)>);
 
