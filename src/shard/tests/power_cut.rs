@@ -44,9 +44,6 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
     let mut said = Said::default();
     for life in 0..3 {
         twin.cut_after(20 + dice.below(400));
-        if dice.below(5) == 0 {
-            twin.fail_writes(1);
-        }
         block_on(async {
             let started = async { Some(start(&twin, &settings).await) };
             let off = async {
@@ -56,6 +53,8 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
             // The power may go while the shard recovers, too.
             if let Some(recovered) = futures_lite::future::or(started, off).await {
                 // Sometimes there is no room for a while: first for spares, then for segments.
+                // Not before: behind a page cache a start writes, and ends if that fails.
+                twin.fail_writes(u64::from(dice.below(5) == 0));
                 twin.run_out_of_room(dice.below(3) * dice.below(8));
                 let failing = dice.below(4).saturating_sub(1);
                 let senders = async |homes: &[Home]| {
