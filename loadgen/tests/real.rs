@@ -53,7 +53,7 @@ fn three_receivers_are_compared_and_verified() {
     let place = |name: &str| folder.path().join(name).display().to_string();
     let (work_dir, results, report) = (place(""), place("turns.jsonl"), place("report.json"));
     let (tidegate, targets) = (tidegate.display().to_string(), TARGETS.join(","));
-    let small = ["--scenario=smoke", "--series=500", "--rounds=6", "--warmup-rounds=2"];
+    let small = ["--scenario=smoke", "--series=5000", "--rounds=20", "--warmup-rounds=2"];
     let how = ["compare", "--verify", "--turns=1", "--settle-s=0", "--targets", &targets];
     let where_to = ["--tidegate", &tidegate, "--work-dir", &work_dir, "--results", &results];
     let args = [&how[..], &small, &where_to, &["--report", &report]].concat();

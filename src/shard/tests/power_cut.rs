@@ -101,6 +101,7 @@ fn live(seed: u64, ends: Ends) -> Result<Lived, String> {
             // The power may go while the shard recovers, too.
             if let Some(recovered) = future::or(started, off).await {
                 // Sometimes there is no room for a while: first for spares, then for segments.
+                // Not before: behind a page cache a start writes, and ends if that fails.
                 twin.run_out_of_room(dice.below(3) * dice.below(8));
                 twin.fail_writes(failing_writes);
                 let failing = dice.below(4).saturating_sub(1);
