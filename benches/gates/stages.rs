@@ -76,7 +76,7 @@ fn work_v2(of_v1: &[Request]) {
     requests.iter_mut().for_each(Request::scan);
     let bodies: Vec<Vec<u8>> = requests.iter().map(|r| requests::body(&r.message)).collect();
     let mut decoded = requests[0].message.clone();
-    gate_decode_v2(&bodies, &mut decoded);
+    black_box(gate_decode_v2(&bodies, &mut decoded));
     assert_eq!(decoded, requests[ROUNDS_PER_CHUNK - 1].message);
     gate_scan_v2(&mut requests);
     gate_key_v2(&mut requests, &keys());
@@ -88,18 +88,18 @@ fn work_v2(of_v1: &[Request]) {
 /// A body becomes a message.
 #[inline(never)]
 fn gate_decode(bodies: &[Vec<u8>], message: &mut Vec<u8>) {
-    decode(bodies, message);
-}
-
-#[inline(never)]
-fn gate_decode_v2(bodies: &[Vec<u8>], message: &mut Vec<u8>) {
-    decode(bodies, message);
-}
-
-fn decode(bodies: &[Vec<u8>], message: &mut Vec<u8>) {
     for body in bodies {
         snappy::decode(body, DECODED_BYTES_MAX, message).expect("a block");
     }
+}
+
+/// The same in 2.0; what it gives back keeps the compiler from making one function of both.
+#[inline(never)]
+fn gate_decode_v2(bodies: &[Vec<u8>], message: &mut Vec<u8>) -> usize {
+    for body in bodies {
+        snappy::decode(body, DECODED_BYTES_MAX, message).expect("a block");
+    }
+    message.len()
 }
 
 /// A message becomes positions.

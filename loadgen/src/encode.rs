@@ -68,7 +68,11 @@ pub(crate) fn request(stream: &Stream, id: RequestId, protocol: Protocol) -> Enc
         shape::labels(stream.shape(), stream.seed(), series, generation, &mut labels);
         region.clear();
         match protocol {
-            Protocol::V1 => labels.iter().for_each(|(name, value)| label(&mut region, name, value)),
+            Protocol::V1 => {
+                for (name, value) in labels.iter() {
+                    label(&mut region, name, value);
+                }
+            }
             Protocol::V2 => references(&mut region, &labels, &mut symbols),
         }
         let bytes = &mut encoded.bytes;

@@ -1,8 +1,9 @@
 //! `loadgen`: the independent judge of remote-write receivers.
 //!
-//! It loads any target that speaks remote write 1.0 or 2.0, keeps a ledger of what was acknowledged, reads
-//! everything back and compares, and sets receivers side by side under one load. It shares no code
-//! with the receiver it judges: encoders, decoders and messages are its own.
+//! It loads any target that speaks remote write 1.0 or 2.0, keeps a ledger of what was
+//! acknowledged, reads everything back and compares, and sets receivers side by side under one
+//! load. It shares no code with the receiver it judges: encoders, decoders and messages are its
+//! own.
 //!
 //! ```text
 //! scenario ──> stream ──> shape, encode ──> snappy, payload ──> sender ──> target

@@ -7,19 +7,19 @@
 //!              3 histograms, 4 exemplars: counted
 //! Sample       09 value: double   10 timestamp: varint   18 start timestamp: varint
 //! ```
-//! (prompb `io/prometheus/write/v2/types.proto`.) What comes out is what [1.0] gives: for each series
-//! a label region, spelt as a sender of 1.0 spells it, so that a series has one key whichever
-//! version it comes by. The regions lie in a buffer of their own, and the message is of no use after
-//! the scan.
+//! (prompb `io/prometheus/write/v2/types.proto`.) What comes out is what [1.0] gives: for each
+//! series a label region, spelt as a sender of 1.0 spells it, so that a series has one key by
+//! either version. The regions lie in a buffer of their own; the message is of no use after the
+//! scan.
 //!
 //! Most labels of a request come many times. The second time a value comes under the same name, the
 //! whole label is copied from where it was written first: one lookup and 64 bytes.
 //!
 //! As the reference receiver does, a series with a reference beyond the table, an odd number of
 //! them, no `__name__` or nothing to store is refused alone ([`Scan::bad`]). What is wrong *inside*
-//! a histogram or an exemplar is not found here; all else is accepted and refused as prost does with
-//! these messages, but for groups. When a counter began is read and counted; field 6 of a series
-//! said so in early drafts.
+//! a histogram or an exemplar is not found here; all else is accepted and refused as prost does
+//! with these messages, but for groups. When a counter began is read and counted; field 6 of a
+//! series said so in early drafts.
 //!
 //! ## Limits
 //! A byte of references can stand for kilobytes of labels, so the regions of a request have a limit
@@ -238,50 +238,28 @@ impl Regions<'_> {
     /// Writes the labels of packed references.
     #[inline]
     fn push_refs(&mut self, mut refs: Cursor<'_>) -> Result<(), Error> {
-        if self.pending.is_some() && !refs.is_at_end() {
-            self.push_ref(refs.varint()? as u32)?;
-        }
         while !refs.is_at_end() {
-            // More than 32 bits are cut off, as everywhere in protobuf.
-            let name = refs.varint()? as u32;
-            if refs.is_at_end() {
-                self.pending = Some(name);
-                break;
+            if self.pending.is_none() {
+                let (known, at) = copy_known(&self.symbols, self.out, self.at, refs.rest());
+                refs.step(known);
+                self.at = at;
+                if refs.is_at_end() {
+                    break;
+                }
             }
-            self.push_label(name, refs.varint()? as u32)?;
+            // More than 32 bits are cut off, as everywhere in protobuf.
+            self.push_ref(refs.varint()? as u32)?;
         }
         Ok(())
     }
 
     /// Takes one reference: a name, or the value of the one before it.
     fn push_ref(&mut self, reference: u32) -> Result<(), Error> {
-        match self.pending.take() {
-            Some(name) => self.push_label(name, reference),
-            None => {
-                self.pending = Some(reference);
-                Ok(())
-            }
+        if let Some(name) = self.pending.take() {
+            return self.write_label(name, reference);
         }
-    }
-
-    #[inline]
-    fn push_label(&mut self, name: u32, value: u32) -> Result<(), Error> {
-        if let Some(symbol) = self.symbols.get(value as usize)
-            && symbol.name == name
-            && (1..=LABEL_BYTES).contains(&(symbol.label_len as usize))
-        {
-            let len = symbol.label_len as usize;
-            let label = self.out.get(symbol.label_at as usize..).and_then(<[u8]>::first_chunk);
-            if let Some(label) = label.copied()
-                && let Some(room) = self.out.get_mut(self.at..)
-                && let Some(room) = room.first_chunk_mut::<LABEL_BYTES>()
-            {
-                *room = label;
-                self.at += len;
-                return Ok(());
-            }
-        }
-        self.write_label(name, value)
+        self.pending = Some(reference);
+        Ok(())
     }
 
     /// Writes a label out, and notes where.
@@ -402,6 +380,38 @@ impl Regions<'_> {
             region if !names_metric(region) => SeriesError::NoMetricName,
             _ => SeriesError::NoSamples,
         })
+    }
+}
+
+/// Copies labels that were written before, up to the first that was not: how many bytes of
+/// references they took, and where the labels end. Nearly all labels are of this kind, so it has
+/// the registers to itself.
+#[inline(never)]
+fn copy_known(symbols: &[Symbol], out: &mut [u8], mut at: usize, packed: &[u8]) -> (usize, usize) {
+    let mut rest = packed;
+    while let Some((name, after)) = short_ref(rest)
+        && let Some((value, after)) = short_ref(after)
+        && let Some(symbol) = symbols.get(value as usize)
+        && symbol.name == name
+        && (1..=LABEL_BYTES as u32).contains(&symbol.label_len)
+        && let Some(label) = out.get(symbol.label_at as usize..).and_then(<[u8]>::first_chunk)
+    {
+        let label: [u8; LABEL_BYTES] = *label;
+        let Some(room) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut) else { break };
+        *room = label;
+        at += symbol.label_len as usize;
+        rest = after;
+    }
+    (packed.len() - rest.len(), at)
+}
+
+/// Splits a reference of one or two bytes off.
+#[inline]
+fn short_ref(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match *bytes {
+        [a, ref rest @ ..] if a < 0x80 => Some((a.into(), rest)),
+        [a, b, ref rest @ ..] if b < 0x80 => Some((u32::from(a & 0x7f) | u32::from(b) << 7, rest)),
+        _ => None,
     }
 }
 

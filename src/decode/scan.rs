@@ -3,9 +3,9 @@
 //!
 //! ## Limits
 //! At most [`RECORDS_MAX`] series, as many samples, as many pieces of torn label regions (1.0) and
-//! as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold one per two
-//! bytes; the smallest sample of this century has nine, so that an honest message of 32 MiB stays
-//! below.
+//! as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold one per
+//! two bytes; the smallest sample of this century has nine, so that an honest message of 32 MiB
+//! stays below.
 
 use std::ops::Range;
 

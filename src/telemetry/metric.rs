@@ -1,8 +1,8 @@
 //! The closed list of all metrics.
 //!
 //! Names are those of Thanos or Prometheus where they have one for just the same thing, since
-//! dashboards and alerts read them; else `tidegate_<stage>_<noun>_<unit>`. To add a metric is to add a line
-//! here and one to the snapshot in the tests: a visible act, like renaming one.
+//! dashboards and alerts read them; else `tidegate_<stage>_<noun>_<unit>`. To add a metric is to
+//! add a line here and one to the snapshot in the tests: a visible act, like renaming one.
 
 /// What kind of number a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

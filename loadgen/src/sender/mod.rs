@@ -12,8 +12,9 @@
 //! ## What an answer means
 //!
 //! 2xx acked; in 2.0 only if it says that all samples were written, repeated ones too, for who does
-//! not say so may not have understood the message · 429 and 5xx: the same request again, after `Retry-After` or a growing pause ·
-//! other: refused, counted, never again · no answer: again; the request stays `sent` meanwhile.
+//! not say so may not have understood the message · 429 and 5xx: the same request again, after
+//! `Retry-After` or a growing pause · other: refused, counted, never again · no answer: again; the
+//! request stays `sent` meanwhile.
 //!
 //! ## Latency
 //!

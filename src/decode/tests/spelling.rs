@@ -53,7 +53,9 @@ fn spell_series_v2(series: &v2::TimeSeries, random: &mut Random) -> Vec<u8> {
     while !rest.is_empty() {
         let (some, more) = rest.split_at(1 + random.below(rest.len()));
         let mut packed = Vec::new();
-        some.iter().for_each(|&r| push_varint(r.into(), &mut packed, random));
+        for &reference in some {
+            push_varint(reference.into(), &mut packed, random);
+        }
         refs.push((1, packed));
         rest = more;
     }

@@ -48,6 +48,9 @@ struct OpaqueSeries {
     metadata: Vec<Vec<u8>>,
 }
 
+/// Names and values.
+type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 impl OpaqueRequest {
     /// Reads a message whose metadata is whole and whose first symbol is empty, as it must be.
     fn read(message: &[u8]) -> Option<Self> {
@@ -59,7 +62,7 @@ impl OpaqueRequest {
     }
 
     /// The labels of a series, or why it cannot be stored.
-    fn labels(&self, series: &OpaqueSeries) -> Result<Vec<(&[u8], &[u8])>, SeriesError> {
+    fn labels(&self, series: &OpaqueSeries) -> Result<Pairs<'_>, SeriesError> {
         let symbols = self.symbols.len();
         let symbol = |&reference: &u32| {
             let text = self.symbols.get(reference as usize).map(Vec::as_slice);
@@ -244,7 +247,9 @@ prop_compose! {
         labels in prop::collection::vec(a_label(), 0..6),
         named in 0..8,
         stray in prop::option::weighted(0.1, any::<u32>()),
-        samples in prop::collection::vec((a_value(), a_time(), prop_oneof![Just(0), a_time()]), 0..4),
+        samples in prop::collection::vec(
+            (a_value(), a_time(), prop_oneof![Just(0), a_time()]), 0..4,
+        ),
         histograms in 0usize..2,
         exemplars in 0usize..2,
         metadata in prop::option::of((0i32..9, 0u32..9, 0u32..9)),
