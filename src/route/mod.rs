@@ -26,7 +26,7 @@ use crate::rt::mesh::{Home, Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Past, Unavailable, Written};
+use crate::shard::write::{Batch, Item, Past, TurnedAway, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
@@ -122,6 +122,7 @@ pub struct Router<S: Storage> {
     regions: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
+    turned_away: RefCell<TurnedAway>,
 }
 
 impl<S: Storage> Router<S> {
@@ -137,6 +138,7 @@ impl<S: Storage> Router<S> {
             regions: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
+            turned_away: RefCell::default(),
         }
     }
 
@@ -184,6 +186,15 @@ impl<S: Storage> Router<S> {
         Ok(routed)
     }
 
+    /// Whether decoded requests take all the memory they may.
+    pub fn is_full(&self) -> bool {
+        self.lent_bytes() >= self.settings.lent_bytes_max
+    }
+
+    fn lent_bytes(&self) -> u64 {
+        self.decoded.home().lent_bytes() + self.regions.home().lent_bytes()
+    }
+
     /// Decodes and scans a body. What the scan's positions point into is lent out.
     fn read(
         &self,
@@ -212,7 +223,7 @@ impl<S: Storage> Router<S> {
     /// dealt to it, so this is counted until the last shard has let go, also when the sender is
     /// gone by then.
     fn check_room(&self, bytes: usize) -> Result<(), Error> {
-        let lent = self.decoded.home().lent_bytes() + self.regions.home().lent_bytes();
+        let lent = self.lent_bytes();
         if lent > 0 && lent + bytes as u64 > self.settings.lent_bytes_max {
             return Err(Error::NoMemory { lent });
         }
@@ -321,9 +332,13 @@ impl<S: Storage> Router<S> {
     }
 
     fn send_on(&self, shard: u16, batch: Batch) {
+        let earlier = self.turned_away.borrow_mut().reason(&batch);
+        if let Some(reason) = earlier {
+            return self.turned_away.borrow_mut().turn_away(&batch, reason);
+        }
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
-            turn_away(&batch);
+            self.turned_away.borrow_mut().turn_away(&batch, Unavailable::NoRoom);
         }
     }
 }
@@ -351,13 +366,6 @@ fn lend(home: &Home, bytes: Vec<u8>, done: Result<(), Error>) -> Result<Loan, Er
             Err(error)
         }
     }
-}
-
-/// Answers a batch that nobody takes: its sender must come again.
-pub fn turn_away(batch: &Batch) {
-    let unavailable = Some(Unavailable::NoRoom);
-    // Whoever asked may be gone.
-    drop(batch.reply.send(Written { unavailable, ..Written::default() }));
 }
 
 /// A place for a batch on the way to another core, given back when its request is answered.

@@ -141,7 +141,7 @@ impl<S: Storage> Shard<S> {
             Ask::Held(reply) => drop(reply.send(self.held())),
             Ask::Settle(reply) => {
                 let settled = self.settle_log().await;
-                drop(reply.send(settled.map_err(|reason| format!("{reason:?}"))));
+                drop(reply.send(settled.map_err(|reason| reason.to_string())));
             }
             Ask::Cut { tenant, end_ms, reply } => {
                 self.cut(&tenant, end_ms);

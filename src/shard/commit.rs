@@ -106,7 +106,11 @@ impl Commits {
         }
     }
 
-    fn fail(&mut self, reason: Unavailable) {
+    pub(crate) fn has_room(&mut self) {
+        self.failed = None;
+    }
+
+    pub(crate) fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
         for (_, notice) in self.notices.drain(..) {
             notice.send(Err(reason)).ok();
@@ -135,13 +139,10 @@ impl<S: Storage> Shard<S> {
     pub(crate) fn write(&self, batch: Batch) -> Vec<(u16, Batch)> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let turned_away = match state.commits.failed {
-            Some(reason) => Some(reason),
-            None if state.applier.group.len_bytes() > GROUP_BYTES_MAX => Some(Unavailable::NoRoom),
-            None => None,
-        };
-        if let Some(reason) = turned_away {
-            drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+        let full = state.applier.group.len_bytes() > GROUP_BYTES_MAX;
+        let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
+        if let Some(reason) = now.or_else(|| state.turned_away.reason(&batch)) {
+            state.turned_away.turn_away(&batch, reason);
             return Vec::new();
         }
         let mut sent_on = SentOn::default();
@@ -243,7 +244,8 @@ impl<S: Storage> Shard<S> {
                 Ok(()) => break,
                 Err(error) if error.waits_for_room() => {
                     if !waited {
-                        tracing::error!(%error, "the log has no room: writes are answered 503");
+                        let what = "the log has no room: writes are answered 503";
+                        tracing::error!(shard = self.shard, %error, "{what}");
                     }
                     waited = true;
                     let commits = &mut self.state.borrow_mut().commits;
@@ -255,8 +257,8 @@ impl<S: Storage> Shard<S> {
             self.storage.rest().await;
         }
         if waited {
-            self.state.borrow_mut().commits.failed = None;
-            tracing::info!("the log has room again: writes are taken");
+            self.state.borrow_mut().commits.has_room();
+            tracing::info!(shard = self.shard, "the log has room again: writes are taken");
         }
         Ok(())
     }

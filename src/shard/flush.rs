@@ -104,7 +104,7 @@ pub(crate) enum FlushError {
         source: block::Error,
     },
     /// The log is dead. If a block was written it will be found at the next start.
-    #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
+    #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason}")]
     Log {
         /// Whose.
         tenant: TenantId,

@@ -45,6 +45,7 @@ use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::flush::Turn;
 use crate::shard::pins::Pins;
+use crate::shard::write::TurnedAway;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
@@ -160,4 +161,5 @@ struct State {
     applier: Applier,
     commits: Commits,
     cuts: Cuts,
+    turned_away: TurnedAway,
 }

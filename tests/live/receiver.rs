@@ -246,7 +246,7 @@ fn symbols(t: i64) -> Vec<Row> {
     let first = Row { what: "first symbol".into(), ..row("", &first, 400, 0) };
     let wide = "w".repeat(16 << 10);
     let bomb = good(t).with(&[("__name__", &wide)], &[(t, 1.0)]).done();
-    let refs = [[1, bomb.symbols.len() as u32 - 1]; 2100].concat();
+    let refs = [1, bomb.symbols.len() as u32 - 1].repeat(2100);
     let bomb = v2::Request {
         timeseries: vec![v2::TimeSeries { labels_refs: refs, ..bomb.timeseries[2].clone() }],
         symbols: bomb.symbols,
@@ -260,82 +260,55 @@ fn symbols(t: i64) -> Vec<Row> {
     ]
 }
 
-/// Where receivers differ: by both versions, with our answer.
-fn differences(t: i64) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let far = t + 20 * 60_000;
-    let wide = "w".repeat((16 << 10) + 1);
-    // What, labels, samples; status in 1.0, in 2.0, samples written, id.
-    type Case<'a> = (&'a str, Labels<'a>, &'a [(i64, f64)], u16, u16, u64, &'static str);
-    let cases: [Case<'_>; 10] = [
-        ("first", &[("__name__", "d")], &[(t, 1.0), (t + 10, 2.0)], 200, 204, 2, ""),
-        ("exact duplicate", &[("__name__", "d")], &[(t, 1.0), (t + 10, 2.0)], 200, 204, 2, ""),
-        ("unsorted", &[("b", "1"), ("__name__", "d"), ("a", "1")], &[(t, 1.0)], 200, 204, 1, ""),
-        ("empty value", &[("__name__", "d"), ("c", "")], &[(t + 10, 2.0)], 200, 204, 1, ""),
-        (
-            "name twice",
-            &[("__name__", "d"), ("a", "1"), ("a", "2")],
-            &[(t, 1.0)],
-            409,
-            400,
-            0,
-            "label-name-twice",
-        ),
-        (
-            "empty name",
-            &[("__name__", "d"), ("", "2")],
-            &[(t, 1.0)],
-            409,
-            400,
-            0,
-            "label-name-empty",
-        ),
-        (
-            "out of order, and good",
-            &[("__name__", "d")],
-            &[(t + 5, 9.0), (t + 20, 3.0)],
-            409,
-            400,
-            1,
-            "sample-out-of-order",
-        ),
-        (
-            "another value, and good",
-            &[("__name__", "d")],
-            &[(t + 20, 9.0), (t + 30, 4.0)],
-            409,
-            400,
-            1,
-            "sample-conflict",
-        ),
-        (
-            "too far in future, and good",
-            &[("__name__", "d")],
-            &[(t + 40, 5.0), (far, 9.0)],
-            409,
-            400,
-            1,
-            "sample-too-far-in-future",
-        ),
-        (
-            "long value",
-            &[("__name__", "d"), ("a", &wide)],
-            &[(t, 1.0)],
-            400,
-            400,
-            0,
-            "label-too-long",
-        ),
-    ];
-    for (what, labels, samples, v1, v2, written, id) in cases {
+/// What, labels, samples; the status in 1.0 and in 2.0, samples written, id.
+type Case<'a> = (&'a str, Labels<'a>, &'a [(i64, f64)], (u16, u16), u64, &'static str);
+
+/// Each case by 1.0 and then by 2.0: what the one has written is there for the other, and counts.
+fn by_both(cases: &[Case<'_>]) -> Vec<Row> {
+    let rows = |&(what, labels, samples, (v1, v2), written, id): &Case<'_>| {
         let id = (!id.is_empty()).then_some(id);
-        // What 1.0 has written is there for 2.0, exactly, and counts.
         let old = request(vec![series(labels, samples)]);
-        rows.push(Row { id, ..row(format!("{what}, 1.0"), &old, v1, 0).v1() });
-        rows.push(Row { id, ..row(format!("{what}, 2.0"), &one(labels, samples), v2, written) });
-    }
-    let nameless: Labels<'_> = &[("job", "nameless")];
-    rows.push(row("no name, 1.0", &request(vec![series(nameless, &[(t, 1.0)])]), 200, 0).v1());
+        let new = one(labels, samples);
+        [
+            Row { id, ..row(format!("{what}, 1.0"), &old, v1, 0).v1() },
+            Row { id, ..row(format!("{what}, 2.0"), &new, v2, written) },
+        ]
+    };
+    cases.iter().flat_map(rows).collect()
+}
+
+const D: (&str, &str) = ("__name__", "d");
+const GOOD: (u16, u16) = (200, 204);
+const CONFLICT: (u16, u16) = (409, 400);
+
+/// Where receivers differ, with our answer.
+fn differences(t: i64) -> Vec<Row> {
+    let two = [(t, 1.0), (t + 10, 2.0)];
+    let far = t + 20 * 60_000;
+    let mut rows = by_both(&[
+        ("first", &[D], &two, GOOD, 2, ""),
+        ("exact duplicate", &[D], &two, GOOD, 2, ""),
+        ("unsorted", &[("b", "1"), D, ("a", "1")], &two[..1], GOOD, 1, ""),
+        ("empty value", &[D, ("c", "")], &two[1..], GOOD, 1, ""),
+    ]);
+    // Of the samples of each, one is good.
+    let late = [(t + 5, 9.0), (t + 20, 3.0)];
+    let other = [(t + 20, 9.0), (t + 30, 4.0)];
+    let ahead = [(t + 40, 5.0), (far, 9.0)];
+    rows.extend(by_both(&[
+        ("out of order", &[D], &late, CONFLICT, 1, "sample-out-of-order"),
+        ("another value", &[D], &other, CONFLICT, 1, "sample-conflict"),
+        ("too far in future", &[D], &ahead, CONFLICT, 1, "sample-too-far-in-future"),
+    ]));
+    let wide = "w".repeat((16 << 10) + 1);
+    let twice = [D, ("a", "1"), ("a", "2")];
+    rows.extend(by_both(&[
+        ("name twice", &twice, &two, CONFLICT, 0, "label-name-twice"),
+        ("empty name", &[D, ("", "2")], &two, CONFLICT, 0, "label-name-empty"),
+        ("long value", &[D, ("a", &wide)], &two, (400, 400), 0, "label-too-long"),
+    ]));
+    let nameless = request(vec![series(&[("job", "nameless")], &two)]);
+    rows.push(row("no name, 1.0", &nameless, 200, 0).v1());
     rows.extend(not_stored(t));
     rows
 }
@@ -348,7 +321,7 @@ fn not_stored(t: i64) -> Vec<Row> {
     let mut traced = Building::default().with(&[("__name__", "f")], &[(t, 1.0)]);
     let exemplar = v2::Exemplar { labels_refs: vec![1, 2], value: 1.0, timestamp: t };
     traced.last().exemplars.push(exemplar);
-    // A string of prost cannot hold it: "e" of the name becomes a byte that is no text.
+    // No string of prost can hold a byte that is no text, so it is put in afterwards.
     let mut message = one(&[("__name__", "e"), ("x", "~")], &[(t, 1.0)]).encode_to_vec();
     let at = message.iter().position(|&byte| byte == b'~').expect("it is there");
     message[at] = 0xff;

@@ -40,6 +40,7 @@ use crate::shard::wal::reader::Damage;
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Log, segment_name};
+use crate::shard::write::TurnedAway;
 use crate::shard::{Settings, Shard, State};
 use crate::stdx::signal::Signal;
 
@@ -144,7 +145,7 @@ pub(crate) async fn recover<S: Storage>(
         root: root.to_owned(),
         node: settings.node,
         answers_wait: settings.answers_wait,
-        state: State { applier, commits, cuts }.into(),
+        state: State { applier, commits, cuts, turned_away: TurnedAway::default() }.into(),
         work: Signal::default(),
         pins: Pins::default(),
         budget: Budget::default(),

@@ -5,4 +5,5 @@ mod power_cut;
 mod recover;
 mod reading;
 mod select;
+mod sync_errors;
 mod world;

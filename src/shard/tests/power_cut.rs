@@ -6,20 +6,26 @@
 
 use futures_lite::future::block_on;
 
+use crate::model::Sample;
+use crate::rt::channel::mpsc;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::tests::world::{
-    Home, Ledger, Load, Said, judge, off, send, serve, settings, start, stored,
+    Home, Ledger, Load, Said, batch, judge, off, send, serve, settings, start, stored,
 };
+use crate::shard::write::{Unavailable, Written};
 use crate::shard::{Generation, Settings};
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const LOAD: Load = Load { rounds: 120, step_ms: 15_000, turns: 6 };
+const HALF: Load = Load { rounds: 60, ..LOAD };
 
 /// How lives end, and what answers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
     /// By power cuts.
     PowerCut,
+    /// By power cuts, behind a page cache.
+    PowerCutBuffered,
     /// By power cuts, on a device whose syncs lie.
     PowerCutAndLies,
     /// By kill -9, with relaxed answers.
@@ -31,11 +37,12 @@ enum Ends {
 /// Lives one seed: three lives of a shard on one device. Returns what was wrong.
 fn live(seed: u64, ends: Ends) -> Result<u64, String> {
     let mut dice = Dice(seed);
-    let mut twin = Twin::new(dice.roll());
+    let device = if ends == Ends::PowerCutBuffered { Twin::buffered } else { Twin::new };
+    let mut twin = device(dice.roll());
     if ends == Ends::PowerCutAndLies {
         twin.break_syncs();
     }
-    let answers_wait = matches!(ends, Ends::PowerCut | Ends::PowerCutAndLies);
+    let answers_wait = !matches!(ends, Ends::KillRelaxed | Ends::PowerCutRelaxed);
     let settings = Settings { answers_wait, ..settings(0, &ONE) };
     let mut said = Said::default();
     for life in 0..3 {
@@ -53,7 +60,12 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
             if let Some(recovered) = futures_lite::future::or(started, off).await {
                 // Sometimes there is no room for a while: first for spares, then for segments.
                 twin.run_out_of_room(dice.below(3) * dice.below(8));
-                let senders = async |homes: &[Home]| send(homes, &mut said, &mut dice, LOAD).await;
+                let failing = dice.below(4).saturating_sub(1);
+                let senders = async |homes: &[Home]| {
+                    send(homes, &mut said, &mut dice, HALF).await;
+                    twin.fail_syncs(failing);
+                    send(homes, &mut said, &mut dice, HALF).await;
+                };
                 serve(&twin, vec![recovered], senders).await;
             }
         });
@@ -68,7 +80,8 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
             let recovered = start(&check, &settings).await;
             let found = stored(&recovered.shard);
             judge(found, &said).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
-            if !recovered.report.damage.is_empty() && ends == Ends::PowerCut {
+            let whole = matches!(ends, Ends::PowerCut | Ends::PowerCutBuffered);
+            if !recovered.report.damage.is_empty() && whole {
                 return Err(format!("seed {seed}, life {life}: {:?}", recovered.report.damage));
             }
             Ok(())
@@ -93,8 +106,10 @@ fn no_acknowledged_sample_is_lost() {
     for seed in seeds(2000) {
         acked += live(seed, Ends::PowerCut).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
-    println!("acknowledged samples that survived: {acked}");
     assert!(acked > 0);
+    for seed in seeds(500) {
+        live(seed, Ends::PowerCutBuffered).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
 }
 
 #[test]
@@ -193,5 +208,41 @@ fn relaxed_answers_leave_before_the_flush_and_after_the_write() {
     block_on(async {
         let recovered = start(&after, &settings(0, &ONE)).await;
         judge(stored(&recovered.shard), &said).expect("acknowledged, so written");
+    });
+}
+
+/// Were the later part stored, the earlier one would be out of order when the sender repeats it.
+#[test]
+fn what_follows_a_part_that_was_turned_away_is_turned_away() {
+    let twin = Twin::new(1);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let slots = recovered.shard.state.borrow().applier.slots;
+        let part = |t: i64| batch(0, &[(0, Sample { t, bits: 1 })], &slots);
+        let unavailable = |answer: &mut mpsc::UnboundedReceiver<Written>| {
+            answer.try_recv().expect("an answer at once").unavailable
+        };
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let (shard, _) = &homes[0];
+            let (first, mut answer) = part(1);
+            let mut second = part(2).0;
+            second.reply = first.reply.clone();
+            let mut third = part(3).0;
+            third.reply = first.reply.clone();
+            shard.state.borrow_mut().commits.fail(Unavailable::LogWaits);
+            shard.write(first);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits));
+            shard.state.borrow_mut().commits.has_room();
+            shard.write(second);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "of one request");
+            // Another request is none of its business, and the same one again is another.
+            let (other, mut answered) = part(1);
+            shard.write(other);
+            let written = answered.recv().await.expect("an answer");
+            assert_eq!((written.stored, written.unavailable), (1, None));
+            shard.write(third);
+            assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "still");
+        })
+        .await;
     });
 }

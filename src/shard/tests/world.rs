@@ -39,7 +39,7 @@ impl Ledger {
     }
 
     /// Adds a sample that is newer than all of its series; others were added before.
-    fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
+    pub(super) fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
         if self.newest(t, series).is_none_or(|newest| newest < sample.t) {
             self.push(t, series, sample);
         }
