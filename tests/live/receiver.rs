@@ -372,6 +372,8 @@ fn every_behaviour_of_a_receiver() {
             None => assert_eq!(answer.text.is_empty(), row.status < 300, "{}", row.what),
         }
     }
+    let begun = node.metrics().sum("tidegate_received_start_timestamps_total");
+    assert!((begun - 1.0).abs() < f64::EPSILON, "{begun}");
     check_stored(&node, t);
 }
 
