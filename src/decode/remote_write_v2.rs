@@ -419,8 +419,8 @@ fn short_ref(bytes: &[u8]) -> Option<(u32, &[u8])> {
 #[inline]
 fn names_metric(region: &[u8]) -> bool {
     let is_first = region.get(2..13).is_some_and(|name| name == b"\x0a\x08__name__\x12");
-    // Behind the key of the value comes its length.
-    if is_first && region.get(13).is_some_and(|&length| length > 0) {
+    // Behind the key of the value comes its length; of two bytes, it may still be 0.
+    if is_first && region.get(13).is_some_and(|length| (1..0x80).contains(length)) {
         return true;
     }
     let is_name = |(name, value): (&[u8], &[u8])| name == b"__name__" && !value.is_empty();

@@ -463,6 +463,17 @@ fn a_name_anywhere_will_do() {
     }
 }
 
+/// The length of the value is spelt with a needless byte.
+#[test]
+fn an_empty_name_in_an_odd_spelling_is_no_name() {
+    let message = b"\x22\x00\x22\x08__name__\x22\x80\x00\
+        \x2a\x08\x0a\x02\x01\x02\x12\x02\x10\x07";
+    assert!(Reused::default().check(message));
+    let (_, scan) = scanned(message);
+    assert_eq!(scan.series, []);
+    assert_eq!(scan.bad[0].error, SeriesError::NoMetricName);
+}
+
 #[test]
 fn a_series_with_nothing_to_store_is_refused() {
     let symbols = ["", "__name__", "up"];
