@@ -91,6 +91,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         | Metric::BucketOperationFailures
         | Metric::QueryFailures
         | Metric::ReceivedMetadata
+        | Metric::ReceivedStartTimestamps
         | Metric::HttpInFlight => exactly(0.0),
         // It runs, and says so.
         Metric::CoreSnapshots | Metric::LogLines => some,
