@@ -93,7 +93,14 @@ pub(super) struct Keeper {
     /// Blocks that a shard has written and nobody can read yet.
     unlisted: Vec<(TenantId, u16, PathBuf)>,
     /// Blocks past retention that are not listed any more and still on the disk.
-    doomed: Vec<PathBuf>,
+    doomed: Vec<Doomed>,
+}
+
+/// A block that goes, and what is said of it then.
+struct Doomed {
+    dir: PathBuf,
+    tenant: String,
+    range: String,
 }
 
 impl Keeper {
@@ -114,7 +121,7 @@ impl Keeper {
                     let dir = dir.join(name);
                     if let Err(error) = keeper.add(&tenant, &dir, None).await {
                         let what = "a block cannot be read; it is left";
-                        tracing::error!(dir = %dir.display(), error, "{what}");
+                        tracing::error!(%tenant, dir = %dir.display(), error, "{what}");
                     }
                 }
             }
@@ -250,7 +257,7 @@ impl Keeper {
         }
         self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)
     }
 
     fn count(&self, metric: Metric, due: &Due, count: u64) {
@@ -303,19 +310,21 @@ impl Keeper {
     }
 
     /// Deletes the blocks that are not listed any more; those that stay are tried again in the next
-    /// run. Until a block is gone the shipper knows that it is shipped.
+    /// run.
     async fn delete_doomed(&mut self) {
-        for dir in std::mem::take(&mut self.doomed) {
-            let owned = dir.clone();
+        for doomed in std::mem::take(&mut self.doomed) {
+            let owned = doomed.dir.clone();
             let removed = beside::blocking(move || files::remove_dir(&owned)).await;
+            let Doomed { dir, tenant, range } = &doomed;
             match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
                 Ok(()) => {
-                    tracing::info!(dir = %dir.display(), "a block past retention is deleted");
-                    drop(self.parts.to_ship.send(ship::Ask::Forget(dir)).await);
+                    let what = "a block is past retention and deleted from the local disk";
+                    tracing::info!(dir = %dir.display(), tenant, range, "{what}");
                 }
                 Err(error) => {
-                    tracing::error!(dir = %dir.display(), error, "cannot delete; it is tried on");
-                    self.doomed.push(dir);
+                    let what = "cannot delete a block that is past retention; it is tried again";
+                    tracing::error!(dir = %dir.display(), error, "{what}");
+                    self.doomed.push(doomed);
                 }
             }
         }
@@ -331,9 +340,12 @@ impl Keeper {
             else {
                 continue;
             };
-            self.parts.blocks.remove(ulid);
+            let gone = self.parts.blocks.remove(ulid);
             self.kept.remove(&dir);
-            self.doomed.push(dir);
+            drop(self.parts.to_ship.send(ship::Ask::Forget(dir.clone())).await);
+            let (tenant, range) =
+                gone.map(|(t, r)| (t.to_string(), r.to_string())).unwrap_or_default();
+            self.doomed.push(Doomed { dir, tenant, range });
         }
         self.delete_doomed().await;
         let newest_ms = all.iter().map(|kept| kept.max_time_ms).max().unwrap_or(i64::MIN);

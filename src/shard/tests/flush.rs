@@ -148,13 +148,15 @@ async fn cut_all(homes: &[Home], t: usize, end_ms: i64, dice: &mut Dice) -> Resu
             match shard.flush(&tenant, end_ms, &order(dice)).await {
                 Ok(None) => break,
                 Ok(Some(flushed)) if dice.below(2) == 0 => {
-                    shard.truncate(&tenant, flushed.end_ms, future::ready(())).await?;
+                    shard.truncate(&tenant, flushed.end_ms);
+                    shard.free(&tenant, || future::ready(())).await;
                 }
                 Ok(Some(_)) | Err(FlushError::Block { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        shard.truncate(&tenant, end_ms, future::ready(())).await?;
+        shard.truncate(&tenant, end_ms);
+        shard.free(&tenant, || future::ready(())).await;
     }
     Ok(())
 }
@@ -550,8 +552,7 @@ fn a_block_is_told_of_though_its_cut_waits_for_room() {
             let flushed = flushed.expect("a flush").expect("a block");
             assert_eq!((flushed.meta.stats.num_samples, blocks(&twin).len()), (28, 1));
             assert_eq!(shard.log_failure(), Some(Unavailable::LogWaits));
-            let truncated = shard.truncate(&tenant(0), BLOCK_RANGE_MS, future::ready(())).await;
-            truncated.expect("a truncation");
+            shard.truncate(&tenant(0), BLOCK_RANGE_MS);
             while !shard.log_is_writable() {
                 future::yield_now().await;
             }
