@@ -7,10 +7,12 @@ use crate::block::Error;
 use crate::index::Series;
 use crate::model::{External, Labels, Matcher};
 use crate::query::blocks::LocalBlock;
+use crate::query::readers::Readers;
 
 /// What is asked of the blocks.
 pub(super) struct Question {
     pub(super) blocks: Vec<Arc<LocalBlock>>,
+    pub(super) readers: Arc<Readers>,
     pub(super) external: Arc<External>,
     pub(super) matchers: Arc<[Matcher]>,
     pub(super) without: Arc<[String]>,
@@ -30,7 +32,7 @@ impl Question {
                 continue;
             }
             if let Err(error) = self.add(block, &external, &on_series, &mut found) {
-                damage.get_or_insert(format!("block {}: {error}", block.reader.meta().ulid));
+                damage.get_or_insert(format!("block {}: {error}", block.ulid));
             }
         }
         for name in self.without.iter().filter(|_| self.of.is_none()) {
@@ -48,7 +50,7 @@ impl Question {
         matchers: &[Matcher],
         found: &mut BTreeSet<String>,
     ) -> Result<(), Error> {
-        let reader = &block.reader;
+        let reader = self.readers.read(block)?;
         let all_match = matchers.is_empty();
         let series = if all_match { Vec::new() } else { reader.select(matchers)? };
         if !all_match && series.is_empty() {

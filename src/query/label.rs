@@ -92,6 +92,7 @@ impl View {
         }
         let question = Question {
             blocks,
+            readers: self.blocks.readers(),
             external: Arc::clone(&self.external),
             matchers: Arc::clone(&request.matchers),
             without: Arc::clone(&request.without),

@@ -23,7 +23,7 @@
 //! - A source that fails is one [`Error`] in the stream, after which the others go on: whether that
 //!   is a warning or the end is the caller's choice. Nothing is swallowed.
 //! - Memory per select is bounded: few parts ahead per source, [`Limits::buffered_bytes_max`] in
-//!   hand, one reader for all blocks. A slow client slows the shards' selects, not their intake.
+//!   hand; open blocks are bounded for all of them together. A slow client slows the shards' selects, not their intake.
 //! - Dropping the stream cancels the select everywhere.
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
 //!   overload sheds first.
@@ -35,6 +35,7 @@ mod error;
 mod label;
 mod merge;
 mod probe;
+mod readers;
 mod select;
 mod stats;
 #[cfg(test)]

@@ -56,7 +56,12 @@ impl View {
         if !blocks.is_empty() {
             let (reply, parts) = mpsc::channel(PARTS_AHEAD);
             let select = self.message(&request, reply);
-            block_select::start(blocks, select, self.limits.buffered_bytes_max);
+            block_select::start(
+                blocks,
+                self.blocks.readers(),
+                select,
+                self.limits.buffered_bytes_max,
+            );
             sources.insert(0, Source::new(Origin::Blocks, parts));
         }
         Ok(SeriesStream::new(

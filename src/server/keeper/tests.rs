@@ -190,6 +190,32 @@ fn any_number_of_blocks_goes_through_a_small_queue() {
 }
 
 #[test]
+fn a_block_past_retention_is_deleted_when_nobody_reads_it() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        fill(home.path(), "a", 3).await;
+        let mut keeper = Keeper::take_over(parts(&home, Vec::new(), None)).await;
+        keeper.parts.retention = Some(Duration::from_hours(1));
+        while !keeper.kept.values().all(|kept| kept.shipped) {
+            keeper.note_shipped();
+            beside::sleep(Duration::from_millis(5)).await;
+        }
+        let blocks = |home: &TempDir| {
+            let names = names_in(&home.path().join("blocks/a"));
+            names.iter().filter(|name| name.parse::<Ulid>().is_ok()).count()
+        };
+        let read = Arc::clone(&keeper.parts.blocks.now()[0]);
+        keeper.retain(range(100).start).await;
+        // The newest one is the clock and stays.
+        assert_eq!(keeper.parts.blocks.now().len(), 1);
+        assert_eq!(blocks(&home), 2, "one is being read");
+        drop(read);
+        keeper.retain(range(100).start).await;
+        assert_eq!(blocks(&home), 1);
+    });
+}
+
+#[test]
 fn a_block_found_at_the_start_is_of_the_shard_that_its_labels_name() {
     run(async {
         let home = TempDir::new().expect("a directory");
