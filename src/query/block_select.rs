@@ -11,7 +11,8 @@
 //!   frames, in order of time.
 //! - A damaged series or chunk, or a block that cannot be opened, is left out and the rest answers; the damage is said at the end.
 //! - A step ends by itself after one part, so a slow client holds no thread of the pool; between
-//!   steps, and every [`LOOK_UP`] series within one, it is noticed that nobody listens any more.
+//!   steps and blocks, and every [`LOOK_UP`] series of one, it is noticed that nobody listens any
+//!   more. Until then the select's turn lasts.
 //! - A block is opened anew for each series that is read of it, which costs little while it is still
 //!   open and lets a select over any number of blocks hold one of them at a time.
 //! - Strays are counted against the select's budget.
@@ -30,12 +31,13 @@ use crate::frame::{self, Frame, final_labels, in_shard};
 use crate::index::{Series, SeriesRef};
 use crate::model::{Labels, TimeSpan, sort_key};
 use crate::query::blocks::LocalBlock;
+use crate::query::gate::Turn;
 use crate::query::readers::Readers;
 use crate::rt::beside;
 use crate::shard::message::{PART_BYTES, Part, Select};
 
 /// Series between two looks at whether anybody still listens.
-const LOOK_UP: usize = 1024;
+pub(super) const LOOK_UP: usize = 1024;
 
 /// Runs a select over `blocks` and sends the parts to its reply channel.
 pub(super) fn start(
@@ -43,11 +45,12 @@ pub(super) fn start(
     readers: Arc<Readers>,
     select: Select,
     stray_bytes_max: usize,
+    turn: Turn,
 ) {
     beside::spawn(async move {
         let reply = select.reply.clone();
         let open = move || BlockSelect::open(blocks, readers, select, stray_bytes_max);
-        let mut step = match beside::blocking(open).await {
+        let mut step = match turn.step(open).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(why)) => return drop(reply.send(Part::Failed(why)).await),
             Err(broken) => return drop(reply.send(Part::Failed(broken.to_string())).await),
@@ -57,7 +60,7 @@ pub(super) fn start(
                 let part = step.next_part();
                 (step, part)
             };
-            let part = match beside::blocking(read).await {
+            let part = match turn.step(read).await {
                 Ok((after, part)) => {
                     step = after;
                     part

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::frame::Frame;
+use crate::query::gate::Turn;
 use crate::query::probe::Probe;
 use crate::query::{Error, Origin};
 use crate::rt::channel::mpsc;
@@ -57,7 +57,7 @@ pub struct SeriesStream {
     in_hand_bytes: usize,
     in_hand_bytes_max: usize,
     probe: Arc<Probe>,
-    _running: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 /// A frame and the source it came from. Ordered by key, then by source.
@@ -96,7 +96,7 @@ impl SeriesStream {
         failed: VecDeque<Error>,
         limit: usize,
         in_hand_bytes_max: usize,
-        running: OwnedSemaphorePermit,
+        turn: Turn,
         probe: Arc<Probe>,
     ) -> Self {
         let unknown = (0..sources.len()).rev().collect();
@@ -112,7 +112,7 @@ impl SeriesStream {
             in_hand_bytes: 0,
             in_hand_bytes_max,
             probe,
-            _running: running,
+            _turn: turn,
         }
     }
 

@@ -26,12 +26,13 @@
 //!   hand; open blocks are bounded for all of them together. A slow client slows the shards' selects, not their intake.
 //! - Dropping the stream cancels the select everywhere.
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
-//!   overload sheds first.
+//!   overload sheds first. One whose client has left runs until its last step has noticed.
 
 mod block_labels;
 mod block_select;
 mod blocks;
 mod error;
+mod gate;
 mod label;
 mod merge;
 mod probe;
@@ -45,10 +46,9 @@ pub(crate) mod twin;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 use crate::frame::Sharding;
 use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::query::gate::Gate;
 use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::Ask;
@@ -134,13 +134,6 @@ pub struct View {
     limits: Limits,
 }
 
-/// Lets few selects through at a time and few wait.
-#[derive(Debug)]
-struct Gate {
-    running: Arc<Semaphore>,
-    waiting: Semaphore,
-}
-
 impl View {
     /// A view. `ready` is set by who starts and stops things; `stats` is kept fresh by [`follow`].
     pub fn new(
@@ -151,10 +144,7 @@ impl View {
         stats: watch::Receiver<KnownStats>,
         limits: Limits,
     ) -> Self {
-        let gate = Arc::new(Gate {
-            running: Arc::new(Semaphore::new(limits.selects_max)),
-            waiting: Semaphore::new(limits.waiting_max),
-        });
+        let gate = Arc::new(Gate::new(limits));
         Self {
             shards: shards.into(),
             blocks,
