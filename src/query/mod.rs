@@ -24,7 +24,8 @@
 //!   is a warning or the end is the caller's choice. Nothing is swallowed.
 //! - Memory per select is bounded: few parts ahead per source, [`Limits::buffered_bytes_max`] in
 //!   hand; open blocks are bounded for all of them together. A slow client slows the shards' selects, not their intake.
-//! - Dropping the stream cancels the select everywhere.
+//! - Dropping the stream cancels the select everywhere. So does not reading it for
+//!   [`Limits::stalled_after`].
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
 //!   overload sheds first. One whose client has left runs until its last step has noticed.
 
@@ -39,12 +40,14 @@ mod probe;
 mod readers;
 mod select;
 mod stats;
+mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod twin;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::frame::Sharding;
 use crate::model::{External, Labels, Matcher, TimeSpan};
@@ -56,8 +59,8 @@ use crate::shard::message::Ask;
 pub use blocks::{Blocks, LocalBlock};
 pub use error::{Error, NotReady, Origin};
 pub use label::LabelList;
-pub use merge::SeriesStream;
 pub use stats::{KnownStats, follow};
+pub use stream::SeriesStream;
 
 /// The channels to all shards, by shard number.
 pub type Shards = Vec<mpsc::Sender<Ask>>;
@@ -71,12 +74,23 @@ pub struct Limits {
     pub waiting_max: usize,
     /// Bytes of frames that one select holds in hand.
     pub buffered_bytes_max: usize,
+    /// Time without taking a frame after which a reader's select is ended.
+    pub stalled_after: Duration,
 }
+
+/// Long enough for a Querier that waits for a slower store, and a quarter of its usual timeout of
+/// two minutes, so those that wait in line still get their turn.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 impl Default for Limits {
     /// 20 selects as in Thanos' store gateway, five times as many waiting, 64 MiB each.
     fn default() -> Self {
-        Self { selects_max: 20, waiting_max: 100, buffered_bytes_max: 64 << 20 }
+        Self {
+            selects_max: 20,
+            waiting_max: 100,
+            buffered_bytes_max: 64 << 20,
+            stalled_after: STALLED_AFTER,
+        }
     }
 }
 

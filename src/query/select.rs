@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::query::block_select;
 use crate::query::blocks::Served;
-use crate::query::merge::Source;
-use crate::query::{Error, Origin, SelectRequest, SeriesStream, View};
+use crate::query::merge::{Merge, Source};
+use crate::query::{Error, Limits, Origin, SelectRequest, SeriesStream, View};
 use crate::rt::channel::mpsc;
 use crate::shard::message::{Ask, HeadFrom, Part, Select};
 
@@ -44,14 +44,9 @@ impl View {
             block_select::start(blocks, readers, select, budget, turn.clone());
             sources.insert(0, Source::new(Origin::Blocks, parts));
         }
-        Ok(SeriesStream::new(
-            sources,
-            failed,
-            request.limit,
-            self.limits.buffered_bytes_max,
-            turn,
-            Arc::clone(&self.probe),
-        ))
+        let Limits { buffered_bytes_max, stalled_after, .. } = self.limits;
+        let merge = Merge::new(sources, failed, request.limit, buffered_bytes_max, turn);
+        Ok(SeriesStream::new(merge, stalled_after, Arc::clone(&self.probe)))
     }
 
     /// Sends the select to every shard.

@@ -111,6 +111,7 @@ pub(super) fn status(error: &Error) -> Status {
     match error {
         Error::NotReady(_) => Status::unavailable(text),
         Error::Overloaded { .. } | Error::OverBudget { .. } => Status::resource_exhausted(text),
+        Error::Stalled { .. } => Status::deadline_exceeded(text),
         Error::Gone { .. } | Error::Failed { .. } | Error::Disorder { .. } => Status::aborted(text),
     }
 }
