@@ -119,6 +119,27 @@ fn lists_as_prometheus_gives_them() {
 }
 
 #[test]
+fn lists_of_matchers_without_end_are_refused() {
+    run(async {
+        let twins = twins().await;
+        let selectors = |count| vec!["match[]=up"; count].join("&");
+        let matchers = |count| format!("match[]=up{{{}}}", vec!["job!='z'"; count].join(","));
+        for path in ["/api/v1/series", "/api/v1/labels"] {
+            for form in [selectors(128), matchers(999)] {
+                assert_eq!(post(&twins, path, &form).await.0, 200, "{path}");
+            }
+            for (form, why) in [
+                (selectors(129), "129 selectors are given; at most 128 are taken"),
+                (matchers(1000), "a selector has 1001 matchers; at most 1000 are taken"),
+            ] {
+                let want = bad(&format!("invalid parameter \"match[]\": {why}"));
+                assert_eq!(post(&twins, path, &form).await, want, "{path}");
+            }
+        }
+    });
+}
+
+#[test]
 fn series_of_all_tenants() {
     run(async {
         let twins = twins().await;

@@ -94,6 +94,9 @@ impl Default for Limits {
     }
 }
 
+/// Most matchers in one request: each is asked for every series or value.
+pub const MATCHERS_MAX: usize = 1000;
+
 /// Which series, and how they shall look.
 #[derive(Debug, Clone)]
 pub struct SelectRequest {

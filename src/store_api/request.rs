@@ -7,7 +7,14 @@ use tonic::Status;
 
 use crate::frame::Sharding;
 use crate::model::{MatchOp, Matcher, TimeSpan};
-use crate::query::{Error, LabelsRequest, SelectRequest, View};
+use crate::query::{Error, LabelsRequest, MATCHERS_MAX, SelectRequest, View};
+
+/// Most names to remove: they are looked through for every label of every series. A Querier sends
+/// its `--query.replica-label` flags, a few.
+const WITHOUT_MAX: usize = 128;
+/// Most names in `shard_info.labels`, looked through as well. They are those of one `by` or
+/// `without` of a query.
+const SHARD_LABELS_MAX: usize = 1000;
 
 /// What is left to do for a request.
 #[derive(Debug)]
@@ -27,6 +34,9 @@ pub(super) fn select(
     if !names_series(&matchers, view)? {
         return Ok(Plan::Nothing);
     }
+    at_most(WITHOUT_MAX, "without_replica_labels", request.without_replica_labels.len())?;
+    let shard_labels = request.shard_info.as_ref().map_or(0, |shard| shard.labels.len());
+    at_most(SHARD_LABELS_MAX, "shard_info.labels", shard_labels)?;
     let sharding = request.shard_info.filter(|s| s.total_shards > 0).map(|s| {
         Arc::new(Sharding {
             index: s.shard_index,
@@ -52,6 +62,7 @@ pub(super) fn labels(
     without: Vec<String>,
     limit_wanted: i64,
 ) -> Result<LabelsRequest, Status> {
+    at_most(WITHOUT_MAX, "without_replica_labels", without.len())?;
     Ok(LabelsRequest {
         span: TimeSpan { min: span.0, max: span.1 },
         matchers: matchers(matchers_wanted)?.into(),
@@ -60,12 +71,21 @@ pub(super) fn labels(
     })
 }
 
+/// Refuses a list that would be gone through too often.
+fn at_most(max: usize, field: &str, len: usize) -> Result<(), Status> {
+    if len <= max {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!("{field} has {len} entries; at most {max} are taken")))
+}
+
 /// Zero is no limit, and so is what is less, as in Thanos.
 fn limit(wanted: i64) -> usize {
     usize::try_from(wanted).unwrap_or(0)
 }
 
 fn matchers(wanted: &[thanos::LabelMatcher]) -> Result<Vec<Matcher>, Status> {
+    at_most(MATCHERS_MAX, "matchers", wanted.len())?;
     let matcher = |m: &thanos::LabelMatcher| {
         let op = match label_matcher::Type::try_from(m.r#type) {
             Ok(label_matcher::Type::Eq) => MatchOp::Equal,

@@ -437,6 +437,39 @@ fn requests_that_cannot_be_meant_are_invalid_arguments() {
 }
 
 #[test]
+fn lists_without_end_are_refused_by_name() {
+    run(async {
+        let (_twins, channel) = open(mixed_heads(), external(&[])).await;
+        let names = |count| (0..count).map(|i: usize| i.to_string()).collect::<Vec<_>>();
+        let matchers = |count| vec![matcher(1, "a", "x"); count];
+        let sharded = |count| {
+            let info = ShardInfo { total_shards: 2, labels: names(count), ..<_>::default() };
+            SeriesRequest { shard_info: Some(info), ..all() }
+        };
+        let without = |count| SeriesRequest { without_replica_labels: names(count), ..all() };
+        let matching = |count| SeriesRequest { matchers: matchers(count), ..all() };
+        for (most, over, why) in [
+            (without(128), without(129), "without_replica_labels has 129 entries; at most 128"),
+            (sharded(1000), sharded(1001), "shard_info.labels has 1001 entries; at most 1000"),
+            (matching(1000), matching(1001), "matchers has 1001 entries; at most 1000"),
+        ] {
+            read(&channel, most).await.expect("not too many");
+            let status = read(&channel, over).await.expect_err("too many");
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert!(status.message().starts_with(why), "{status}");
+        }
+        let (without_replica_labels, matchers) = (names(129), matchers(1001));
+        let long = thanos::LabelNamesRequest { without_replica_labels, ..Default::default() };
+        let status = store(&channel).label_names(long).await.expect_err("too many");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let label = "a".to_string();
+        let long = thanos::LabelValuesRequest { label, matchers, ..Default::default() };
+        let status = store(&channel).label_values(long).await.expect_err("too many");
+        assert_eq!(status.code(), Code::InvalidArgument);
+    });
+}
+
+#[test]
 fn info_says_what_a_receive_says() {
     run(async {
         let heads = vec![
