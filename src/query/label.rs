@@ -66,7 +66,7 @@ impl View {
             drop(asks.send(Ask::Labels(ask)).await);
             answers.push(answer);
         }
-        let (mut union, mut failed) = self.list_blocks(&turn, &request, of).await;
+        let (mut union, mut failed) = (BTreeSet::new(), Vec::new());
         for (shard, answer) in (0u16..).zip(answers) {
             let origin = Origin::Head(shard);
             match answer.await {
@@ -75,12 +75,16 @@ impl View {
                 Err(_) => failed.push(Error::Gone { origin }),
             }
         }
+        // Not before all heads have answered: what they let go until then is in this list.
+        let (mut found, damage) = self.list_blocks(&turn, &request, of).await;
+        union.append(&mut found);
+        failed.extend(damage);
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let truncated = union.len() > limit;
         Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
     }
 
-    /// What the blocks have, while the shards look. What a head serves as well adds nothing.
+    /// What the blocks have. What a head serves as well adds nothing.
     async fn list_blocks(
         &self,
         turn: &Turn,

@@ -14,7 +14,9 @@ use crate::model::{External, Labels, Sample, TenantId, TimeRange, TimeSpan};
 use crate::query::tests::{all, any_labels, any_matcher, external, read, run, series};
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series};
 use crate::query::{Blocks, Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
-use crate::rt::{DirSink, thread};
+use crate::rt::channel::mpsc;
+use crate::rt::{DirSink, beside, thread};
+use crate::shard::message::Ask;
 
 /// Length of a test's block range.
 const RANGE_MS: i64 = 20;
@@ -276,6 +278,12 @@ fn damage_is_said_and_the_rest_is_read() {
     });
 }
 
+/// All names, or values.
+fn names() -> LabelsRequest {
+    let (matchers, without) = (Arc::new([]), Arc::new([]));
+    LabelsRequest { span: TimeSpan::ALL, matchers, without, limit: 0 }
+}
+
 /// Maps of files in `dir` that this process has.
 fn maps_in(dir: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
@@ -313,13 +321,7 @@ fn any_number_of_blocks_is_read_with_few_maps() {
         let watch = thread::spawn_named("maps", watch).expect("a thread");
         let mut stream = twins.view.select(all()).await.expect("a stream");
         let (found, errors) = read(&mut stream).await;
-        let request = LabelsRequest {
-            span: TimeSpan::ALL,
-            matchers: Arc::new([]),
-            without: Arc::new([]),
-            limit: 0,
-        };
-        let values = twins.view.label_values("own", request).await.expect("a list");
+        let values = twins.view.label_values("own", names()).await.expect("a list");
         done.store(true, Ordering::Relaxed);
         let most = watch.join().expect("no panic");
         assert_eq!(errors, []);
@@ -365,7 +367,7 @@ fn a_block_that_goes_away_while_it_is_read_is_held_or_said() {
             assert_eq!(twins.blocks.now().len(), 0);
             drop(stream);
             while Arc::strong_count(&block) > 1 {
-                crate::rt::beside::yield_now().await;
+                beside::yield_now().await;
             }
         });
     }
@@ -384,6 +386,29 @@ fn a_failed_head_does_not_hide_its_blocks() {
     });
     assert_eq!(errors.len(), 1);
     assert_eq!(samples(&found, TimeSpan::ALL).into_values().map(|s| s.len()).sum::<usize>(), 30);
+}
+
+/// A head that lets its series go just when it is asked, after they were put in a block.
+#[test]
+fn lists_know_what_a_head_lets_go_meanwhile() {
+    let sets = [series("p", &[("a", "1")], 0..4)];
+    let tenant = TenantId::new("p").expect("a tenant");
+    let dir = tempfile::tempdir().expect("a directory");
+    let list = run(async {
+        let range = TimeRange { start: 0, end: 20 };
+        let (block, reader) = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+        let mut twins = twin::view(Vec::new(), external(&[]), Limits::default()).await;
+        let (asks, mut asked) = mpsc::channel(1);
+        twins.view.shards = [asks].into();
+        let blocks = twins.blocks.clone();
+        beside::spawn(async move {
+            let Some(Ask::Labels(ask)) = asked.recv().await else { panic!("it is asked") };
+            blocks.add(block, reader);
+            ask.reply.send(Ok(BTreeSet::new())).expect("it waits");
+        });
+        twins.view.label_names(names()).await.expect("a list")
+    });
+    assert_eq!(list.texts, ["a", "tenant_id"]);
 }
 
 #[test]
