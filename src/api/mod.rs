@@ -50,7 +50,7 @@ use crate::query::View;
 use crate::rt::beside;
 use crate::telemetry::{Counters, Exposition};
 
-/// Most bytes of label sets in one answer.
+/// Most bytes of labels in one answer.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Longest time a connection may take to send the head of its next request. Longer than the usual

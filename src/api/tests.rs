@@ -140,6 +140,21 @@ fn lists_of_matchers_without_end_are_refused() {
 }
 
 #[test]
+fn a_list_of_labels_is_bounded() {
+    run(async {
+        let value = |i: usize| format!("{i:03}{}", "x".repeat(1 << 20));
+        let series = (0..65).map(|i| series("t1", &[("__name__", "m"), ("big", &value(i))]));
+        let heads = vec![Head { series: series.collect(), ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let (status, body) = get(&twins, "/api/v1/label/big/values").await;
+        assert_eq!((status, &body["errorType"]), (422, &json!("execution")));
+        let (status, body) = get(&twins, "/api/v1/label/big/values?limit=2").await;
+        assert_eq!((status, body["data"].as_array().map(Vec::len)), (200, Some(2)));
+    });
+}
+
+#[test]
 fn series_of_all_tenants() {
     run(async {
         let twins = twins().await;
