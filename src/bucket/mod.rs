@@ -82,18 +82,19 @@ enum Kind {
 }
 
 impl Bucket {
-    /// Opens a bucket: checks the settings, reads certificates, makes the directory. Asks nothing
-    /// of a server; [`Bucket::check`] does.
+    /// Opens a bucket: checks the settings, reads certificates, makes the directory and writes to
+    /// it. Asks nothing of a server; [`Bucket::check`] does.
     pub fn open(settings: &config::Bucket) -> Result<Self, SettingsError> {
         let (kind, name) = match settings {
             config::Bucket::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
             config::Bucket::Filesystem { directory, prefix } => {
-                let root = directory.join(prefix.trim_matches('/'));
-                let opened = Directory::open(&root).map_err(|source| SettingsError::File {
-                    key: "directory",
-                    path: root.clone(),
-                    source,
-                })?;
+                // Joining an empty one would add a slash.
+                let root = match prefix.trim_matches('/') {
+                    "" => directory.clone(),
+                    prefix => directory.join(prefix),
+                };
+                let opened = Directory::open(&root)
+                    .map_err(|source| SettingsError::Directory { path: root.clone(), source })?;
                 (Kind::Directory(opened), root.display().to_string())
             }
         };
@@ -142,6 +143,11 @@ impl Bucket {
                 Kind::S3(store) => store.put_file(key, source).await,
                 Kind::Directory(dir) => {
                     let source = source.to_owned();
+                    let unreadable = |e| Error::new(Op::Upload, key, Fault::Local, e);
+                    let file = source.clone();
+                    let opened = spawn_blocking(move || std::fs::File::open(file)).await;
+                    // A block that cannot be read is no fault of the bucket.
+                    drop(opened.map_err(io::Error::other).flatten().map_err(unreadable)?);
                     local(dir, Op::Upload, key, move |d, k| d.put_file(k, &source)).await
                 }
             }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use serde_json::Value;
 
 use super::xor::{Appender, MAX_SAMPLE_BYTES, Reader};
 use super::{Chunk, Encoding, Error, sample_count};
@@ -132,30 +131,22 @@ fn decode(bytes: &[u8]) -> Result<Vec<Sample>, Error> {
     Reader::new(bytes)?.collect()
 }
 
-/// The XOR chunks of the shared vectors: payload and samples.
-fn vectors() -> Option<Vec<(String, Vec<Sample>)>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/vectors/chunks.json");
-    let Ok(text) = std::fs::read_to_string(path) else {
-        println!("skipped: chunk vectors, {path} is missing");
-        return None;
-    };
-    let sample = |line: &Value| {
-        let parts: Vec<&str> = line.as_str().expect("a sample").split(' ').collect();
+/// XOR chunks that Prometheus wrote: bytes and samples.
+fn vectors() -> Vec<(String, Vec<Sample>)> {
+    let text = include_str!("../../tests/data/xor_chunks.json");
+    let all: Vec<(String, Vec<String>)> = serde_json::from_str(text).expect("the vectors");
+    let sample = |line: String| {
+        let parts: Vec<&str> = line.split(' ').collect();
         let bits = u64::from_str_radix(parts[2], 16).expect("bits");
         Sample { t: parts[0].parse().expect("a time"), bits }
     };
-    let all: Vec<Value> = serde_json::from_str(&text).expect("the vectors");
-    let xor = all.iter().filter(|v| v["enc"] == 1).map(|v| {
-        let samples = v["samples"].as_array().expect("samples").iter().map(sample).collect();
-        (v["hex"].as_str().expect("hex").to_owned(), samples)
-    });
-    Some(xor.collect())
+    all.into_iter().map(|(hex, all)| (hex, all.into_iter().map(sample).collect())).collect()
 }
 
 #[test]
 fn chunks_of_prometheus_are_read_and_written_alike() {
-    let Some(vectors) = vectors() else { return };
-    assert!(vectors.len() > 20, "only {} XOR vectors", vectors.len());
+    let vectors = vectors();
+    assert_eq!(vectors.len(), 30);
     for (want, samples) in vectors {
         assert_eq!(decode(&unhex(&want)).as_ref(), Ok(&samples), "{want}");
         let got = hex(&encode(&samples));

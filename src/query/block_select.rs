@@ -9,12 +9,13 @@
 //! ## Promises
 //! - Parts are ascending by key; chunks of one label set from several blocks go into one run of
 //!   frames, in order of time.
-//! - A damaged series or chunk, or a block that cannot be opened, is left out and the rest answers; the damage is said at the end.
+//! - A damaged series or chunk, or a block that cannot be opened, is left out and the rest answers;
+//!   the damage is said at the end.
 //! - A step ends by itself after one part, so a slow client holds no thread of the pool; between
 //!   steps and blocks, and every [`LOOK_UP`] series of one, it is noticed that nobody listens any
 //!   more. Until then the select's turn lasts.
-//! - A block is opened anew for each series that is read of it, which costs little while it is still
-//!   open and lets a select over any number of blocks hold one of them at a time.
+//! - A block is opened anew for each series that is read of it. That costs little while it is still
+//!   open, and a select over any number of blocks holds one of them at a time.
 //! - Strays are counted against the select's budget.
 
 use std::cmp::Reverse;

@@ -23,7 +23,8 @@
 //! - A source that fails is one [`Error`] in the stream, after which the others go on: whether that
 //!   is a warning or the end is the caller's choice. Nothing is swallowed.
 //! - Memory per select is bounded: few parts ahead per source, [`Limits::buffered_bytes_max`] in
-//!   hand; open blocks are bounded for all of them together. A slow client slows the shards' selects, not their intake.
+//!   hand; open blocks are bounded for all of them together. A slow client slows the shards'
+//!   selects, not their intake.
 //! - Dropping the stream cancels the select everywhere. So does not reading it for
 //!   [`Limits::stalled_after`].
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what

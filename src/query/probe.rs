@@ -1,8 +1,8 @@
 //! What went wrong in reading, counted.
 //!
 //! ## Metrics
-//! `tidegate_query_failures_total{reason}`: bumped once for each [`Error`] a caller is told; `stalled`
-//! when the select is ended, for its caller may never ask again.
+//! `tidegate_query_failures_total{reason}`: bumped once for each [`Error`] a caller is told;
+//! `stalled` when the select is ended, for its caller may never ask again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -10,12 +10,12 @@ use crate::query::Error;
 use crate::telemetry::{Metric, Snapshot};
 
 const REASONS: [&str; 7] = [
-    "not_ready",
+    "not-ready",
     "overloaded",
-    "source_gone",
-    "source_failed",
+    "source-gone",
+    "source-failed",
     "disorder",
-    "over_budget",
+    "over-budget",
     "stalled",
 ];
 

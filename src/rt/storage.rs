@@ -24,8 +24,29 @@ pub trait Storage: Clone + std::fmt::Debug + 'static {
 
     /// Whether writes go past the page cache, so that the device itself answers for each of them.
     fn is_direct(&self) -> bool;
+    /// Creates a directory in one that is there. There already is not an error.
+    fn make_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Creates a directory and those above it. Durable when it returns.
-    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        async move {
+            let mut wanted = vec![path];
+            while let Some(dir) = wanted.last().copied() {
+                let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+                match (self.make_dir(dir).await, above) {
+                    (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+                        wanted.push(above);
+                    }
+                    (made, above) => {
+                        made?;
+                        // Also of one that is there: a crash may have come before this.
+                        self.sync_dir(above.unwrap_or(Path::new("."))).await?;
+                        wanted.pop();
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
     /// Names inside a directory, sorted. A directory that is missing has none.
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<String>>>;
     /// Creates an empty file for writing and reading; an older one of that name is emptied.

@@ -135,3 +135,51 @@ pub(super) fn status(error: &Error) -> Status {
         Error::Gone { .. } | Error::Failed { .. } | Error::Disorder { .. } => Status::aborted(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::thanos::{LabelMatcher, SeriesRequest, ShardInfo};
+    use tonic::Code;
+
+    use super::*;
+    use crate::model::{External, Labels};
+    use crate::query::Limits;
+    use crate::query::twin;
+    use crate::rt::control;
+
+    #[test]
+    fn lists_without_end_are_refused_by_name() {
+        let test = async {
+            let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+            let twins = twin::view(Vec::new(), external, Limits::default()).await;
+            let names = |count| vec!["n".to_string(); count];
+            let matchers = |count| {
+                let (name, value) = ("a".to_string(), "x".to_string());
+                vec![LabelMatcher { name, value, ..<_>::default() }; count]
+            };
+            let one = || SeriesRequest { matchers: matchers(1), ..<_>::default() };
+            let sharded = |count| {
+                let info = ShardInfo { total_shards: 2, labels: names(count), ..<_>::default() };
+                SeriesRequest { shard_info: Some(info), ..one() }
+            };
+            let without = |count| SeriesRequest { without_replica_labels: names(count), ..one() };
+            let matching = |count| SeriesRequest { matchers: matchers(count), ..one() };
+            for (most, over, why) in [
+                (without(128), without(129), "without_replica_labels has 129 entries; at most 128"),
+                (sharded(1000), sharded(1001), "shard_info.labels has 1001 entries; at most 1000"),
+                (matching(1000), matching(1001), "matchers has 1001 entries; at most 1000"),
+            ] {
+                select(most, &twins.view).expect("not too many");
+                let status = select(over, &twins.view).expect_err("too many");
+                assert_eq!(status.code(), Code::InvalidArgument);
+                assert!(status.message().starts_with(why), "{status}");
+            }
+            labels((0, 1), &matchers(1000), names(128), 0).expect("not too many");
+            for (many, without) in [(1001, 0), (0, 129)] {
+                let status = labels((0, 1), &matchers(many), names(without), 0);
+                assert_eq!(status.expect_err("too many").code(), Code::InvalidArgument);
+            }
+        };
+        control::run(test).expect("a control thread");
+    }
+}

@@ -9,7 +9,8 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{self, LabelMatcher, SeriesRequest, ShardInfo};
 use tidegate_proto::thanos_info::InfoRequest;
 use tidegate_proto::thanos_info::info_client::InfoClient;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tonic::client::GrpcService as _;
 use tonic::codegen::http;
@@ -24,6 +25,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
+use crate::rt::door::{Door, Places};
 use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
 use crate::telemetry::{Counters, Exposition, Format};
 
@@ -51,9 +53,10 @@ async fn listen_counted(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
     beside::spawn(async move {
         let served =
-            serve(view, listener, Connections::default(), counters, std::future::pending()).await;
+            serve(view, door, Connections::new(None), counters, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
@@ -437,39 +440,6 @@ fn requests_that_cannot_be_meant_are_invalid_arguments() {
 }
 
 #[test]
-fn lists_without_end_are_refused_by_name() {
-    run(async {
-        let (_twins, channel) = open(mixed_heads(), external(&[])).await;
-        let names = |count| (0..count).map(|i: usize| i.to_string()).collect::<Vec<_>>();
-        let matchers = |count| vec![matcher(1, "a", "x"); count];
-        let sharded = |count| {
-            let info = ShardInfo { total_shards: 2, labels: names(count), ..<_>::default() };
-            SeriesRequest { shard_info: Some(info), ..all() }
-        };
-        let without = |count| SeriesRequest { without_replica_labels: names(count), ..all() };
-        let matching = |count| SeriesRequest { matchers: matchers(count), ..all() };
-        for (most, over, why) in [
-            (without(128), without(129), "without_replica_labels has 129 entries; at most 128"),
-            (sharded(1000), sharded(1001), "shard_info.labels has 1001 entries; at most 1000"),
-            (matching(1000), matching(1001), "matchers has 1001 entries; at most 1000"),
-        ] {
-            read(&channel, most).await.expect("not too many");
-            let status = read(&channel, over).await.expect_err("too many");
-            assert_eq!(status.code(), Code::InvalidArgument);
-            assert!(status.message().starts_with(why), "{status}");
-        }
-        let (without_replica_labels, matchers) = (names(129), matchers(1001));
-        let long = thanos::LabelNamesRequest { without_replica_labels, ..Default::default() };
-        let status = store(&channel).label_names(long).await.expect_err("too many");
-        assert_eq!(status.code(), Code::InvalidArgument);
-        let label = "a".to_string();
-        let long = thanos::LabelValuesRequest { label, matchers, ..Default::default() };
-        let status = store(&channel).label_values(long).await.expect_err("too many");
-        assert_eq!(status.code(), Code::InvalidArgument);
-    });
-}
-
-#[test]
 fn info_says_what_a_receive_says() {
     run(async {
         let heads = vec![
@@ -550,6 +520,43 @@ fn pings_at_any_pace_are_answered() {
         drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
         let next = watch.message().await.expect("the stream lives").expect("a status");
         assert_eq!(next.status(), ServingStatus::NotServing);
+    });
+}
+
+/// Whether the door asks a connection that rests to go, within `patience`: a GOAWAY frame comes.
+async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
+    let twins = twin::view(vec![], external(&[]), Limits::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let never = std::future::pending();
+    let connections = Connections::new(age_max);
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
+    beside::spawn(serve(twins.view.clone(), door, connections, Counters::default(), never));
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &empty_settings].concat();
+    stream.write_all(&hello).await.expect("is taken");
+    let goes = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let [a, b, c, kind, ..] = head;
+            if kind == 7 {
+                return;
+            }
+            let mut rest = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut rest).await.expect("the rest of the frame");
+        }
+    };
+    beside::timeout(patience, goes).await.is_ok()
+}
+
+#[test]
+fn connections_grow_as_old_as_allowed() {
+    run(async {
+        let (age, long) = (Duration::from_millis(50), Duration::from_secs(20));
+        assert!(is_sent_away(Some(age), long).await);
+        assert!(!is_sent_away(None, 10 * age).await);
     });
 }
 

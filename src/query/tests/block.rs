@@ -329,8 +329,9 @@ fn any_number_of_blocks_is_read_with_few_maps() {
         let all: usize = samples(&found, TimeSpan::ALL).into_values().map(|s| s.len()).sum();
         assert_eq!(all as i64, BLOCKS * 4 * 2);
         assert_eq!(values.texts.len() as i64, BLOCKS);
-        // One block more is open: the one that is being read.
-        assert!((1..=MAPS_MAX + 2).contains(&most), "{most} maps");
+        // One block more is open, the one that is being read; and the kernel tells the maps one by
+        // one, while they come and go.
+        assert!((1..=MAPS_MAX * 2).contains(&most), "{most} maps");
         assert_eq!(maps_in(dir.path()), MAPS_MAX, "the last ones stay open");
     });
 }

@@ -161,9 +161,13 @@ impl Storage for Disk {
         self.direct
     }
 
-    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+    async fn make_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        blocking(move || create_dir_durably(&path)).await
+        blocking(move || match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made,
+        })
+        .await
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -327,22 +331,6 @@ fn not_there_is_fine(done: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-/// Creates a directory and those above it; each new name is durable in the one above.
-fn create_dir_durably(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(above) = above {
-        create_dir_durably(above)?;
-    }
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

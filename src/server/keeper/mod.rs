@@ -117,7 +117,7 @@ impl Keeper {
                     let dir = dir.join(name);
                     if let Err(error) = keeper.add(&tenant, &dir, None).await {
                         let what = "a block cannot be read; it is left";
-                        tracing::error!(dir = %dir.display(), error, "{what}");
+                        tracing::error!(%tenant, dir = %dir.display(), error, "{what}");
                     }
                 }
             }
@@ -253,7 +253,7 @@ impl Keeper {
         }
         self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)
     }
 
     fn count(&self, metric: Metric, due: &Due, count: u64) {
@@ -319,11 +319,16 @@ impl Keeper {
                 removed
             };
             let removed = beside::blocking(remove).await;
+            let (tenant, ulid, range) = (&block.tenant, block.ulid, block.range);
             match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
                 Ok(()) => {
-                    tracing::info!(block = %block.ulid, "a block is past retention and deleted");
+                    let what = "a block is past retention and deleted from the local disk";
+                    tracing::info!(%tenant, block = %ulid, %range, "{what}");
                 }
-                Err(error) => tracing::error!(dir = %block.dir.display(), %error, "cannot delete"),
+                Err(error) => {
+                    let what = "cannot delete a block that is past retention";
+                    tracing::error!(dir = %block.dir.display(), %error, "{what}");
+                }
             }
         }
     }
@@ -338,10 +343,10 @@ impl Keeper {
             else {
                 continue;
             };
-            self.kept.remove(&dir);
-            drop(self.parts.to_ship.send(ship::Ask::Forget(dir)).await);
             let removed = self.parts.blocks.remove(ulid);
             self.retired.extend(removed.map(|block| (block, Moment::now())));
+            self.kept.remove(&dir);
+            drop(self.parts.to_ship.send(ship::Ask::Forget(dir)).await);
         }
         self.delete_retired().await;
         let Some(mut pruner) = self.parts.pruner.take() else { return };
