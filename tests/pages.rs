@@ -152,6 +152,20 @@ fn every_metric_is_on_the_list() {
 }
 
 #[test]
+fn the_peers_are_those_that_ci_installs() {
+    let run = page(".ci/run");
+    let packages = run.lines().find_map(|line| line.strip_prefix("for package in "));
+    let packages = packages.and_then(|line| line.strip_suffix("; do")).expect("a list");
+    // What a build needs is named before.
+    let build = ["gcc", "libc6-dev", "git", "ca-certificates"];
+    let peers: Vec<&str> = packages.split(' ').filter(|name| !build.contains(name)).collect();
+    let text = page("README.md");
+    let told = text.split("Peers for all tests are").nth(1).expect("a sentence");
+    let told = told.split(". ").next().unwrap_or_default();
+    assert_eq!(told.split('`').skip(1).step_by(2).collect::<Vec<_>>(), peers);
+}
+
+#[test]
 fn every_scenario_exists() {
     let text = page("README.md");
     let words = commands(&text).iter().flat_map(|line| words(line)).collect::<Vec<_>>();

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, at};
 use crate::http::Url;
 use crate::ledger::{History, Ledger};
+use crate::print::say;
 use crate::progress::Bar;
 use crate::report::{Latency, per};
 use crate::scenario::Scenario;
@@ -90,6 +91,9 @@ pub(crate) struct Turn {
     pub(crate) rss_size_max: u64,
     pub(crate) disk_bytes_per_sample: f64,
     pub(crate) written_bytes_per_sample: f64,
+    /// Bodies on the wire, compressed.
+    #[serde(default)]
+    pub(crate) body_bytes_per_sample: f64,
     pub(crate) acked_samples: u64,
     pub(crate) refused_requests: u64,
     pub(crate) retried_requests: u64,
@@ -152,6 +156,7 @@ fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -
         ledger: ledger.as_ref(),
         first_round: 0,
         give_up: GIVE_UP,
+        keeps: program.kind != Kind::Null,
     };
     let weighed = weigh(&job, &server, plan.settle, &key)?;
     let differences = match ledger {
@@ -235,6 +240,7 @@ impl Weighed {
             rss_size_max: after.rss_size_max,
             disk_bytes_per_sample: per(disk_size as f64, samples),
             written_bytes_per_sample: per(after.written_size as f64, samples),
+            body_bytes_per_sample: per(outcome.acked_body_size as f64, samples),
             acked_samples: samples,
             refused_requests: outcome.refused.values().sum(),
             retried_requests: outcome.retried.values().sum(),
@@ -251,7 +257,8 @@ impl Weighed {
 fn check(server: &Server, history: &History) -> Result<u64> {
     let addresses = server.addresses();
     let source = match &addresses.store_api {
-        Some(address) => Source::StoreApi(address.clone()),
+        // The server began empty: what it holds is of this load.
+        Some(address) => Source::StoreApi { address: address.clone(), tenant: None },
         None => Source::Prometheus(Url { path: String::new(), ..addresses.http.clone() }, None),
     };
     let findings = verify(history, &source, PATIENCE, |_| {})?;
@@ -291,6 +298,7 @@ pub(crate) struct Summary {
     pub(crate) rss_size_max: f64,
     pub(crate) rss_bytes_per_series: f64,
     pub(crate) disk_bytes_per_sample: f64,
+    pub(crate) body_bytes_per_sample: f64,
     pub(crate) foreign_percent: f64,
     pub(crate) refused_requests: u64,
     pub(crate) differences: Option<u64>,
@@ -349,6 +357,7 @@ fn summary(turns: &[&Turn]) -> Summary {
         rss_size_max,
         rss_bytes_per_series: rss_size_max / f64::from(first.series),
         disk_bytes_per_sample: median(|turn| turn.disk_bytes_per_sample),
+        body_bytes_per_sample: median(|turn| turn.body_bytes_per_sample),
         foreign_percent: median(|turn| turn.foreign_percent),
         refused_requests: turns.iter().map(|turn| turn.refused_requests).sum(),
         differences: turns.iter().map(|turn| turn.differences).sum(),
@@ -360,9 +369,9 @@ fn summary(turns: &[&Turn]) -> Summary {
 
 /// The table for people.
 pub(crate) fn print(rows: &[Summary]) {
-    println!(
+    say!(
         "{:<12} {:<17} {:>3} {:>5}  {:>8} {:>17} {:>7} {:>10}  \
-         {:>8} {:>8}  {:>8} {:>8} {:>7} {:>8} {:>5}",
+         {:>8} {:>8}  {:>8} {:>8} {:>7} {:>8} {:>8} {:>5}",
         "scenario",
         "target",
         "dur",
@@ -377,6 +386,7 @@ pub(crate) fn print(rows: &[Summary]) {
         "B/series",
         "ratio",
         "disk B/s",
+        "wire B/s",
         "other"
     );
     for row in rows {
@@ -384,9 +394,9 @@ pub(crate) fn print(rows: &[Summary]) {
             Durability::None => "-".to_owned(),
             class => format!("{class:?}"),
         };
-        println!(
+        say!(
             "{:<12} {:<17} {:>3} {:>5}  {:>8.0} {:>17} {:>7.2} {:>10.2}  \
-             {:>8.2} {:>8.2}  {:>8.1} {:>8.0} {:>7.2} {:>8.2} {:>4.0}%",
+             {:>8.2} {:>8.2}  {:>8.1} {:>8.0} {:>7.2} {:>8.2} {:>8.2} {:>4.0}%",
             row.scenario,
             row.target.name(),
             durability,
@@ -401,10 +411,11 @@ pub(crate) fn print(rows: &[Summary]) {
             row.rss_bytes_per_series,
             row.rss_ratio,
             row.disk_bytes_per_sample,
+            row.body_bytes_per_sample,
             row.foreign_percent
         );
         if row.refused_requests > 0 || row.differences.is_some_and(|count| count > 0) {
-            println!(
+            say!(
                 "  BROKEN: {} requests refused, {} differences",
                 row.refused_requests,
                 row.differences.map_or("unchecked".to_owned(), |count| count.to_string())
@@ -437,6 +448,7 @@ mod tests {
             rss_size_max: 1 << 20,
             disk_bytes_per_sample: 1.0,
             written_bytes_per_sample: 1.0,
+            body_bytes_per_sample: 1.0,
             acked_samples: 1,
             refused_requests: 0,
             retried_requests: 0,
@@ -499,6 +511,7 @@ mod tests {
             ledger: None,
             first_round: 60,
             give_up,
+            keeps: true,
         };
         if let Ok(outcome) = sender::run(&job, |_| {}) {
             stream_outcome = Some(outcome);

@@ -265,9 +265,10 @@ const LOG: &[Flag] = &[
     ),
     acts(
         "log.format",
-        OneOf(&["logfmt", "json"]),
+        OneOf(&["logfmt", "json", "journald"]),
         "logfmt",
-        "Form of log lines, on standard error; under systemd the journal takes them from there.",
+        "Form of log lines, on standard error; under systemd the journal takes them from there. \
+         journald is logfmt behind the severity as the journal reads it.",
     ),
 ];
 

@@ -176,10 +176,12 @@ impl Running {
         let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
         let measured = cores::measure(&dir.path, &cpus, config.write.ack).await?;
         words::say_start(config, &cpus, shards, measured);
+        let connections = cores::connections(&config.write.limits, shards)?;
+        let places = doors::places(connections.of_readers_each);
         let grpc = doors::listen("--grpc-address", &config.read.grpc_addresses).await?;
         let http = doors::listen("--http-address", &config.read.http_addresses).await?;
         doors::nobody_listens("--remote-write.address", &config.write.addresses)?;
-        let mut cores = Cores::start(config, &dir, (&cpus, shards), measured)?;
+        let mut cores = Cores::start(config, &dir, (&cpus, shards), (measured, connections))?;
         words::say_addresses(&cores.write_addresses, &grpc, &http);
 
         let external = external(&config.external)?;
@@ -195,7 +197,9 @@ impl Running {
         let mut shown = doors::exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
         let ack = config.write.ack;
         shown.source(move |all| probe::sample_process(ack, &lines, all));
-        let doors = ReadDoors::open(config, &view, (grpc, http), (shown, &counters));
+        let behind = places.clone();
+        shown.source(move |all| behind.iter().for_each(|places| places.sample(all)));
+        let doors = ReadDoors::open(config, &view, (grpc, http), &places, (shown, &counters));
 
         let asking = beside::spawn(watchdog::ask_for_time());
         cores.wait_until_ready().await?;

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use crate::decode::region::{self, LabelError};
+use thiserror::Error;
+
+use crate::decode::BadSeries;
 use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
@@ -87,26 +89,6 @@ impl Past {
     }
 }
 
-/// Series whose labels are no label set, for one kind of reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadSeries {
-    /// Why, in the words of the first of them.
-    pub error: LabelError,
-    /// The labels of the first of them, as far as they can be shown.
-    pub shown: String,
-    /// How many series.
-    pub series: u64,
-    /// Their samples.
-    pub samples: u64,
-}
-
-impl BadSeries {
-    fn add(&mut self, series: u64, samples: u64) {
-        self.series += series;
-        self.samples += samples;
-    }
-}
-
 /// A sample that was refused, to be shown to the sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedSample {
@@ -131,7 +113,7 @@ pub struct Written {
     pub refused: [u64; Refusal::ALL.len()],
     /// The first of each.
     pub first_refused: [Option<Box<RefusedSample>>; Refusal::ALL.len()],
-    /// Series whose labels are no label set, by kind of reason.
+    /// Series that cannot be stored, by kind of reason.
     pub bad: Vec<BadSeries>,
     /// Series whose labels had to be sorted or had empty values dropped.
     pub repaired: u64,
@@ -141,16 +123,53 @@ pub struct Written {
     pub unavailable: Option<Unavailable>,
 }
 
+/// Requests of which a part was turned away, and why.
+///
+/// A request may be several batches for one shard, and a series may be in two of them: were the
+/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what
+/// comes after a batch that was turned away is turned away as well.
+#[derive(Debug, Default)]
+pub struct TurnedAway(Vec<(mpsc::WeakUnboundedSender<Written>, Unavailable)>);
+
+impl TurnedAway {
+    /// Why an earlier batch of this request was turned away, if one was.
+    pub fn reason(&mut self, batch: &Batch) -> Option<Unavailable> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // Those that are answered, all of them, do not come again.
+        self.0.retain(|(reply, _)| reply.strong_count() > 0);
+        let same = |reply: &mpsc::WeakUnboundedSender<Written>| {
+            reply.upgrade().is_some_and(|reply| reply.same_channel(&batch.reply))
+        };
+        self.0.iter().find(|(reply, _)| same(reply)).map(|&(_, reason)| reason)
+    }
+
+    /// Answers a batch that is not taken: its sender must come again, with all of the request.
+    pub fn turn_away(&mut self, batch: &Batch, reason: Unavailable) {
+        if self.reason(batch).is_none() {
+            self.0.push((batch.reply.downgrade(), reason));
+        }
+        // Whoever asked may be gone.
+        let written = Written { unavailable: Some(reason), ..Written::default() };
+        drop(batch.reply.send(written));
+    }
+}
+
 /// Why a shard cannot write now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unavailable {
     /// Another shard had no room for what belongs to it.
+    #[error("another shard has no room for it")]
     NoRoom,
     /// The log is dead.
+    #[error("the log cannot be written")]
     LogFailed,
     /// The log waits for room.
+    #[error("the log waits for space on its disk or for file descriptors")]
     LogWaits,
     /// The process is stopping.
+    #[error("the process is stopping")]
     Stopping,
 }
 
@@ -165,29 +184,10 @@ impl Written {
         for (first, theirs) in self.first_refused.iter_mut().zip(other.first_refused) {
             *first = first.take().or(theirs);
         }
-        for bad in other.bad {
-            match self.bad_like(&bad.error) {
-                Some(known) => known.add(bad.series, bad.samples),
-                None => self.bad.push(bad),
-            }
-        }
+        BadSeries::merge(&mut self.bad, other.bad);
         self.repaired += other.repaired;
         self.sent_on += other.sent_on;
         self.unavailable = self.unavailable.or(other.unavailable);
-    }
-
-    /// Counts a series with bad labels to those of the same kind.
-    pub(crate) fn add_bad(&mut self, error: LabelError, samples: u64, region: &[u8]) {
-        if let Some(known) = self.bad_like(&error) {
-            known.add(1, samples);
-        } else {
-            self.bad.push(BadSeries { error, shown: region::shown(region), series: 1, samples });
-        }
-    }
-
-    fn bad_like(&mut self, error: &LabelError) -> Option<&mut BadSeries> {
-        let kind = std::mem::discriminant(error);
-        self.bad.iter_mut().find(|bad| std::mem::discriminant(&bad.error) == kind)
     }
 
     /// Whether everything was written.

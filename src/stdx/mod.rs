@@ -15,6 +15,7 @@ pub fn splitmix64(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+pub mod hex;
 pub mod signal;
 pub(crate) mod sort;
 pub mod varint;

@@ -19,6 +19,7 @@
 //!   `Info` answers within 100 ms at any load.
 //! - Requests may be compressed with snappy, which Thanos can be told to use; answers never are.
 //!   A message over [`REQUEST_BYTES_MAX`] is refused before it is read.
+//! - There are only so many connections; one more is closed, see [`crate::rt::door`].
 //! - Pings are answered at any pace: gRPC's 10 s keepalive never meets `too_many_pings`.
 //!
 //! ## Why
@@ -35,20 +36,22 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
 use axum::middleware::{from_fn_with_state, map_request};
+use futures_lite::stream;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::query::View;
+use crate::rt::door::{Connection, Door};
 use crate::telemetry::Counters;
 use tidegate_proto::DESCRIPTORS;
 use tidegate_proto::thanos_info::info_server::InfoServer;
@@ -91,18 +94,21 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the `StoreAPI` on `listener` until `stop` is ready; calls that run then may end. They are
+/// Serves the `StoreAPI` at `door` until `stop` is ready; calls that run then may end. They are
 /// counted in `counters`.
 pub async fn serve(
     view: View,
-    listener: TcpListener,
+    door: Door,
     connections: Connections,
     counters: Counters,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let health = HealthReporter::new();
     let routes = routes(view.clone(), &health, counters)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = stream::unfold(door, async |mut door| {
+        let connection = door.accept().await;
+        Some((Ok::<_, Infallible>(connection), door))
+    });
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(connections.ping_after))
         .http2_keepalive_timeout(Some(connections.ping_timeout));
@@ -114,6 +120,13 @@ pub async fn serve(
         ended = server => Ok(ended?),
         () = follow_readiness(&view, &health) => Ok(()),
     }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    /// Nothing here asks who the peer is.
+    fn connect_info(&self) {}
 }
 
 fn routes(view: View, health: &HealthReporter, counters: Counters) -> Result<Routes, ServeError> {

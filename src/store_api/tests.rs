@@ -25,6 +25,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
+use crate::rt::door::{Door, Places};
 use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
 use crate::telemetry::{Counters, Exposition, Format};
 
@@ -52,9 +53,10 @@ async fn listen_counted(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
     beside::spawn(async move {
         let served =
-            serve(view, listener, Connections::new(None), counters, std::future::pending()).await;
+            serve(view, door, Connections::new(None), counters, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
@@ -528,7 +530,8 @@ async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
     let address = listener.local_addr().expect("an address");
     let never = std::future::pending();
     let connections = Connections::new(age_max);
-    beside::spawn(serve(twins.view.clone(), listener, connections, Counters::default(), never));
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
+    beside::spawn(serve(twins.view.clone(), door, connections, Counters::default(), never));
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &empty_settings].concat();

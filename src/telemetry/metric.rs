@@ -93,16 +93,18 @@ metrics! {
         "Series in write requests, each time they come.";
     ReceivedMetadata, Counter, "tidegate_received_metadata",
         "Metadata entries in write requests.";
+    ReceivedStartTimestamps, Counter, "tidegate_received_start_timestamps",
+        "Times in write requests at which a counter began; they are not stored.";
     DuplicateSamples, Counter, "tidegate_duplicate_samples",
         "Samples that were stored before, exactly; they count as written.";
     RejectedSamples, Counter, "tidegate_rejected_samples",
         "Samples, histograms and exemplars that were refused, by reason.";
     RejectedSeries, Counter, "tidegate_rejected_series",
-        "Series whose labels are no label set.";
+        "Series that cannot be stored: labels that are no label set, or nothing to store.";
     RepairedSeries, Counter, "tidegate_repaired_series",
         "New spellings of series whose labels were sorted or lost empty values.";
     TurnedAwayRequests, Counter, "tidegate_turned_away_requests",
-        "Write requests answered 503: not ready, draining, or no room.";
+        "Write requests answered 503, by reason: not ready, draining, no room, or no log.";
     RefusedRequests, Counter, "tidegate_refused_requests",
         "Write requests refused as a whole, by reason.";
     AcceptedConnections, Counter, "tidegate_listener_accepted_connections",
@@ -111,6 +113,10 @@ metrics! {
         "Connections of senders that did not end with an answer or by the sender, by reason.";
     ListenerConnections, Gauge, "tidegate_listener_connections",
         "Open connections of senders.";
+    ReaderConnections, Gauge, "tidegate_reader_connections",
+        "Open connections of readers, by door.";
+    ReaderConnectionsRefused, Counter, "tidegate_reader_connections_refused",
+        "Connections of readers that were closed because there were too many, by door.";
     ListenerReceivedBytes, Counter, "tidegate_listener_received_bytes",
         "Bytes received from senders, heads and refused bodies included.";
     ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",

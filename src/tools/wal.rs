@@ -74,6 +74,8 @@ impl Receive for Sums {
     fn cut(&mut self, _: CutRecord) {
         self.cuts += 1;
     }
+
+    fn floor(&mut self, _: u64) {}
 }
 
 /// Prints what the logs at `paths` hold to standard output.

@@ -81,6 +81,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         Metric::Panics
         | Metric::LogLinesDropped
         | Metric::LostConnections
+        | Metric::ReaderConnectionsRefused
         | Metric::RejectedSeries
         | Metric::TurnedAwayRequests
         | Metric::LogIoErrors
@@ -90,6 +91,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         | Metric::BucketOperationFailures
         | Metric::QueryFailures
         | Metric::ReceivedMetadata
+        | Metric::ReceivedStartTimestamps
         | Metric::HttpInFlight => exactly(0.0),
         // It runs, and says so.
         Metric::CoreSnapshots | Metric::LogLines => some,
@@ -113,6 +115,8 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         // One sender, still there.
         Metric::AcceptedConnections => exactly(1.0),
         Metric::ListenerConnections => 0.0..=1.0,
+        // The one that asks for the numbers, and what the last ones left.
+        Metric::ReaderConnections => 1.0..=10.0,
         Metric::ListenerReceivedBytes => some,
         Metric::ListenerBufferBytes => 0.0..=1e9,
         Metric::LogCommits => SAMPLES as f64..=1e3,

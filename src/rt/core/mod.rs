@@ -48,6 +48,7 @@ use futures_lite::FutureExt as _;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 
 use crate::rt::thread::spawn_named;
+use crate::telemetry::panics;
 
 mod disk;
 mod mesh;
@@ -304,11 +305,12 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 async fn abort_on_panic<T>(task: impl Future<Output = T>) -> T {
-    match AssertUnwindSafe(task).catch_unwind().await {
-        Ok(out) => out,
-        // The panic hook has told what happened. Restart and replay are the tested path.
-        Err(_) => std::process::abort(),
+    if let Ok(out) = AssertUnwindSafe(task).catch_unwind().await {
+        return out;
     }
+    // The panic hook has logged what happened. Restart and replay are the tested path.
+    panics::last_words();
+    std::process::abort()
 }
 
 /// Does work that must not be half done: its panic aborts the process, also inside of a task whose

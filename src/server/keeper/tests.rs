@@ -94,12 +94,12 @@ impl ShardTwin {
         while let Some(ask) = asks.recv().await {
             match ask {
                 Ask::Held(reply) => drop(reply.send(self.held())),
-                Ask::Cut { reply, .. } => drop(reply.send(())),
+                Ask::Cut { reply, .. } | Ask::Truncate { reply, .. } => drop(reply.send(())),
                 Ask::Flush(ask) => {
                     let block = self.flush(&ask).await;
                     drop(ask.reply.send(block));
                 }
-                Ask::Truncate { reply, .. } | Ask::Settle(reply) => drop(reply.send(Ok(()))),
+                Ask::Settle(reply) => drop(reply.send(Ok(()))),
                 Ask::DropOld { reply, .. } => drop(reply.send(Ok(0))),
                 other => panic!("the keeper asked {other:?}"),
             }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::Settings;
-use crate::shard::blocks::hex;
 use crate::shard::recover::numbers::Numbers;
 use crate::shard::recover::replay::Found;
 use crate::shard::recover::shard_dir;
 use crate::shard::wal::format::SegmentHeader;
 use crate::shard::wal::reader::Position;
 use crate::shard::wal::writer::{segment_name, segment_number};
+use crate::stdx::hex;
 
 /// The segments in one directory, read one by one.
 #[derive(Debug)]
@@ -101,8 +101,8 @@ fn is_strange(path: &Path, header: &SegmentHeader, (shard, node): (u16, [u8; 16]
          of the data directory, or put the tidegate.json back that it was written under",
         path.display(),
         header.shard,
-        hex(&header.node),
-        hex(&node),
+        hex::encode(&header.node),
+        hex::encode(&node),
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
 }

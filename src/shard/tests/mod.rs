@@ -6,4 +6,5 @@ mod recover;
 mod reading;
 mod select;
 mod sync_errors;
+mod truncation;
 mod world;
