@@ -11,6 +11,7 @@ use crate::shard::tests::world::{
     Home, Ledger, Load, Said, judge, off, send, serve, settings, start, stored,
 };
 use crate::shard::{Generation, Settings};
+use crate::stdx::seeds;
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const LOAD: Load = Load { rounds: 120, step_ms: 15_000, turns: 6 };
@@ -75,16 +76,6 @@ fn live(seed: u64, ends: Ends) -> Result<u64, String> {
         })?;
     }
     Ok(said.acked.len() as u64)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
-pub(super) fn seeds(short: u64) -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("TIDEGATE_SEED"), number("TIDEGATE_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(count)) => 0..count,
-        (None, None) => 0..short,
-    }
 }
 
 #[test]
