@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Who reads what is printed has seen enough, as `head` does.
         Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,25 +31,28 @@ fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     match config::parse(std::env::args_os(), &control::hostname())? {
         Command::Print(text) => writeln!(io::stdout(), "{}", text.trim_end())?,
         Command::InspectWal { paths } => tidegate::tools::inspect_wal(&paths)?,
         Command::Receive(config) => {
-            panics::count();
             let (lines, waiting) = log::lines();
             let (level, form) = (level(config.log.level), form(config.log.format));
             let subscriber = log::subscriber(lines.clone(), level, form);
             tracing::subscriber::set_global_default(subscriber)?;
+            panics::log(lines.clone());
             thread::spawn_named("tidegate-log", move || {
-                log::write_lines(&waiting, io::stderr()).ok();
+                log::write_lines(&waiting, form, io::stderr());
             })?;
             let ended = tidegate::server::receive(&config, lines.counts());
-            lines.flush();
+            if !lines.flush() && ended.is_err() {
+                // Nobody reads standard error: to tell the error there would wait for ever.
+                return Ok(ExitCode::FAILURE);
+            }
             ended?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn level(level: LogLevel) -> tracing::Level {
@@ -65,5 +68,6 @@ fn form(format: LogFormat) -> log::Form {
     match format {
         LogFormat::Logfmt => log::Form::Logfmt,
         LogFormat::Json => log::Form::Json,
+        LogFormat::Journald => log::Form::Journald,
     }
 }

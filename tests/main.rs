@@ -7,6 +7,7 @@ mod bucket;
 mod gates;
 mod live;
 mod pages;
+mod peer;
 mod rust_text;
 mod systemd;
 mod tidy;

@@ -141,13 +141,28 @@ fn every_metric_is_on_the_list() {
         })
         .collect();
     let is_metric = |name: &&str| {
-        ["tidegate_", "prometheus_tsdb_", "thanos_", "grpc_"].iter().any(|p| name.starts_with(p))
+        let families = ["tidegate_", "prometheus_tsdb_", "thanos_", "grpc_", "http_", "process_"];
+        families.iter().any(|family| name.starts_with(family))
     };
     let named: Vec<&str> = code(&text).into_iter().filter(is_metric).collect();
     assert!(named.len() > 5, "{named:?}");
     for name in named {
         assert!(known.iter().any(|known| known == name), "{name} is no metric");
     }
+}
+
+#[test]
+fn the_peers_are_those_that_ci_installs() {
+    let run = page(".ci/run");
+    let packages = run.lines().find_map(|line| line.strip_prefix("for package in "));
+    let packages = packages.and_then(|line| line.strip_suffix("; do")).expect("a list");
+    // What a build needs is named before.
+    let build = ["gcc", "libc6-dev", "git", "ca-certificates"];
+    let peers: Vec<&str> = packages.split(' ').filter(|name| !build.contains(name)).collect();
+    let text = page("README.md");
+    let told = text.split("Peers for all tests are").nth(1).expect("a sentence");
+    let told = told.split(". ").next().unwrap_or_default();
+    assert_eq!(told.split('`').skip(1).step_by(2).collect::<Vec<_>>(), peers);
 }
 
 #[test]

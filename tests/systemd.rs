@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use tidegate::config;
+
+use crate::peer;
 
 /// What we allow ourselves of systemd's scale from 0 to 10. Debian's Prometheus has 4.0.
 const EXPOSURE_MAX: f64 = 1.5;
@@ -34,18 +36,24 @@ fn settings(unit: &str) -> Vec<(&str, &str, &str)> {
     settings
 }
 
+/// Lines that set something without a comment of their own right above. A section's title is none.
+fn unexplained(unit: &str) -> Vec<&str> {
+    let mut reason = false;
+    let sets = |line: &&str| {
+        let explained = reason;
+        let title = line.starts_with("# -- ") && line.ends_with(" --");
+        reason = line.starts_with("# ") && !title;
+        !explained && line.contains('=') && !line.starts_with('#')
+    };
+    unit.lines().filter(sets).collect()
+}
+
 #[test]
-fn each_line_of_the_service_has_its_reason() {
+fn each_line_of_the_unit_has_its_reason() {
     let unit = unit();
-    let service = unit.split("[Service]").nth(1).and_then(|s| s.split("[Install]").next());
-    let mut explained = false;
-    for line in service.expect("a service").lines() {
-        match line {
-            "" => explained = false,
-            line if line.starts_with('#') => explained = true,
-            line => assert!(explained, "{line} has no comment above it"),
-        }
-    }
+    assert_eq!(unexplained(&unit), Vec::<&str>::new());
+    let bad = "[Unit]\nA=1\n# Why.\nB=1\nC=1\n\n# -- title --\nD=1\n# Why.\n\nE=1\n";
+    assert_eq!(unexplained(bad), ["A=1", "C=1", "D=1", "E=1"]);
     let keys: Vec<&str> = settings(&unit).iter().map(|(_, key, _)| *key).collect();
     for key in ["Type", "WatchdogSec", "LimitMEMLOCK", "ExecStart", "SystemCallFilter"] {
         assert!(keys.contains(&key), "{key} is set");
@@ -79,17 +87,18 @@ fn systemd_takes_it_and_it_exposes_little() {
     let analyze = |args: &[&str], unit: &Path| {
         Command::new("systemd-analyze").args(args).arg(unit).env("SYSTEMD_COLORS", "0").output()
     };
-    if let Err(e) = Command::new("systemd-analyze").arg("--version").output() {
-        let must = std::env::var_os("CI").is_some();
-        assert!(!must, "systemd-analyze is missing ({e}), and CI must have it");
-        println!("skipped: the unit's check by systemd, for want of systemd-analyze");
+    let found = Command::new("systemd-analyze").arg("--version").output();
+    if !peer::is_there(found, "systemd-analyze", "the unit's check by systemd") {
         return;
     }
-    // The binary is where a package puts it; verify wants one that is there.
+    // A package puts the binary elsewhere; verify wants it where the unit says.
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("tidegate.service");
-    let stand_in = unit().replace("/usr/bin/tidegate", "/bin/true");
-    fs::write(&copy, stand_in).expect("a copy");
+    let in_place = |binary| unit().replace("/usr/bin/tidegate", binary);
+    fs::write(&copy, in_place("/usr/bin/no-tidegate")).expect("a copy");
+    let missing = analyze(&["verify", "--man=no"], &copy).expect("runs");
+    assert!(!missing.status.success(), "it looks for the binary");
+    fs::write(&copy, in_place(env!("CARGO_BIN_EXE_tidegate"))).expect("a copy");
     let verified = analyze(&["verify", "--man=no"], &copy).expect("runs");
     let said = String::from_utf8_lossy(&verified.stderr);
     let about_us: Vec<&str> = said.lines().filter(|line| line.contains("tidegate")).collect();
@@ -102,4 +111,26 @@ fn systemd_takes_it_and_it_exposes_little() {
     let exposure: f64 = number.and_then(|n| n.parse().ok()).expect("an exposure");
     println!("exposure {exposure}, at most {EXPOSURE_MAX}");
     assert!(exposure <= EXPOSURE_MAX, "{said}");
+}
+
+/// Runs this test again where nothing is found.
+fn without_peers(ci: bool) -> Output {
+    let mut test = Command::new(std::env::current_exe().expect("this program"));
+    test.args(["--exact", "systemd::systemd_takes_it_and_it_exposes_little"]);
+    test.env("PATH", "/nowhere").env_remove("CI");
+    if ci {
+        test.env("CI", "true");
+    }
+    test.output().expect("runs")
+}
+
+#[test]
+fn a_missing_peer_is_told_and_fails_in_ci() {
+    let output = without_peers(false);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let want = "skipped: the unit's check by systemd, for want of systemd-analyze (";
+    assert!(said.lines().any(|line| line.starts_with(want)), "{said}");
+    let output = without_peers(true);
+    assert!(!output.status.success(), "{output:?}");
 }

@@ -86,6 +86,11 @@ const BANS: &[Ban] = &[
         modules: Only::In(TOKIO),
         reason: "tokio belongs to the control side; channels come from rt::channel",
     },
+    Ban {
+        path: &["object_store"],
+        modules: Only::In(&["bucket"]),
+        reason: "object storage is named in bucket alone, so that there is one table of verdicts",
+    },
     Ban { path: &["std", "fs"], modules: Only::NotIn(PURE), reason: PURE_REASON },
     Ban { path: &["std", "net"], modules: Only::NotIn(PURE), reason: PURE_REASON },
     Ban { path: &["std", "process"], modules: Only::NotIn(PURE), reason: PURE_REASON },
@@ -502,6 +507,8 @@ fn folders_keep_out_what_is_not_theirs() {
         ("src/route/mod.rs", "let http = 1;", None),
         ("src/query/mod.rs", "use hyper::body;", Some("hyper in query")),
         ("loadgen/src/main.rs", "use tokio::net;", None),
+        ("src/bucket/s3.rs", "use object_store::path::Path;", None),
+        ("src/ship/mod.rs", "let e = object_store::Error::from(e);", Some("object_store in ship")),
     ] {
         check(path, text, want);
     }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, at};
 use crate::http::Url;
 use crate::ledger::{History, Ledger};
+use crate::print::say;
 use crate::progress::Bar;
 use crate::report::{Latency, per};
 use crate::scenario::Scenario;
@@ -251,7 +252,8 @@ impl Weighed {
 fn check(server: &Server, history: &History) -> Result<u64> {
     let addresses = server.addresses();
     let source = match &addresses.store_api {
-        Some(address) => Source::StoreApi(address.clone()),
+        // The server began empty: what it holds is of this load.
+        Some(address) => Source::StoreApi { address: address.clone(), tenant: None },
         None => Source::Prometheus(Url { path: String::new(), ..addresses.http.clone() }, None),
     };
     let findings = verify(history, &source, PATIENCE, |_| {})?;
@@ -360,7 +362,7 @@ fn summary(turns: &[&Turn]) -> Summary {
 
 /// The table for people.
 pub(crate) fn print(rows: &[Summary]) {
-    println!(
+    say!(
         "{:<12} {:<17} {:>3} {:>5}  {:>8} {:>17} {:>7} {:>10}  \
          {:>8} {:>8}  {:>8} {:>8} {:>7} {:>8} {:>5}",
         "scenario",
@@ -384,7 +386,7 @@ pub(crate) fn print(rows: &[Summary]) {
             Durability::None => "-".to_owned(),
             class => format!("{class:?}"),
         };
-        println!(
+        say!(
             "{:<12} {:<17} {:>3} {:>5}  {:>8.0} {:>17} {:>7.2} {:>10.2}  \
              {:>8.2} {:>8.2}  {:>8.1} {:>8.0} {:>7.2} {:>8.2} {:>4.0}%",
             row.scenario,
@@ -404,7 +406,7 @@ pub(crate) fn print(rows: &[Summary]) {
             row.foreign_percent
         );
         if row.refused_requests > 0 || row.differences.is_some_and(|count| count > 0) {
-            println!(
+            say!(
                 "  BROKEN: {} requests refused, {} differences",
                 row.refused_requests,
                 row.differences.map_or("unchecked".to_owned(), |count| count.to_string())

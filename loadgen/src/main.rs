@@ -19,9 +19,7 @@
 //! target. Exit codes: 0 all well, 1 the target broke a promise or refused, 2 could not do it.
 #![expect(
     clippy::disallowed_methods,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the bans keep clocks, threads and prints out of the receiver; this is a tool"
+    reason = "the bans keep clocks and threads out of the receiver; this is a tool"
 )]
 #![forbid(unsafe_code)]
 
@@ -44,6 +42,7 @@ mod target;
 mod compare;
 mod report;
 mod progress;
+mod print;
 mod fingerprint;
 mod sink;
 mod error;
@@ -59,6 +58,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::http::Url;
 use crate::ledger::{History, Ledger};
+use crate::print::{say, tell};
 use crate::progress::Bar;
 use crate::report::{RunReport, per};
 use crate::scenario::{BUILT_IN, Overrides, Scenario};
@@ -132,6 +132,12 @@ struct VerifyFlags {
     /// `host:port` of a Thanos StoreAPI.
     #[arg(long, conflicts_with = "prometheus", required_unless_present = "prometheus")]
     store_api: Option<String>,
+    /// External label that carries the tenant on a StoreAPI; empty if there is none.
+    #[arg(long, default_value = "tenant_id")]
+    tenant_label: String,
+    /// Tenant of a load that names none.
+    #[arg(long, default_value = "default-tenant")]
+    default_tenant: String,
     /// Base URL of a server that speaks Prometheus' API.
     #[arg(long)]
     prometheus: Option<String>,
@@ -199,7 +205,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("loadgen: {error}");
+            tell!("loadgen: {error}");
             ExitCode::from(2)
         }
     }
@@ -281,13 +287,18 @@ fn load(
 fn verify(flags: &VerifyFlags) -> Result<bool> {
     let history = History::read(&flags.ledger)?;
     if history.torn_size > 0 {
-        println!("the ledger has a torn tail of {} bytes, left out", history.torn_size);
+        say!("the ledger has a torn tail of {} bytes, left out", history.torn_size);
     }
     for (status, count) in &history.refused {
-        println!("{count} requests were refused with {status}: stored or not, both is right");
+        say!("{count} requests were refused with {status}: stored or not, both is right");
     }
     let source = match (&flags.store_api, &flags.prometheus) {
-        (Some(address), _) => Source::StoreApi(address.clone()),
+        (Some(address), _) => {
+            let (label, default) = (&flags.tenant_label, &flags.default_tenant);
+            let tenant = history.scenario.tenant_or(default);
+            let tenant = (!label.is_empty()).then(|| (label.clone(), tenant.to_owned()));
+            Source::StoreApi { address: address.clone(), tenant }
+        }
         (None, Some(url)) => Source::Prometheus(Url::parse(url)?, flags.method),
         (None, None) => return Err(Error::Usage("give --store-api or --prometheus".to_owned())),
     };
@@ -322,7 +333,7 @@ fn compare(flags: &CompareFlags) -> Result<bool> {
         now_ms: now_ms(),
     };
     let turns = compare::run(&plan, |turn| {
-        eprintln!(
+        tell!(
             "{} {} turn {}: {:.0} ns/sample, p99 {:.2} ms, {:.0} samples/s, others used {:.0} %",
             turn.key.scenario,
             turn.key.target.name(),
@@ -359,14 +370,14 @@ fn program(flags: &CompareFlags, kind: Kind) -> Result<Program> {
 
 fn fingerprint(flags: &ScenarioFlags) -> Result<bool> {
     for scenario in flags.all("w1-200k")? {
-        println!("{}: {}", scenario.name, Fingerprint::of(&scenario)?);
+        say!("{}: {}", scenario.name, Fingerprint::of(&scenario)?);
     }
     Ok(true)
 }
 
 fn scenarios() -> Result<bool> {
     for (name, text) in BUILT_IN {
-        println!("{name:<12} {}", Scenario::parse(name, text)?.purpose);
+        say!("{name:<12} {}", Scenario::parse(name, text)?.purpose);
     }
     Ok(true)
 }

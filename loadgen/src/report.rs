@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, at};
 use crate::oracle::Findings;
+use crate::print::say;
 use crate::scenario::{Mode, Scenario};
 use crate::sender::Outcome;
 
@@ -98,8 +99,8 @@ impl RunReport {
 
     /// The table for people.
     pub(crate) fn print(&self) {
-        let row = |name: &str, text: String| println!("  {name:<22} {text}");
-        println!("{} -> {}", self.scenario.name, self.target);
+        let row = |name: &str, text: String| say!("  {name:<22} {text}");
+        say!("{} -> {}", self.scenario.name, self.target);
         row(
             "acknowledged",
             format!(
@@ -164,7 +165,7 @@ fn latency_text(latency: &Latency) -> String {
 
 /// Prints what the oracle found.
 pub(crate) fn print_findings(findings: &Findings) {
-    println!(
+    say!(
         "sent {} samples, acknowledged {}, stored {} (of these never acknowledged: {})",
         findings.sent_samples,
         findings.acked_samples,
@@ -172,23 +173,23 @@ pub(crate) fn print_findings(findings: &Findings) {
         findings.stored_unacked_samples
     );
     if findings.unseen_stale_samples > 0 {
-        println!(
+        say!(
             "not checked, for the API hides them: {} stale markers",
             findings.unseen_stale_samples
         );
     }
     if !findings.foreign_label_names.is_empty() {
         let names: Vec<_> = findings.foreign_label_names.iter().map(String::as_str).collect();
-        println!("labels the target added, set aside: {}", names.join(", "));
+        say!("labels the target added, set aside: {}", names.join(", "));
     }
     if findings.is_clean() {
-        println!("acked ⊆ stored ⊆ sent, nothing twice, values equal");
+        say!("acked ⊆ stored ⊆ sent, nothing twice, values equal");
         return;
     }
     for (name, count) in &findings.counts {
-        println!("BROKEN: {name}: {count}");
+        say!("BROKEN: {name}: {count}");
     }
-    findings.first.iter().for_each(|difference| println!("  {difference}"));
+    findings.first.iter().for_each(|difference| say!("  {difference}"));
 }
 
 /// Writes a report as JSON.

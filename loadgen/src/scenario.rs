@@ -282,6 +282,11 @@ pub(crate) struct Overrides {
 }
 
 impl Scenario {
+    /// Whose the load is: the tenant it names, or else the one that the target takes for it.
+    pub(crate) fn tenant_or<'a>(&'a self, default: &'a str) -> &'a str {
+        if self.tenant.is_empty() { default } else { &self.tenant }
+    }
+
     /// A ready-made scenario by name, or else a file by path.
     pub(crate) fn load(name: &str) -> Result<Self> {
         if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {

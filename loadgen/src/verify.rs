@@ -19,8 +19,14 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Where to read from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// `host:port` of a StoreAPI.
-    StoreApi(String),
+    /// A StoreAPI.
+    StoreApi {
+        /// `host:port`.
+        address: String,
+        /// The label that carries the tenant, and which one is of the load. Without it the same
+        /// load of several tenants cannot be told apart.
+        tenant: Option<(String, String)>,
+    },
     /// A server that speaks Prometheus' API. Without a method: the best it has.
     Prometheus(Url, Option<prometheus::Method>),
 }
@@ -54,9 +60,9 @@ fn repeat(
 
 fn read(history: History, source: &Source, tick: &mut impl FnMut(f64)) -> Result<Findings> {
     match source {
-        Source::StoreApi(address) => {
+        Source::StoreApi { address, tenant } => {
             let mut oracle = Oracle::new(history, store_api::FIDELITY);
-            store_api::read(address, &mut oracle)?;
+            store_api::read(address, tenant.as_ref(), &mut oracle)?;
             Ok(oracle.finish())
         }
         Source::Prometheus(url, method) => {

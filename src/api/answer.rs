@@ -46,6 +46,10 @@ pub(super) enum Failure {
     Execution(String),
     /// Not now.
     Unavailable(String),
+    /// There is no such path.
+    NotFound(String),
+    /// The path is there, but not for this method.
+    Method(String),
 }
 
 impl Failure {
@@ -80,6 +84,8 @@ impl IntoResponse for Failure {
             Self::BadData(text) => (StatusCode::BAD_REQUEST, "bad_data", text),
             Self::Execution(text) => (StatusCode::UNPROCESSABLE_ENTITY, "execution", text),
             Self::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", text),
+            Self::NotFound(text) => (StatusCode::NOT_FOUND, "not_found", text),
+            Self::Method(text) => (StatusCode::METHOD_NOT_ALLOWED, "bad_data", text),
         };
         let body = Json(Body { status: "error", error_type, error: text });
         match &self {

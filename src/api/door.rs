@@ -4,13 +4,17 @@ use std::future::Future;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Shared;
+use crate::api::answer::Failure;
 use crate::rt::clock::Moment;
 use crate::telemetry::{Counters, Format, Metric};
+
+/// Where Prometheus' API lies.
+const API: &str = "/api/v1/";
 
 /// `/-/healthy`.
 pub(super) async fn healthy() -> &'static str {
@@ -37,9 +41,23 @@ pub(super) async fn metrics(State(shared): State<Shared>, headers: HeaderMap) ->
     }
 }
 
-/// Any other path.
-pub(super) async fn not_found() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "404 page not found\n")
+/// Any other path. Below `/api/v1/` it is told as errors are there.
+pub(super) async fn not_found(uri: Uri) -> Response {
+    let path = uri.path();
+    if path.starts_with(API) {
+        let text = format!("{path} is not served here; labels, label/<name>/values and series are");
+        return Failure::NotFound(text).into_response();
+    }
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+/// Another method than the path is for.
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let text = format!("{} does not take {method}", uri.path());
+    if uri.path().starts_with(API) {
+        return Failure::Method(text).into_response();
+    }
+    (StatusCode::METHOD_NOT_ALLOWED, format!("{text}\n")).into_response()
 }
 
 /// Counts one request. The labels are the route and the method, not what the client wrote: else a

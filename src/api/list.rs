@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use bytes::Bytes;
 use prost::Message as _;
@@ -27,9 +28,11 @@ pub(super) async fn names(
 /// `/api/v1/label/<name>/values`.
 pub(super) async fn values(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     params: Params,
 ) -> Result<Success<Vec<String>>, Failure> {
+    let Path(name) = name
+        .map_err(|error| Failure::BadData(format!("invalid label name: {}", error.body_text())))?;
     list(&shared, &params, Some(label_name(&name)?)).await
 }
 

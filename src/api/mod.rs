@@ -16,9 +16,11 @@
 //!
 //! ## Promises
 //! - Parameters, answers, error types and their texts are Prometheus' (3.x): `{"status":"success",
-//!   "data":...}`, or `{"status":"error","errorType":...,"error":...}`.
+//!   "data":...}`, or `{"status":"error","errorType":...,"error":...}`, whatever goes wrong below
+//!   `/api/v1/`. A `match[]` may stand in a URL as it is, with its quotes and braces.
 //! - What a shard or block could not answer shows in `warnings`; a list cut by `limit` says so.
-//! - A connection that says nothing is closed, and none holds a stop back.
+//! - A connection that says nothing is closed, and none holds a stop back. There are only so many:
+//!   one more is answered 503, see [`crate::rt::door`].
 //! - An answer is bounded: [`ANSWER_BYTES_MAX`], else error `execution`. A request body as well.
 //!
 //! ## Limits
@@ -28,6 +30,7 @@ mod answer;
 mod door;
 mod list;
 mod param;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -39,15 +42,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 
+use crate::api::target::Mended;
 use crate::query::View;
 use crate::rt::beside;
+use crate::rt::door::Door;
 use crate::telemetry::{Counters, Exposition};
 
 /// Most bytes of label sets in one answer.
@@ -67,14 +70,19 @@ struct Shared {
     exposition: Arc<Exposition>,
 }
 
-/// Serves `routes` on `listener` until `stop` is ready; requests that run then may end.
-pub async fn serve(routes: Router, listener: TcpListener, stop: impl Future<Output = ()>) {
-    serve_connections(routes, listener, HEAD_TIME_MAX, stop).await;
+/// What a connection is told when there are too many.
+pub const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\nConnection: close\r\n\r\n\
+    too many connections\n";
+
+/// Serves `routes` at `door` until `stop` is ready; requests that run then may end.
+pub async fn serve(routes: Router, door: Door, stop: impl Future<Output = ()>) {
+    serve_connections(routes, door, HEAD_TIME_MAX, stop).await;
 }
 
 async fn serve_connections(
     routes: Router,
-    mut listener: TcpListener,
+    mut door: Door,
     head_time_max: Duration,
     stop: impl Future<Output = ()>,
 ) {
@@ -83,17 +91,17 @@ async fn serve_connections(
     let open = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
-        // `accept` waits and tries again when the process has no descriptor left.
-        let (stream, _) = tokio::select! {
-            accepted = Listener::accept(&mut listener) => accepted,
+        let stream = tokio::select! {
+            accepted = door.accept() => accepted,
             () = &mut stop => break,
         };
         let service = TowerToHyperService::new(routes.clone());
-        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection =
+            open.watch(http.serve_connection(TokioIo::new(Mended::new(stream)), service));
         // A connection that breaks is its client's matter.
         beside::spawn(async move { drop(connection.await) });
     }
-    drop(listener);
+    drop(door);
     open.shutdown().await;
 }
 
@@ -109,6 +117,7 @@ pub fn routes(view: View, exposition: Exposition, counters: Counters) -> Router 
         .route("/api/v1/label/{name}/values", get(list::values))
         .route("/api/v1/series", get(list::series).post(list::series))
         .fallback(door::not_found)
+        .method_not_allowed_fallback(door::method_not_allowed)
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(counters, door::count))
         .with_state(shared)

@@ -16,6 +16,7 @@ use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
+use crate::rt::door::{Door, Places};
 use crate::telemetry::{Counters, Exposition, Metric};
 
 fn run(test: impl Future<Output = ()>) {
@@ -184,10 +185,50 @@ fn requests_that_cannot_be_meant() {
         let (status, answer) = post(&twins, "/api/v1/series", &huge).await;
         assert_eq!((status, &answer["errorType"]), (400, &json!("bad_data")));
         let request = Request::get("/api/v1/query").body(Body::empty()).expect("a request");
+        let (status, answer) = json_of(send(&twins, request).await).await;
+        assert_eq!((status, &answer["errorType"]), (404, &json!("not_found")));
+        let request = Request::get("/graph").body(Body::empty()).expect("a request");
         let not_found = text(send(&twins, request).await).await;
         assert_eq!(not_found, (404, "404 page not found\n".into()));
         let request = Request::delete("/api/v1/series").body(Body::empty()).expect("a request");
-        assert_eq!(send(&twins, request).await.status(), 405);
+        let response = send(&twins, request).await;
+        assert_eq!(response.headers()["allow"], "GET,HEAD,POST");
+        let (status, answer) = json_of(response).await;
+        assert_eq!((status, &answer["errorType"]), (405, &json!("bad_data")));
+        for path in ["/api/v1/label/%ff/values", "/api/v1/labels?limit=%ff"] {
+            let (status, answer) = get(&twins, path).await;
+            assert_eq!((status, &answer["status"]), (400, &json!("error")), "{path}: {answer}");
+            assert_eq!(answer["errorType"], json!("bad_data"), "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_selector_may_stand_in_a_url_as_it_is() {
+    run(async {
+        let twins = twins().await;
+        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let listener = Door::new(listener, Places::new("http", 16, b""));
+        let door =
+            serve_connections(routes, listener, Duration::from_secs(9), std::future::pending());
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let one = "GET /api/v1/series?match[]=up{job=\"b\"} HTTP/1.1\r\nHost: x\r\n";
+            let two = format!("{one}\r\n{one}Connection: close\r\n\r\n");
+            stream.write_all(two.as_bytes()).await.expect("written");
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.expect("answers");
+            answers
+        };
+        let answers = tokio::select! {
+            () = door => panic!("the door stays open"),
+            answers = client => answers,
+        };
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+        assert_eq!(answers.matches("\"job\":\"b\"").count(), 2, "{answers}");
+        assert!(!answers.contains("\"job\":\"a\""), "{answers}");
     });
 }
 
@@ -241,6 +282,7 @@ fn metrics_over_a_socket() {
         exposition.source(move |out| counted.sample(out));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        let listener = Door::new(listener, Places::new("http", 16, b""));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let routes = routes(twins.view.clone(), exposition, counters);
         let served = tokio::spawn(serve(routes, listener, async {
@@ -290,6 +332,7 @@ fn a_connection_that_says_nothing_is_closed() {
         let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        let listener = Door::new(listener, Places::new("http", 16, b""));
         let head_time = Duration::from_millis(50);
         let door = serve_connections(routes, listener, head_time, std::future::pending());
         let clients = async {

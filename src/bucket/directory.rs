@@ -26,6 +26,9 @@ use crate::bucket::{Object, Stored};
 /// Directory of unfinished objects, in the root of the bucket.
 pub(super) const UNFINISHED: &str = ".tidegate-unfinished";
 
+/// Name of the object that is written to see whether it can be; gone at once.
+const TRIED: &str = ".tidegate-tried";
+
 /// A directory used as a bucket. Its methods block: for tokio's blocking threads.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -33,9 +36,15 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens it, making it if need be.
+    /// Opens it, making it if need be, and tries whether an object can be written: better now than
+    /// when the first block is finished.
     pub fn open(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root.join(UNFINISHED))?;
+        let unfinished = root.join(UNFINISHED);
+        fs::create_dir_all(&unfinished)?;
+        let (tried, published) = (unfinished.join(TRIED), root.join(TRIED));
+        File::create(&tried)?;
+        fs::rename(&tried, &published)?;
+        fs::remove_file(&published)?;
         sync_dir(root)?;
         if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent)?;
@@ -267,6 +276,22 @@ mod tests {
         // Replaced by a put, the source must keep its bytes.
         bucket.put("b/index", b"other").expect("put");
         assert_eq!(fs::read(&source).expect("the file"), b"bytes");
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_to_is_told_when_it_is_opened() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let file = tmp.path().join("file");
+        fs::write(&file, b"in the way").expect("a file");
+        Directory::open(&file.join("bucket")).expect_err("a file is in the way");
+        // Root may write where others may not, so it is a name that is taken.
+        let root = tmp.path().join("bucket");
+        fs::create_dir_all(root.join(UNFINISHED).join(TRIED)).expect("a directory");
+        Directory::open(&root).expect_err("an object could not be written");
+        fs::remove_dir(root.join(UNFINISHED).join(TRIED)).expect("removed");
+        let bucket = Directory::open(&root).expect("a bucket");
+        assert_eq!(leftovers(&bucket), 0);
+        assert_eq!(fs::read_dir(&root).expect("ours").count(), 1, "nothing but the unfinished");
     }
 
     #[test]

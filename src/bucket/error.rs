@@ -199,11 +199,22 @@ pub enum SettingsError {
         problem: String,
     },
     /// A file named in the settings cannot be read.
-    #[error("bucket setting `{key}`: cannot read {path:?}: {source}")]
+    #[error("bucket setting `{key}`: cannot read {}: {source}", path.display())]
     File {
         /// The key that names it.
         key: &'static str,
         /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directory of a bucket cannot be made or written to.
+    #[error(
+        "bucket setting `directory`: cannot make {} or write to it: {source}; name a folder that \
+         this user may write to", path.display()
+    )]
+    Directory {
+        /// The directory, with the prefix.
         path: std::path::PathBuf,
         /// Why not.
         source: io::Error,

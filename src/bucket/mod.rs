@@ -82,28 +82,23 @@ enum Kind {
 }
 
 impl Bucket {
-    /// Opens a bucket: checks the settings, reads certificates, makes the directory. Asks nothing
-    /// of a server; [`Bucket::check`] does.
+    /// Opens a bucket: checks the settings, reads certificates, makes the directory and writes to
+    /// it. Asks nothing of a server; [`Bucket::check`] does.
     pub fn open(settings: &config::Bucket) -> Result<Self, SettingsError> {
         let (kind, name) = match settings {
             config::Bucket::S3(s3) => (Kind::S3(s3::Store::open(s3)?), s3.bucket.clone()),
             config::Bucket::Filesystem { directory, prefix } => {
-                let root = directory.join(prefix.trim_matches('/'));
-                let opened = Directory::open(&root).map_err(|source| SettingsError::File {
-                    key: "directory",
-                    path: root.clone(),
-                    source,
-                })?;
+                // Joining an empty one would add a slash.
+                let root = match prefix.trim_matches('/') {
+                    "" => directory.clone(),
+                    prefix => directory.join(prefix),
+                };
+                let opened = Directory::open(&root)
+                    .map_err(|source| SettingsError::Directory { path: root.clone(), source })?;
                 (Kind::Directory(opened), root.display().to_string())
             }
         };
         Ok(Self { kind, name: name.into(), counters: Counters::default() })
-    }
-
-    /// A bucket in a directory that is open already.
-    pub fn in_directory(directory: Directory) -> Self {
-        let name = directory.root().display().to_string().into();
-        Self { kind: Kind::Directory(directory), name, counters: Counters::default() }
     }
 
     /// Its name: the label `bucket` of Thanos' metrics.

@@ -9,9 +9,9 @@
 //!
 //! A chunk's payload begins with the number of its samples, big-endian, 16 bits; what follows is
 //! the business of its [`Encoding`], a continuous stream of bits, most significant first ([`xor`]
-//! for floats, [`histogram`] for histograms). The last byte is padded with zero bits. Writers of Prometheus 2.x leave
-//! one more zero byte when the stream ends on a byte's border, so a reader takes the samples that
-//! are announced and ignores what is left.
+//! for floats, [`histogram`] for histograms). The last byte is padded with zero bits. Writers of
+//! Prometheus 2.x leave one more zero byte when the stream ends on a byte's border, so a reader
+//! takes the samples that are announced and ignores what is left.
 //!
 //! The payload does not hold its encoding, its length or a checksum: the file or the message
 //! around it does.

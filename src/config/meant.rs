@@ -17,6 +17,15 @@ use crate::model::{Labels, TenantId};
 /// Longest time readers get at a stop, whatever the flags say: a stop ends below ten seconds.
 pub const READS_STOP_MAX: Duration = Duration::from_secs(4);
 
+/// Most bytes of bodies that a core holds at a time.
+pub const BODIES_BYTES_MAX: u64 = 256 << 20;
+/// Largest body, whatever the flags say: there is room for a second one.
+const BODY_BYTES_MAX: u64 = BODIES_BYTES_MAX / 2;
+/// Most bytes of decoded requests that a core holds at a time, and so of one.
+pub const DECODED_BYTES_MAX: u64 = 256 << 20;
+/// Largest label set, whatever the flags say: it is told in one block of the log.
+const LABEL_SET_BYTES_MAX: u64 = 1 << 20;
+
 /// All that `tidegate receive` was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receive {
@@ -160,6 +169,8 @@ pub enum LogFormat {
     Logfmt,
     /// An object a line.
     Json,
+    /// As [`Self::Logfmt`], behind the severity as the journal reads it: `<4>`.
+    Journald,
 }
 
 impl Receive {
@@ -240,16 +251,22 @@ fn limits(typed: &Typed) -> Result<Limits, Error> {
         0 => Err(bad(name, typed.text(name), &"must be 1 or more")),
         value => Ok(value),
     };
-    let bytes = |name| typed.bytes(name).and_then(|value| some(name, value));
+    let bytes = |name, most| match typed.bytes(name).and_then(|value| some(name, value))? {
+        value if value > most => {
+            let problem = format!("is more than {}, the most there can be", size::text(most));
+            Err(bad(name, typed.text(name), &problem))
+        }
+        value => Ok(value),
+    };
     let count = |name| typed.count(name).and_then(|value| some(name, value));
     Ok(Limits {
-        body_bytes_max: bytes("receive.body-bytes-max")?,
-        decoded_bytes_max: bytes("receive.decoded-bytes-max")?,
+        body_bytes_max: bytes("receive.body-bytes-max", BODY_BYTES_MAX)?,
+        decoded_bytes_max: bytes("receive.decoded-bytes-max", DECODED_BYTES_MAX)?,
         connections_per_core_max: count("receive.connections-per-core-max")?,
         labels_per_series_max: count("receive.labels-per-series-max")?,
-        label_name_bytes_max: bytes("receive.label-name-bytes-max")?,
-        label_value_bytes_max: bytes("receive.label-value-bytes-max")?,
-        label_set_bytes_max: bytes("receive.label-set-bytes-max")?,
+        label_name_bytes_max: bytes("receive.label-name-bytes-max", LABEL_SET_BYTES_MAX)?,
+        label_value_bytes_max: bytes("receive.label-value-bytes-max", LABEL_SET_BYTES_MAX)?,
+        label_set_bytes_max: bytes("receive.label-set-bytes-max", LABEL_SET_BYTES_MAX)?,
     })
 }
 
@@ -360,6 +377,7 @@ fn log(typed: &Typed) -> Log {
         },
         format: match typed.text("log.format") {
             "json" => LogFormat::Json,
+            "journald" => LogFormat::Journald,
             _ => LogFormat::Logfmt,
         },
     }

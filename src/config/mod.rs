@@ -37,7 +37,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use meant::{
-    Ack, Data, External, Limits, Log, LogFormat, LogLevel, READS_STOP_MAX, Read, Receive, Write,
+    Ack, BODIES_BYTES_MAX, DECODED_BYTES_MAX, Data, External, Limits, Log, LogFormat, LogLevel,
+    READS_STOP_MAX, Read, Receive, Write,
 };
 pub use objstore::{Bucket, Credentials};
 pub use secret::Secret;

@@ -265,9 +265,10 @@ const LOG: &[Flag] = &[
     ),
     acts(
         "log.format",
-        OneOf(&["logfmt", "json"]),
+        OneOf(&["logfmt", "json", "journald"]),
         "logfmt",
-        "Form of log lines, on standard error; under systemd the journal takes them from there.",
+        "Form of log lines, on standard error; under systemd the journal takes them from there. \
+         journald is logfmt behind the severity as the journal reads it.",
     ),
 ];
 
@@ -430,7 +431,6 @@ const NO_LIMITS_FILE: &str = "limits are not read from a file yet; bound what on
 const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out";
 
 const REFUSED: &[Flag] = &[
-    refused("receive.tenant-series-max", Count, "0", NO_LIMITS_YET),
     refused("store.limits.request-series", Count, "0", NO_LIMITS_YET),
     refused("store.limits.request-samples", Count, "0", NO_LIMITS_YET),
     refused(

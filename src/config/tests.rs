@@ -51,7 +51,7 @@ const OTHERS: &str = "
     log.ack shards tsdb.shard-label receive.body-bytes-max receive.decoded-bytes-max
     receive.connections-per-core-max receive.labels-per-series-max receive.label-set-bytes-max
     receive.label-name-bytes-max
-    receive.label-value-bytes-max receive.tenant-series-max";
+    receive.label-value-bytes-max";
 
 /// Where our default is another one than Thanos'; the help says so.
 const OTHER_DEFAULT: &str = "tsdb.too-far-in-future.time-window";
@@ -98,7 +98,7 @@ fn other_value(flag: &Flag) -> String {
         Kind::Text => "other".into(),
         Kind::Count => "7".into(),
         Kind::Duration => "7m".into(),
-        Kind::Bytes => "7MiB".into(),
+        Kind::Bytes => "7KiB".into(),
         Kind::Address => "127.0.0.7:7".into(),
         Kind::Label => "a=\"b\"".into(),
         Kind::OneOf(words) => {
@@ -227,6 +227,7 @@ fn arguments_come_from_files() {
     let got = receive(&[&at("outer"), "--log.ack=relaxed"]);
     assert_eq!(got.data.path.to_str(), Some("/data dir"));
     assert_eq!(got.log.format, LogFormat::Json);
+    assert_eq!(receive(&["--log.format=journald"]).log.format, LogFormat::Journald);
     assert_eq!(got.write.ack, Ack::Relaxed);
     write("circle", &at("circle"));
     let text = error(&["receive", &at("circle")]);
@@ -457,7 +458,7 @@ const BAD: &[(&str, &str)] = &[
         "--tsdb.wal-compression takes no value; say --name or --no-name",
     ),
     ("receive --log.level=trace", "--log.level: \"trace\" is not one of: debug, info, warn, error"),
-    ("receive --log.format=journald", "--log.format: \"journald\" is not one of: logfmt, json"),
+    ("receive --log.format=xml", "--log.format: \"xml\" is not one of: logfmt, json, journald"),
     ("receive --log.ack=maybe", "--log.ack: \"maybe\" is not one of: durable, relaxed"),
     ("receive --hash-func=MD5", "--hash-func: \"MD5\" is not one of: SHA256"),
     (
@@ -566,12 +567,25 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("receive --receive.body-bytes-max=0", "--receive.body-bytes-max: \"0\" must be 1 or more"),
     (
+        "receive --receive.body-bytes-max=99TiB",
+        "--receive.body-bytes-max: \"99TiB\" is more than 128MiB, the most there can be",
+    ),
+    (
+        "receive --receive.decoded-bytes-max=257MiB",
+        "--receive.decoded-bytes-max: \"257MiB\" is more than 256MiB, the most there can be",
+    ),
+    (
+        "receive --receive.label-set-bytes-max=1GiB",
+        "--receive.label-set-bytes-max: \"1GiB\" is more than 1MiB, the most there can be",
+    ),
+    (
         "receive --receive.connections-per-core-max=0",
         "--receive.connections-per-core-max: \"0\" must be 1 or more",
     ),
     (
-        "receive --receive.tenant-series-max=1e6",
-        "--receive.tenant-series-max: \"1e6\" is not a whole number from 0 to 18446744073709551615",
+        "receive --store.limits.request-samples=1e6",
+        "--store.limits.request-samples: \"1e6\" is not a whole number from 0 to \
+         18446744073709551615",
     ),
     (
         "receive --store.limits.request-series=+1",
@@ -597,7 +611,9 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "receive --objstore.config=x",
-        "--objstore.config: expected mapping start at line 1, column 1",
+        "--objstore.config: is no YAML of a bucket: expected mapping start at line 1, column 1; it \
+         looks like this: {type: FILESYSTEM, config: {directory: /var/lib/bucket}}, or {type: S3, \
+         config: {bucket: NAME, endpoint: HOST}}",
     ),
 ];
 

@@ -482,7 +482,8 @@ impl<S: AsyncRead + Unpin> Wire<'_, S> {
 /// How fast a body comes: not measured by a clock, but by what each window brought.
 #[derive(Default)]
 struct Pace {
-    past_grace: bool,
+    /// How long the body has been coming, as of the last time it was asked.
+    time: Duration,
     window_bytes: u64,
 }
 
@@ -493,9 +494,10 @@ impl Pace {
 
     /// To be asked at the end of the grace and of each window.
     fn too_slow(&mut self, limits: &Limits) -> bool {
-        let slow = self.past_grace && self.window_bytes < limits.window_bytes_min();
-        self.past_grace = true;
+        let past_grace = !self.time.is_zero();
+        self.time += if past_grace { limits.body_window_time } else { limits.body_grace_time };
+        let slow = past_grace && self.window_bytes < limits.window_bytes_min();
         self.window_bytes = 0;
-        slow
+        slow || self.time >= limits.body_time_max
     }
 }

@@ -1,6 +1,6 @@
 //! What one connection and one core may cost: bytes, times, counts.
 //!
-//! Every limit has a name here, a status in `answer` and a counter in `probe`. The defaults are
+//! Every limit has a name here and a status in `answer`. The defaults are
 //! chosen so that a core full of the slowest allowed senders stays inside its buffer budget:
 //! `connections_max` first buffers are a quarter of `lent_bytes_max`.
 
@@ -33,6 +33,9 @@ pub struct Limits {
     pub body_window_time: Duration,
     /// The slowest pace of a body after the grace, in bytes per second.
     pub body_bytes_per_second_min: u64,
+    /// How long a body may come in all, whole windows after the grace. Longer: 408. Who brings it
+    /// slowly keeps a buffer from others; senders give up on a request after half of it.
+    pub body_time_max: Duration,
     /// How long the peer may take to read one answer. Longer: closed.
     pub write_time: Duration,
     /// How long to read on after the last answer of a connection that is cut short, so that
@@ -61,6 +64,7 @@ impl Default for Limits {
             body_grace_time: Duration::from_secs(30),
             body_window_time: Duration::from_secs(10),
             body_bytes_per_second_min: 1 << 10,
+            body_time_max: Duration::from_mins(1),
             write_time: Duration::from_secs(30),
             linger_time: Duration::from_secs(2),
             linger_bytes_max: 64 << 20,

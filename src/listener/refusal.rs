@@ -9,6 +9,9 @@ use crate::listener::answer::Status;
 use crate::listener::http::Fault;
 use crate::model::TenantError;
 
+/// Names of the refusals that are answered 503: the same request may come again.
+pub(crate) const TURNED_AWAY: [&str; 4] = ["overloaded", "not-ready", "draining", "storage-failed"];
+
 /// A request of which nothing is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {

@@ -20,12 +20,8 @@ use crate::rt::clock::Moment;
 
 /// What takes the bodies: decodes, routes, waits until all is durable.
 pub trait Intake {
-    /// What admission reserves for a request; it is given back when the request ends.
-    type Permit;
-
-    /// Decides before the body is read: not ready, overloaded, tenant over its limit, body longer
-    /// than the tenant may send. `body_bytes` is the announced length, if there is one.
-    fn admit(&self, tenant: &TenantId, body_bytes: Option<u64>) -> Result<Self::Permit, Refusal>;
+    /// Decides before the body is read: not ready, or overloaded.
+    fn admit(&self, tenant: &TenantId) -> Result<(), Refusal>;
 
     /// Stores a body. Returns only when all that counts as written is durable. The body's buffer
     /// is free again when `body` is dropped, which should be before the wait for the log.
@@ -33,7 +29,6 @@ pub trait Intake {
         &self,
         tenant: TenantId,
         version: Version,
-        permit: Self::Permit,
         body: Body<'_>,
     ) -> impl Future<Output = Outcome>;
 }
@@ -49,10 +44,9 @@ pub struct RemoteWrite<I> {
 
 /// An admitted request.
 #[derive(Debug)]
-pub struct Admission<P> {
+pub struct Admission {
     tenant: TenantId,
     version: Version,
-    permit: P,
     in_flight: InFlight,
 }
 
@@ -67,16 +61,16 @@ impl<I: Intake> RemoteWrite<I> {
         &self.requests
     }
 
-    fn decide(&self, head: &Head<'_>) -> Result<Admission<I::Permit>, Refusal> {
+    fn decide(&self, head: &Head<'_>) -> Result<Admission, Refusal> {
         endpoint_of(head.path).ok_or(Refusal::PathUnknown)?;
         if head.method != "POST" {
             return Err(Refusal::MethodNotAllowed);
         }
         let tenant = self.tenants.resolve(head)?;
         let version = version_of(head)?;
-        let permit = self.intake.admit(&tenant, head.content_length())?;
+        self.intake.admit(&tenant)?;
         let in_flight = self.requests.begin(&tenant);
-        Ok(Admission { tenant, version, permit, in_flight })
+        Ok(Admission { tenant, version, in_flight })
     }
 
     fn reply(&self, head: Option<&Head<'_>>) -> Reply {
@@ -89,7 +83,7 @@ impl<I: Intake> RemoteWrite<I> {
 }
 
 impl<I: Intake> Service for RemoteWrite<I> {
-    type Admission = Admission<I::Permit>;
+    type Admission = Admission;
 
     fn admit(&self, head: &Head<'_>) -> Result<Self::Admission, Refusal> {
         self.decide(head)
@@ -102,9 +96,9 @@ impl<I: Intake> Service for RemoteWrite<I> {
         admission: Self::Admission,
         body: Body<'_>,
     ) -> Answer {
-        let Admission { tenant, version, permit, in_flight } = admission;
+        let Admission { tenant, version, in_flight } = admission;
         let body_bytes = body.len() as u64;
-        let outcome = self.intake.write(tenant.clone(), version, permit, body).await;
+        let outcome = self.intake.write(tenant.clone(), version, body).await;
         drop(in_flight);
         let reply = Reply { version: Some(version), ..self.reply(Some(head)) };
         let answer = Answer::of(&outcome, reply);

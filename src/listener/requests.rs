@@ -5,21 +5,24 @@
 //! By `code`, `handler`, `method` and `tenant`: `http_requests_total`,
 //! `http_request_duration_seconds`, `http_request_size_bytes`; without a code
 //! `http_inflight_requests`. By `code` and `tenant`, for requests that could be read:
-//! `thanos_receive_write_timeseries`, `thanos_receive_write_samples`. By reason:
-//! `tidegate_refused_requests_total`.
+//! `thanos_receive_write_timeseries`, `thanos_receive_write_samples`. By `reason`, which is the id
+//! that stands in the answer behind `err-tidegate-`: `tidegate_rejected_samples_total`;
+//! `tidegate_refused_requests_total`, and of these `tidegate_turned_away_requests_total`, whose
+//! senders come again.
 //!
 //! A tenant is named once samples of it were stored; until then its requests count under the empty
 //! name. So a stranger who makes tenants up makes no series. What is no request for a path that is
 //! served here counts under handler `none`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::listener::answer::{Answer, Endpoint, Status};
 use crate::listener::http::Head;
-use crate::listener::tally::{Load, Tally};
+use crate::listener::refusal::TURNED_AWAY;
+use crate::listener::tally::{Load, Reason, Tally};
 use crate::model::TenantId;
 use crate::telemetry::{Buckets, LabelPairs, Metric, Snapshot};
 
@@ -36,6 +39,8 @@ struct Inner {
     tenants: RefCell<BTreeMap<Option<TenantId>, Row>>,
     /// By the refusal's name: a closed list.
     refused: RefCell<BTreeMap<&'static str, u64>>,
+    /// Samples, histograms and exemplars, by [`Reason`].
+    rejected: [Cell<u64>; Reason::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +139,11 @@ impl Requests {
         if let Some(name) = answer.refused {
             *self.0.refused.borrow_mut().entry(name).or_default() += 1;
         }
+        for (reason, count) in asked.tally.into_iter().flat_map(Tally::reasons) {
+            if let Some(rejected) = self.0.rejected.get(reason as usize) {
+                rejected.set(rejected.get() + count);
+            }
+        }
         let stored = asked.tally.is_some_and(|tally| tally.written.samples > 0);
         let tenant = if stored { asked.tenant } else { self.known(asked.tenant) };
         self.row(tenant, |row| {
@@ -158,8 +168,16 @@ impl Requests {
 
     /// Adds the numbers to a snapshot, in slices: after each, `pause` lets others run.
     pub async fn sample(&self, out: &mut Snapshot, pause: impl AsyncFn()) {
-        for (&name, &count) in &*self.0.refused.borrow() {
-            out.count(Metric::RefusedRequests, vec![("reason", name.to_owned())], count);
+        let reason = |id: &str| vec![("reason", id.to_owned())];
+        for (&id, &count) in &*self.0.refused.borrow() {
+            out.count(Metric::RefusedRequests, reason(id), count);
+        }
+        for id in TURNED_AWAY {
+            let count = self.0.refused.borrow().get(id).copied().unwrap_or(0);
+            out.count(Metric::TurnedAwayRequests, reason(id), count);
+        }
+        for (why, count) in Reason::ALL.into_iter().zip(&self.0.rejected) {
+            out.count(Metric::RejectedSamples, reason(why.id()), count.get());
         }
         let tenants: Vec<_> = self.0.tenants.borrow().keys().cloned().collect();
         for slice in tenants.chunks(TENANTS_PER_SLICE) {

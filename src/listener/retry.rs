@@ -1,4 +1,4 @@
-//! When a refused sender shall come back: the `Retry-After` of 429 and 503.
+//! When a refused sender shall come back: the `Retry-After` of 503.
 //!
 //! Prometheus obeys it, and stops resharding for twice that time, so it calms a whole fleet. A
 //! first refusal asks for 3 to 7 seconds; each further try of the same request (header

@@ -45,12 +45,17 @@ impl Blocks {
         });
     }
 
-    /// Takes a block out of the list. Selects that use it go on; its files may be removed, since
-    /// maps outlive names.
-    pub fn remove(&self, ulid: Ulid) {
+    /// Takes a block out of the list; whose it was and its range, if it was there. Selects that use
+    /// it go on; its files may be removed, since maps outlive names.
+    pub fn remove(&self, ulid: Ulid) -> Option<(TenantId, TimeRange)> {
+        let mut gone = None;
         self.0.send_modify(|list| {
-            *list = list.iter().filter(|b| b.reader.meta().ulid != ulid).cloned().collect();
+            let (those, others): (Vec<_>, Vec<_>) =
+                list.iter().cloned().partition(|b| b.reader.meta().ulid == ulid);
+            gone = those.first().map(|block| (block.tenant.clone(), block.range));
+            *list = others.into();
         });
+        gone
     }
 
     /// The blocks now.

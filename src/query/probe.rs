@@ -9,7 +9,7 @@ use crate::query::Error;
 use crate::telemetry::{Metric, Snapshot};
 
 const REASONS: [&str; 6] =
-    ["not_ready", "overloaded", "source_gone", "source_failed", "disorder", "over_budget"];
+    ["not-ready", "overloaded", "source-gone", "source-failed", "disorder", "over-budget"];
 
 /// Counters of all reads through one view. The control side's, so shared by its tasks.
 #[derive(Debug, Default)]

@@ -58,6 +58,7 @@ fn settings(shards: u16) -> Settings {
         own: 0,
         secret: KeySecret::new(SECRET),
         decoded_bytes_max: 32 << 20,
+        lent_bytes_max: 256 << 20,
         future_ms: None,
         keep_ms: None,
         clock: Clock::twin(0),

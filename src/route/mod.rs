@@ -26,7 +26,7 @@ use crate::rt::mesh::{Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Past, Unavailable, Written};
+use crate::shard::write::{Batch, Item, Past, TurnedAway, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
@@ -57,6 +57,12 @@ pub enum Error {
     /// The body is not what it says it is.
     #[error(transparent)]
     Body(#[from] decode::Error),
+    /// Decoded requests that shards have not applied yet take too much memory.
+    #[error("decoded requests that wait for a shard take {lent} bytes")]
+    NoMemory {
+        /// How much that is.
+        lent: u64,
+    },
     /// A shard has too many batches under way.
     #[error("the queue to shard {shard} is full")]
     NoRoom {
@@ -91,6 +97,8 @@ pub struct Settings {
     pub secret: KeySecret,
     /// Most bytes of a decoded request.
     pub decoded_bytes_max: usize,
+    /// Most bytes of decoded requests that shards have not applied yet. One request always passes.
+    pub lent_bytes_max: u64,
     /// How far ahead of the clock a sample may lie, in milliseconds; none for any distance.
     pub future_ms: Option<i64>,
     /// How long blocks are kept, in milliseconds; none for ever. What is older is not accepted.
@@ -110,6 +118,7 @@ pub struct Router<S: Storage> {
     decoded: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
+    turned_away: RefCell<TurnedAway>,
 }
 
 impl<S: Storage> Router<S> {
@@ -124,6 +133,7 @@ impl<S: Storage> Router<S> {
             decoded: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
+            turned_away: RefCell::default(),
         }
     }
 
@@ -133,6 +143,7 @@ impl<S: Storage> Router<S> {
         tenant: TenantId,
         body: impl Deref<Target = [u8]>,
     ) -> Result<Routed, Error> {
+        self.check_room(&body)?;
         let mut decoded = self.decoded.take();
         let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
         scan.clear();
@@ -168,6 +179,22 @@ impl<S: Storage> Router<S> {
             routed.written.unavailable = Some(Unavailable::Stopping);
         }
         Ok(routed)
+    }
+
+    /// Whether decoded requests take all the memory they may.
+    pub fn is_full(&self) -> bool {
+        self.decoded.home().lent_bytes() >= self.settings.lent_bytes_max
+    }
+
+    /// Whether there is room for what a body becomes. A core that lags keeps what is dealt to it,
+    /// so this is counted until the last shard has let go, also when the sender is gone by then.
+    fn check_room(&self, body: &[u8]) -> Result<(), Error> {
+        let declared = decode::snappy::declared_len(body)?.min(self.settings.decoded_bytes_max);
+        let lent = self.decoded.home().lent_bytes();
+        if lent > 0 && lent + declared as u64 > self.settings.lent_bytes_max {
+            return Err(Error::NoMemory { lent });
+        }
+        Ok(())
     }
 
     fn keep(&self, scan: Scan) {
@@ -262,17 +289,23 @@ impl<S: Storage> Router<S> {
         Ok(places)
     }
 
-    /// Gives a batch to the core's own shard, from here or from another core.
+    /// Gives a batch to the core's own shard, from here or from another core. A panic in it aborts
+    /// the process: a head with half a batch that the log does not have must not answer.
     pub(crate) fn deliver(&self, batch: Batch) {
-        for (owner, batch) in self.shard.write(batch) {
+        let sent_on = rt_core::or_abort(|| self.shard.write(batch));
+        for (owner, batch) in sent_on {
             self.send_on(owner, batch);
         }
     }
 
     fn send_on(&self, shard: u16, batch: Batch) {
+        let earlier = self.turned_away.borrow_mut().reason(&batch);
+        if let Some(reason) = earlier {
+            return self.turned_away.borrow_mut().turn_away(&batch, reason);
+        }
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
-            turn_away(&batch);
+            self.turned_away.borrow_mut().turn_away(&batch, Unavailable::NoRoom);
         }
     }
 }
@@ -289,13 +322,6 @@ fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
     let samples = (items * samples_of_each).min(1024 + 2 * samples / shards);
     let most = BATCH_COST_MAX / RECORD_COST;
     (items.min(most), samples.min(most))
-}
-
-/// Answers a batch that nobody takes: its sender must come again.
-pub fn turn_away(batch: &Batch) {
-    let unavailable = Some(Unavailable::NoRoom);
-    // Whoever asked may be gone.
-    drop(batch.reply.send(Written { unavailable, ..Written::default() }));
 }
 
 /// A place for a batch on the way to another core, given back when its request is answered.

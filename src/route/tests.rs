@@ -33,6 +33,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         own: 0,
         secret,
         decoded_bytes_max: 1 << 24,
+        lent_bytes_max: 1 << 20,
         keep_ms: None,
         future_ms: None,
         clock: Clock::system(),
@@ -100,6 +101,25 @@ fn an_owner_may_answer_before_the_shard_that_sent_it_on() {
         });
     });
     assert_eq!((written.stored, written.unavailable), (3, None));
+}
+
+#[test]
+fn what_shards_have_not_applied_yet_is_bounded() {
+    let port = mesh::<Message>(1, 16).remove(0);
+    let core = Core::start("mine", 0, io_memory(1), move || async move {
+        let router = router(1, port).await;
+        let body = snap::raw::Encoder::new().compress_vec(&message(0..1000, 1)).expect("a body");
+        let lagging = router.decoded.home().lend(vec![0; 1 << 20]);
+        let refused = router.write(tenant(), body.clone()).await.expect_err("no memory");
+        assert_eq!(refused, Error::NoMemory { lent: 1 << 20 });
+        drop(lagging);
+        // One that is larger than the whole budget passes when it is alone.
+        let large = snap::raw::Encoder::new().compress_vec(&message(0..1, 100_000));
+        assert_eq!(router.check_room(&large.expect("a body")), Ok(()));
+        assert_eq!(router.check_room(&body), Ok(()));
+        assert_eq!(router.decoded.home().lent_bytes(), 0);
+    });
+    core.expect("a core").join().expect("no panic");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use concurrent_queue::ConcurrentQueue;
 
@@ -15,7 +16,14 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// The way home of lent buffers. Clones are the same way.
 #[derive(Debug, Clone)]
-pub struct Home(Arc<ConcurrentQueue<Vec<u8>>>);
+pub struct Home(Arc<Returns>);
+
+#[derive(Debug)]
+struct Returns {
+    queue: ConcurrentQueue<Vec<u8>>,
+    /// Bytes of what is lent and has not come back.
+    lent_bytes: AtomicU64,
+}
 
 /// Buffers of one core, lent to others and used again. The one that came back last goes out first:
 /// it is still in this core's cache.
@@ -35,7 +43,7 @@ impl Pool {
     /// A buffer as it came back, with what was in it, or a new one.
     pub fn take(&self) -> Vec<u8> {
         let mut at_hand = self.at_hand.borrow_mut();
-        while let Ok(bytes) = self.home.0.pop() {
+        while let Ok(bytes) = self.home.0.queue.pop() {
             if at_hand.len() < self.room {
                 at_hand.push(bytes);
             }
@@ -52,11 +60,18 @@ impl Pool {
 impl Home {
     /// A home for at most `room` buffers; what comes back beyond is freed.
     pub fn new(room: usize) -> Self {
-        Self(Arc::new(ConcurrentQueue::bounded(room)))
+        let lent_bytes = AtomicU64::new(0);
+        Self(Arc::new(Returns { queue: ConcurrentQueue::bounded(room), lent_bytes }))
+    }
+
+    /// Bytes of memory that are lent and have not come back.
+    pub fn lent_bytes(&self) -> u64 {
+        self.0.lent_bytes.load(Ordering::Relaxed)
     }
 
     /// Lends a buffer out.
     pub fn lend(&self, bytes: Vec<u8>) -> Loan {
+        self.0.lent_bytes.fetch_add(bytes.capacity() as u64, Ordering::Relaxed);
         Loan(Arc::new(Lent { bytes, home: self.clone() }))
     }
 
@@ -64,7 +79,7 @@ impl Home {
     /// it first.
     pub fn give_back(&self, bytes: Vec<u8>) {
         if bytes.capacity() <= KEPT_BYTES_MAX {
-            self.0.push(bytes).ok();
+            self.0.queue.push(bytes).ok();
         }
     }
 }
@@ -89,7 +104,9 @@ impl Deref for Loan {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.home.give_back(std::mem::take(&mut self.bytes));
+        let bytes = std::mem::take(&mut self.bytes);
+        self.home.0.lent_bytes.fetch_sub(bytes.capacity() as u64, Ordering::Relaxed);
+        self.home.give_back(bytes);
     }
 }
 
@@ -106,9 +123,11 @@ mod tests {
         let other = loan.clone();
         drop(loan);
         assert_eq!(pool.take().capacity(), 0, "still lent");
+        assert!(pool.home().lent_bytes() >= 1000);
         assert_eq!(&other[..3], [1; 3]);
         std::thread::scope(|s| s.spawn(move || drop(other)).join().expect("a thread"));
         assert_eq!(pool.take(), [1; 1000], "nothing was done to it");
+        assert_eq!(pool.home().lent_bytes(), 0);
     }
 
     #[test]

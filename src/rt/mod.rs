@@ -7,6 +7,7 @@ pub mod channel;
 pub mod clock;
 pub mod control;
 pub mod core;
+pub mod door;
 pub mod files;
 pub mod map;
 pub mod memory;

@@ -3,7 +3,9 @@
 //! In a build with debug assertions `TIDEGATE_DIE_AT` names a file. Whenever a step is done the
 //! process looks there, and if the file names that step (`CutLogged`, or `CutLogged 2` for the
 //! second time) it kills itself with SIGKILL: no destructor runs and nothing is said to anybody. A
-//! test then asks what is left. Other builds have neither the list nor the question.
+//! test then asks what is left. With the word `hang` behind the number it is not the process that
+//! ends, but its thread that never does anything again: a core that hangs. Other builds have
+//! neither the list nor the question.
 //!
 //! ## Why one list
 //! A test walks all of it and fails for a step that is never reached, so a step that is added here
@@ -47,6 +49,10 @@ steps! {
     CutsTold,
     /// A segment of the log is let go.
     SegmentGone,
+    /// All living series are told again in fresh segments of the series file.
+    SeriesToldAgain,
+    /// An older segment of the series file is let go.
+    SeriesSegmentGone,
     /// A segment of an earlier generation is removed.
     OldSegmentGone,
     /// The bucket was asked for a copy of the block.
@@ -89,7 +95,10 @@ pub fn done(step: Step) {
     }
     let wanted = words.next().and_then(|number| number.parse().ok()).unwrap_or(1);
     if TIMES.fetch_add(1, Ordering::Relaxed) + 1 == wanted {
-        die(step);
+        match words.next() {
+            Some("hang") => hang(step),
+            _ => die(step),
+        }
     }
 }
 
@@ -100,6 +109,13 @@ fn die(step: Step) -> ! {
     writeln!(std::io::stderr(), "killed by itself at {step:?}").ok();
     kill_process(getpid(), Signal::KILL).ok();
     // The signal is on its way to every thread of the process.
+    hang(step)
+}
+
+#[cfg(debug_assertions)]
+fn hang(step: Step) -> ! {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "this thread hangs at {step:?}").ok();
     loop {
         std::thread::park();
     }

@@ -24,8 +24,29 @@ pub trait Storage: Clone + std::fmt::Debug + 'static {
 
     /// Whether writes go past the page cache, so that the device itself answers for each of them.
     fn is_direct(&self) -> bool;
+    /// Creates a directory in one that is there. There already is not an error.
+    fn make_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Creates a directory and those above it. Durable when it returns.
-    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    fn create_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>> {
+        async move {
+            let mut wanted = vec![path];
+            while let Some(dir) = wanted.last().copied() {
+                let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+                match (self.make_dir(dir).await, above) {
+                    (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+                        wanted.push(above);
+                    }
+                    (made, above) => {
+                        made?;
+                        // Also of one that is there: a crash may have come before this.
+                        self.sync_dir(above.unwrap_or(Path::new("."))).await?;
+                        wanted.pop();
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
     /// Names inside a directory, sorted. A directory that is missing has none.
     fn list(&self, path: &Path) -> impl Future<Output = io::Result<Vec<String>>>;
     /// Creates an empty file for writing and reading; an older one of that name is emptied.
@@ -42,6 +63,9 @@ pub trait Storage: Clone + std::fmt::Debug + 'static {
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Lets others on this core run, if it is their turn. Long work calls it every 50 to 100 us.
     fn pause(&self) -> impl Future<Output = ()>;
+    /// Comes after each piece of writing or reading in the background, of so many bytes: waits as
+    /// long as keeps that work below its rate, so that the device is there for the log.
+    fn pace(&self, bytes: usize) -> impl Future<Output = ()>;
     /// Waits about a second: until trying again may be worth it.
     fn rest(&self) -> impl Future<Output = ()>;
 }
@@ -93,23 +117,4 @@ pub async fn read_file<S: Storage>(storage: &S, path: &Path, limit: u64) -> io::
     let bytes = file.read_at(0, size as usize).await?;
     file.close().await?;
     Ok(bytes)
-}
-
-/// Writes a small file so that after a crash either the old or the new content is there, whole.
-pub async fn replace_file<S: Storage>(storage: &S, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    let unfinished = std::path::PathBuf::from(unfinished);
-    let file = storage.create(&unfinished).await?;
-    let mut padded = bytes.to_vec();
-    padded.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-    file.write_at(0, &padded).await?;
-    file.set_size(bytes.len() as u64).await?;
-    file.sync().await?;
-    file.close().await?;
-    storage.rename(&unfinished, path).await?;
-    match path.parent() {
-        Some(parent) => storage.sync_dir(parent).await,
-        None => Ok(()),
-    }
 }

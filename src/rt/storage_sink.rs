@@ -13,7 +13,8 @@
 //! What is left is at most the temporary directory; nobody reads it and the next start removes it.
 //!
 //! ## Yielding
-//! Every call ends with a pause, and a file is read back in small pieces with pauses between.
+//! Every call ends with a pause, and a file is read back in small pieces with pauses between. What
+//! goes to the device and comes from it keeps to a rate ([`Storage::pace`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,7 @@ impl<S: Storage> StorageSink<S> {
         let len = self.buffer.len();
         self.buffer.resize(len.next_multiple_of(BLOCK_BYTES), 0);
         open.file.write_at(open.size, &self.buffer).await?;
+        self.storage.pace(self.buffer.len()).await;
         open.size += len as u64;
         self.buffer.clear();
         Ok(())
@@ -125,7 +127,7 @@ impl<S: Storage> StorageSink<S> {
             }
             crc.update(&bytes);
             at += bytes.len() as u64;
-            self.storage.pause().await;
+            self.storage.pace(bytes.len()).await;
         }
         file.close().await?;
         let (size, want, got) = (written.size, written.crc, crc.finalize());

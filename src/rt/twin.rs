@@ -5,6 +5,9 @@
 //! of names that no directory sync covers a prefix is kept, as a journalling file system does it.
 //! One seed decides all of it, so a seed is a whole history.
 //!
+//! A buffered twin is a device behind a page cache. What a failed sync should have covered it
+//! drops, keeps or tears at once, and the next sync says that all is well: so does Linux.
+//!
 //! Every operation first yields, sometimes more than once, so that tasks interleave by seed too.
 
 use std::cell::RefCell;
@@ -42,6 +45,7 @@ struct Inode {
 
 #[derive(Debug, Clone)]
 enum NameChange {
+    MakeDir(PathBuf),
     Link(PathBuf, u64),
     Unlink(PathBuf),
     Rename(PathBuf, PathBuf),
@@ -64,7 +68,9 @@ struct World {
     changes: Vec<NameChange>,
     dice: Dice,
     ops_left: u64,
+    buffered: bool,
     fail_writes: u64,
+    fail_syncs: u64,
     no_room: u64,
     syncs_work: bool,
     held: bool,
@@ -83,18 +89,28 @@ pub(crate) struct TwinFile {
 
 impl Twin {
     pub(crate) fn new(seed: u64) -> Self {
+        let names = Names { dirs: BTreeSet::from(["/".into()]), ..Names::default() };
         Self(Rc::new(RefCell::new(World {
             inodes: BTreeMap::new(),
-            names: Names::default(),
-            durable_names: Names::default(),
+            names: names.clone(),
+            durable_names: names,
             changes: Vec::new(),
             dice: Dice(seed),
             ops_left: u64::MAX,
+            buffered: false,
             fail_writes: 0,
+            fail_syncs: 0,
             no_room: 0,
             syncs_work: true,
             held: false,
         })))
+    }
+
+    /// A device behind a page cache.
+    pub(crate) fn buffered(seed: u64) -> Self {
+        let twin = Self::new(seed);
+        twin.0.borrow_mut().buffered = true;
+        twin
     }
 
     /// Cuts the power before the operation after the next `ops`: from there nothing ever ends.
@@ -109,6 +125,11 @@ impl Twin {
     /// The next `n` writes answer an I/O error; some of their bytes may land all the same.
     pub(crate) fn fail_writes(&self, n: u64) {
         self.0.borrow_mut().fail_writes = n;
+    }
+
+    /// The next `n` syncs, of files or directories, answer an I/O error.
+    pub(crate) fn fail_syncs(&self, n: u64) {
+        self.0.borrow_mut().fail_syncs = n;
     }
 
     /// The next `n` times that something asks for room, there is none.
@@ -183,6 +204,7 @@ impl Twin {
             fresh.names = names;
             fresh.inodes = inodes;
             fresh.syncs_work = world.syncs_work;
+            fresh.buffered = world.buffered;
         }
         after
     }
@@ -197,6 +219,7 @@ impl Twin {
             fresh.names.clone_from(&world.names);
             fresh.durable_names.clone_from(&world.durable_names);
             fresh.changes.clone_from(&world.changes);
+            fresh.buffered = world.buffered;
         }
         after
     }
@@ -222,7 +245,12 @@ impl Twin {
 /// A durable image with a seed's choice of the writes that no sync covered.
 fn torn(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
     let mut image = inode.durable.clone();
-    for (at, bytes) in &inode.pending {
+    land_some(&inode.pending, &mut image, dice);
+    image
+}
+
+fn land_some(writes: &[(u64, Option<Vec<u8>>)], image: &mut Vec<u8>, dice: &mut Dice) {
+    for (at, bytes) in writes {
         let choice = dice.below(4);
         match bytes {
             None if choice < 2 => image.resize(*at as usize, 0),
@@ -235,13 +263,12 @@ fn torn(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
                         _ => dice.below(2) == 0,
                     };
                     if lands {
-                        put(&mut image, *at as usize + i * SECTOR_BYTES, sector);
+                        put(image, *at as usize + i * SECTOR_BYTES, sector);
                     }
                 }
             }
         }
     }
-    image
 }
 
 fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
@@ -258,6 +285,9 @@ fn put(image: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 impl Names {
     fn apply(&mut self, change: &NameChange) {
         match change {
+            NameChange::MakeDir(path) => {
+                self.dirs.insert(path.clone());
+            }
             NameChange::Link(path, inode) => {
                 self.files.insert(path.clone(), *inode);
             }
@@ -280,10 +310,6 @@ impl Names {
             }
         }
     }
-
-    fn add_dirs(&mut self, path: &Path) {
-        self.dirs.extend(path.ancestors().map(Path::to_owned));
-    }
 }
 
 impl World {
@@ -291,20 +317,54 @@ impl World {
         self.names.apply(&change);
         self.changes.push(change);
     }
+
+    /// Whether this sync is one that fails.
+    fn sync_fails(&mut self) -> io::Result<()> {
+        if self.fail_syncs == 0 {
+            return Ok(());
+        }
+        self.fail_syncs -= 1;
+        Err(io::Error::from_raw_os_error(libc::EIO))
+    }
+
+    /// Does a sync of the first `covered` pending writes of a file, or fails to.
+    fn sync(&mut self, inode: u64, covered: usize) -> io::Result<()> {
+        let failed = self.sync_fails();
+        let inode = self.inodes.get_mut(&inode).expect("an open inode");
+        let covered = covered.min(inode.pending.len());
+        if failed.is_err() {
+            if self.buffered {
+                let lost: Vec<_> = inode.pending.drain(..covered).collect();
+                land_some(&lost, &mut inode.durable, &mut self.dice);
+            }
+        } else if self.syncs_work {
+            for (at, bytes) in inode.pending.drain(..covered) {
+                match bytes {
+                    Some(bytes) => put(&mut inode.durable, at as usize, &bytes),
+                    None => inode.durable.resize(at as usize, 0),
+                }
+            }
+        }
+        failed
+    }
 }
 
 impl Storage for Twin {
     type File = TwinFile;
 
     fn is_direct(&self) -> bool {
-        true
+        !self.0.borrow().buffered
     }
 
-    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+    async fn make_dir(&self, path: &Path) -> io::Result<()> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
-        world.names.add_dirs(path);
-        world.durable_names.add_dirs(path);
+        if !path.parent().is_none_or(|above| world.names.dirs.contains(above)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if !world.names.dirs.contains(path) {
+            world.change(NameChange::MakeDir(path.to_owned()));
+        }
         Ok(())
     }
 
@@ -366,6 +426,7 @@ impl Storage for Twin {
     async fn sync_dir(&self, _path: &Path) -> io::Result<()> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
+        world.sync_fails()?;
         if world.syncs_work {
             world.durable_names = world.names.clone();
             world.changes.clear();
@@ -375,6 +436,10 @@ impl Storage for Twin {
 
     async fn pause(&self) {
         futures_lite::future::yield_now().await;
+    }
+
+    async fn pace(&self, _bytes: usize) {
+        self.pause().await;
     }
 
     async fn rest(&self) {
@@ -418,18 +483,7 @@ impl StorageFile for TwinFile {
         while self.twin.0.borrow().held {
             futures_lite::future::yield_now().await;
         }
-        let mut world = self.twin.0.borrow_mut();
-        if world.syncs_work {
-            let inode = world.inodes.get_mut(&self.inode).expect("an open inode");
-            let covered = covered.min(inode.pending.len());
-            for (at, bytes) in inode.pending.drain(..covered) {
-                match bytes {
-                    Some(bytes) => put(&mut inode.durable, at as usize, &bytes),
-                    None => inode.durable.resize(at as usize, 0),
-                }
-            }
-        }
-        Ok(())
+        self.twin.0.borrow_mut().sync(self.inode, covered)
     }
 
     async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {

@@ -7,6 +7,7 @@
 //! committed; the head is not flushed, for the log has it. Reads are answered until control lets
 //! go.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -24,12 +25,13 @@ use crate::server::{probe, raised};
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
 use crate::shard::recover::{OldSegment, Recovered, Report, recover};
+use crate::shard::write::{TurnedAway, Unavailable};
 use crate::shard::{self, Shard, old};
 use crate::telemetry::Snapshot;
 
 /// How long requests in progress may take at a stop.
 const DRAIN: Duration = Duration::from_secs(6);
-/// How long a truncation waits for readers before they are told to leave.
+/// How long readers may keep memory from being freed before they are told to leave.
 const READERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
@@ -46,7 +48,6 @@ pub(super) struct Start {
     pub(super) limits: Limits,
     pub(super) tenants: TenantSource,
     pub(super) pause_seed: u64,
-    pub(super) in_flight_bytes_max: u64,
     pub(super) port: Port<Message>,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// Raised when no more requests are taken.
@@ -75,7 +76,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
-    let intake = CoreIntake::new(start.in_flight_bytes_max, limits.body_bytes_max as u64);
+    let intake = CoreIntake::new();
     let pauses = Pauses::new(start.pause_seed);
     let service = RemoteWrite::new(intake.clone(), tenants, pauses);
     let listener: CoreListener = Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));
@@ -93,7 +94,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let router = Rc::new(Router::new(start.route, shard.clone(), mesh.clone()));
     commit(shard.clone(), log, series, start.clock);
     let queues = Queues::new();
-    queues.flush(make_spares(spares));
+    queues.flush(make_spares(own, spares));
     intake.enter(Stage::Serving(router));
     drop(start.ready.send(report));
 
@@ -114,10 +115,13 @@ async fn open_door(
     listener: &CoreListener,
 ) -> Rc<Mesh<Message>> {
     let taker = (intake.clone(), listener.clone());
+    let too_early = Rc::new(RefCell::new(TurnedAway::default()));
     let mesh = port.connect(move |message| match message {
         Message::Batch(batch) => match taker.0.router() {
-            Some(router) => router.deliver(*batch),
-            None => route::turn_away(&batch),
+            Some(router) if too_early.borrow_mut().reason(&batch).is_none() => {
+                router.deliver(*batch);
+            }
+            _ => too_early.borrow_mut().turn_away(&batch, Unavailable::NoRoom),
         },
         Message::Connection(accepted) => serve(taker.1.clone(), accepted),
     });
@@ -136,13 +140,14 @@ async fn open_door(
 }
 
 /// Keeps spare segments ready, for ever. What keeps it from that is told once.
-async fn make_spares(spares: Rc<shard::Spares<Disk>>) {
+async fn make_spares(own: usize, spares: Rc<shard::Spares<Disk>>) {
     let mut told = false;
     loop {
         match spares.prepare().await {
             Ok(()) => told = false,
             Err(error) if !told => {
-                tracing::warn!(%error, "cannot make a spare log segment; it is tried on");
+                let what = "cannot make a spare log segment; it is tried on";
+                tracing::warn!(shard = own, %error, "{what}");
                 told = true;
             }
             Err(_) => {}
@@ -161,16 +166,19 @@ async fn answer(
     while let Some(ask) = asks.recv().await {
         let shard = shard.clone();
         match ask {
-            Ask::Truncate { tenant, end_ms, reply } => queues.flush(async move {
-                let patience = rt_core::sleep(READERS_PATIENCE);
-                let done = shard.truncate(&tenant, end_ms, patience).await;
-                drop(reply.send(done.map_err(|error| error.to_string())));
-            }),
+            Ask::Truncate { tenant, end_ms, reply } => {
+                shard.truncate(&tenant, end_ms);
+                reply.send(()).ok();
+                let patience = || rt_core::sleep(READERS_PATIENCE);
+                queues.flush(async move { shard.free(&tenant, patience).await });
+            }
             Ask::DropOld { covered_below, reply } => {
                 let dropped = old.let_go(&shard, &covered_below).await;
                 drop(reply.send(dropped.map_err(|error| error.to_string())));
             }
-            Ask::Flush(_) => queues.flush(async move { shard.answer(ask).await }),
+            Ask::Cut { .. } | Ask::Settle(_) | Ask::Flush(_) => {
+                queues.flush(async move { shard.answer(ask).await });
+            }
             question => queues.select(async move { shard.answer(question).await }),
         }
     }
@@ -224,6 +232,7 @@ fn commit(
     rt_core::spawn(async move {
         let error = shard.commit_loop(log, series, &clock).await;
         tracing::error!(
+            shard = shard.number(),
             %error,
             "the log is dead: this shard answers 503 to every write until the next start"
         );

@@ -24,8 +24,10 @@ const ASKS: usize = 256;
 /// rings, its log and the block it writes.
 const FDS_KEPT: u64 = 24;
 const FDS_KEPT_PER_CORE: u64 = 8;
-/// Announced bytes of requests in progress on one core.
-const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
+/// Connections at each kind of readers' door: a quarter of what there are descriptors for goes to
+/// both together, but neither less nor more than this to each.
+const READERS_MIN: u64 = 4;
+const READERS_MAX: u64 = 512;
 
 /// The cores, by shard.
 pub(super) struct Cores {
@@ -45,7 +47,7 @@ impl Cores {
         config: &config::Receive,
         dir: &DataDir,
         (cpus, shards): (&[usize], u16),
-        measured: Measured,
+        (measured, connections): (Measured, Connections),
     ) -> Result<Self, Error> {
         let count = usize::from(shards);
         let addresses = &config.write.addresses;
@@ -54,7 +56,7 @@ impl Cores {
             address: addresses.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 0).into()),
             source,
         };
-        let limits = listener_limits(&config.write.limits, shards)?;
+        let limits = listener_limits(&config.write.limits, connections);
         let doors = Doors::open(addresses, count, limits.connections_max).map_err(listen)?;
         let (doors, write_addresses) = doors;
         let (drain, draining) = watch::channel(false);
@@ -80,7 +82,6 @@ impl Cores {
                     default: config.write.default_tenant.clone(),
                 },
                 pause_seed: control::random_u64(),
-                in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
                 port,
                 asks: asked,
                 drain: draining.clone(),
@@ -204,36 +205,60 @@ fn route_settings(
         own: number,
         secret: dir.secret.clone(),
         decoded_bytes_max: config.write.limits.decoded_bytes_max as usize,
+        lent_bytes_max: config::DECODED_BYTES_MAX,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
         keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
         clock: Clock::system(),
     }
 }
 
-fn listener_limits(limits: &config::Limits, shards: u16) -> Result<Limits, Error> {
-    let wanted = limits.connections_per_core_max;
-    let connections = connections_max(wanted, process::raise_fd_limit(), shards)?;
-    if connections < wanted {
-        tracing::info!(connections, "a core takes fewer, for few files may be open (ulimit -n)");
-    }
-    Ok(Limits {
+fn listener_limits(limits: &config::Limits, connections: Connections) -> Limits {
+    Limits {
         body_bytes_max: limits.body_bytes_max as usize,
-        connections_max: connections as usize,
+        connections_max: connections.of_senders_per_core,
+        lent_bytes_max: config::BODIES_BYTES_MAX as usize,
         ..Limits::default()
-    })
+    }
 }
 
-/// Connections of senders on one core, so that no number of senders takes the descriptors with
-/// which the log is written.
-fn connections_max(wanted: u64, fds: Option<u64>, shards: u16) -> Result<u64, Error> {
-    let Some(limit) = fds else { return Ok(wanted) };
-    let cores = u64::from(shards);
-    let kept = FDS_KEPT + FDS_KEPT_PER_CORE * cores;
-    let each = limit.saturating_sub(kept.max(limit / 4)) / cores.max(1);
-    if each == 0 {
-        return Err(Error::Files { limit, want: kept + cores });
+/// How many connections there may be, so that no number of senders or readers takes the descriptors
+/// with which the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Connections {
+    pub(super) of_senders_per_core: usize,
+    /// At each of the two kinds of doors.
+    pub(super) of_readers_each: usize,
+}
+
+/// What the flags want, as far as this process may open files. Tells if that is less.
+pub(super) fn connections(limits: &config::Limits, shards: u16) -> Result<Connections, Error> {
+    let wanted = limits.connections_per_core_max;
+    let connections = connections_max(wanted, process::raise_fd_limit(), shards)?;
+    let Connections { of_senders_per_core, of_readers_each } = connections;
+    if (of_senders_per_core as u64) < wanted || of_readers_each < READERS_MAX as usize {
+        tracing::info!(
+            of_senders_per_core,
+            of_readers_each,
+            "fewer connections are taken, for few files may be open (ulimit -n)"
+        );
     }
-    Ok(wanted.min(each))
+    Ok(connections)
+}
+
+fn connections_max(wanted: u64, fds: Option<u64>, shards: u16) -> Result<Connections, Error> {
+    let cores = u64::from(shards).max(1);
+    let (mut senders, mut readers) = (wanted, READERS_MAX);
+    if let Some(limit) = fds {
+        let kept = FDS_KEPT + FDS_KEPT_PER_CORE * cores;
+        let free = limit.saturating_sub(kept.max(limit / 4));
+        readers = (free / 8).clamp(READERS_MIN, READERS_MAX);
+        senders = wanted.min(free.saturating_sub(2 * readers) / cores);
+        if senders == 0 {
+            return Err(Error::Files { limit, want: kept + 2 * READERS_MIN + cores });
+        }
+    }
+    let (of_senders_per_core, of_readers_each) = (senders as usize, readers as usize);
+    Ok(Connections { of_senders_per_core, of_readers_each })
 }
 
 /// Resolves when a core ends by itself; what it said.
@@ -256,14 +281,17 @@ mod tests {
 
     #[test]
     fn descriptors_are_kept_for_the_log() {
-        let max = |wanted, fds, shards| connections_max(wanted, fds, shards).ok();
-        assert_eq!(max(1024, None, 8), Some(1024));
-        assert_eq!(max(1024, Some(131_072), 64), Some(1024));
-        assert_eq!(max(1024, Some(1024), 2), Some(384), "a quarter is kept");
-        assert_eq!(max(100, Some(1024), 2), Some(100));
-        assert_eq!(max(1024, Some(64), 2), Some(12));
-        assert_eq!(max(1024, Some(42), 2), Some(1));
-        let error = connections_max(1024, Some(41), 2).expect_err("too few");
-        assert!(matches!(error, Error::Files { limit: 41, want: 42 }), "{error}");
+        let max = |wanted, fds, shards| {
+            let most = connections_max(wanted, fds, shards).ok()?;
+            Some((most.of_senders_per_core, most.of_readers_each))
+        };
+        assert_eq!(max(1024, None, 8), Some((1024, 512)));
+        assert_eq!(max(1024, Some(131_072), 64), Some((1024, 512)));
+        assert_eq!(max(1024, Some(1024), 2), Some((288, 96)), "a quarter is kept");
+        assert_eq!(max(100, Some(1024), 2), Some((100, 96)));
+        assert_eq!(max(1024, Some(64), 2), Some((8, 4)));
+        assert_eq!(max(1024, Some(50), 2), Some((1, 4)));
+        let error = connections_max(1024, Some(49), 2).expect_err("too few");
+        assert!(matches!(error, Error::Files { limit: 49, want: 50 }), "{error}");
     }
 }

@@ -4,7 +4,8 @@
 //! `tidegate.json`: `{"format":1,"node":hex 16 bytes,"secret":hex 32 bytes,
 //! "generations":[{"number":1,"shards":2},..]}`. The secret keys the hash of series, so it never
 //! changes; a generation is added when the number of shards does. `lock` is locked by the process
-//! that uses the directory: two would also share the ports without noticing.
+//! that uses the directory: two would also share the ports without noticing. `scratch` is 64 KiB
+//! that the start measures the device with; it holds nothing.
 //!
 //! ## Crash
 //! The file is replaced whole. Without it there is no directory yet: nothing is written to shards
@@ -19,6 +20,7 @@ use thiserror::Error;
 use crate::model::{KeySecret, SECRET_BYTES};
 use crate::rt::{control, files};
 use crate::shard::Generation;
+use crate::stdx::hex;
 
 /// The one version of the layout.
 const FORMAT: u32 = 1;
@@ -119,14 +121,15 @@ impl DataDir {
             }
             None => Content {
                 format: FORMAT,
-                node: to_hex(&control::random::<16>().map_err(io)?),
-                secret: to_hex(&control::random::<SECRET_BYTES>().map_err(io)?),
+                node: hex::encode(&control::random::<16>().map_err(io)?),
+                secret: hex::encode(&control::random::<SECRET_BYTES>().map_err(io)?),
                 generations: Vec::new(),
             },
         };
         let damaged = |what: &str| DataDirError::Damaged { path: file.clone(), what: what.into() };
-        let node = from_hex(&content.node).ok_or_else(|| damaged("node is not 16 bytes"))?;
-        let secret = from_hex(&content.secret).ok_or_else(|| damaged("secret is not 32 bytes"))?;
+        let node = hex::decode(&content.node).ok_or_else(|| damaged("node is not 16 bytes"))?;
+        let secret =
+            hex::decode(&content.secret).ok_or_else(|| damaged("secret is not 32 bytes"))?;
         if content.generations.last().is_none_or(|last| last.shards != shards) {
             let number = content.generations.last().map_or(1, |last| last.number + 1);
             content.generations.push(Dealt { number, shards });
@@ -180,22 +183,6 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Content, DataDirError> {
 
 fn has_shards(path: &Path) -> io::Result<bool> {
     Ok(files::list(path)?.iter().any(|name| name.starts_with("shard-")))
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
-}
-
-fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut out = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
-    }
-    Some(out)
 }
 
 #[cfg(test)]

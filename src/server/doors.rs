@@ -7,6 +7,7 @@ use crate::query::View;
 use crate::rt::beside;
 use crate::rt::channel::watch;
 use crate::rt::clock::Moment;
+use crate::rt::door::{Door, Places};
 use crate::server::{Error, raised};
 use crate::telemetry::{Counters, Exposition, Snapshot};
 use crate::{api, config, store_api};
@@ -45,6 +46,11 @@ pub(super) async fn listen(
     Ok(open)
 }
 
+/// The places behind the doors of the StoreAPI and of the HTTP API.
+pub(super) fn places(each: usize) -> [Places; 2] {
+    [Places::new("grpc", each, b""), Places::new("http", each, api::TOO_MANY)]
+}
+
 /// The doors of readers, each a task.
 pub(super) struct ReadDoors {
     /// How long what runs at the end may take, and the task.
@@ -58,18 +64,17 @@ impl ReadDoors {
         config: &config::Receive,
         view: &View,
         (grpc, http): (Listening, Listening),
+        places: &[Places; 2],
         (exposition, counters): (Exposition, &Counters),
     ) -> Self {
         let (close, closing) = watch::channel(false);
         let mut tasks = Vec::new();
-        let mut connections = store_api::Connections::default();
-        if let Some(age) = config.read.grpc_connection_age_max {
-            connections.age_max = age;
-        }
+        let connections = store_api::Connections::new(config.read.grpc_connection_age_max);
         for (_, listener) in grpc {
             let stop = raised(closing.clone());
             let (view, counters) = (view.clone(), counters.clone());
-            let serving = store_api::serve(view, listener, connections, counters, stop);
+            let door = Door::new(listener, places[0].clone());
+            let serving = store_api::serve(view, door, connections, counters, stop);
             let task = beside::spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the StoreAPI ended");
@@ -79,7 +84,8 @@ impl ReadDoors {
         }
         let routes = api::routes(view.clone(), exposition, counters.clone());
         for (_, listener) in http {
-            let task = api::serve(routes.clone(), listener, raised(closing.clone()));
+            let door = Door::new(listener, places[1].clone());
+            let task = api::serve(routes.clone(), door, raised(closing.clone()));
             tasks.push((config.read.http_grace, beside::spawn(task)));
         }
         Self { tasks, close }

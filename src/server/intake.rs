@@ -1,8 +1,9 @@
 //! What the data port's door asks of the house: may this request come in, and store it.
 //!
 //! Translates between the listener's words and those of route and shard, which do not know each
-//! other. It also keeps the core's budget of bytes in flight, so that a flood is turned away
-//! before it is read.
+//! other. What a body announces is not charged, for announcing costs a stranger nothing: what has
+//! come of it lies in the listener's buffers, and what it is decoded to in the router's; both have
+//! a bound.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,6 +14,8 @@ use crate::model::TenantId;
 use crate::route::{Error, Routed, Router};
 use crate::rt::core::Disk;
 use crate::shard::write::{BadSeries, Refusal as SampleRefusal, RefusedSample, Unavailable};
+
+const DECODED_FULL: Refusal = Refusal::Overloaded { what: "the budget of decoded bytes" };
 
 /// Where a core stands.
 #[derive(Debug, Clone)]
@@ -29,26 +32,17 @@ pub(super) enum Stage {
 #[derive(Debug, Clone)]
 pub(super) struct CoreIntake {
     stage: Rc<RefCell<Stage>>,
-    /// Announced bytes of requests in progress.
-    in_flight: Rc<Cell<u64>>,
-    in_flight_max: u64,
-    /// What an unannounced body is taken to have.
-    body_bytes_max: u64,
     counts: Rc<Counts>,
 }
 
-/// What the core counts per request.
+/// What the core counts per request beside what it is answered.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
-    pub(super) histograms_refused: Cell<u64>,
-    pub(super) exemplars_refused: Cell<u64>,
     pub(super) repaired: Cell<u64>,
     pub(super) bad_series: Cell<u64>,
-    pub(super) refused: [Cell<u64>; SampleRefusal::ALL.len()],
-    pub(super) turned_away: Cell<u64>,
 }
 
 fn add(cell: &Cell<u64>, more: u64) {
@@ -56,14 +50,8 @@ fn add(cell: &Cell<u64>, more: u64) {
 }
 
 impl CoreIntake {
-    pub(super) fn new(in_flight_max: u64, body_bytes_max: u64) -> Self {
-        Self {
-            stage: Rc::new(RefCell::new(Stage::Starting)),
-            in_flight: Rc::default(),
-            in_flight_max,
-            body_bytes_max,
-            counts: Rc::default(),
-        }
+    pub(super) fn new() -> Self {
+        Self { stage: Rc::new(RefCell::new(Stage::Starting)), counts: Rc::default() }
     }
 
     pub(super) fn enter(&self, stage: Stage) {
@@ -87,66 +75,42 @@ impl CoreIntake {
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
-        add(&counts.histograms_refused, routed.histograms);
-        add(&counts.exemplars_refused, routed.exemplars);
         add(&counts.repaired, written.repaired);
         add(&counts.bad_series, written.bad.iter().map(|b| b.series).sum());
-        for (count, &refused) in counts.refused.iter().zip(&written.refused) {
-            add(count, refused);
-        }
-    }
-}
-
-/// Bytes of a request in progress; given back when it ends.
-#[derive(Debug)]
-pub(super) struct Permit {
-    in_flight: Rc<Cell<u64>>,
-    bytes: u64,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.in_flight.set(self.in_flight.get() - self.bytes);
     }
 }
 
 impl Intake for CoreIntake {
-    type Permit = Permit;
-
-    fn admit(&self, _: &TenantId, body_bytes: Option<u64>) -> Result<Permit, Refusal> {
+    fn admit(&self, _: &TenantId) -> Result<(), Refusal> {
         let refusal = match &*self.stage.borrow() {
-            Stage::Starting => Some(Refusal::NotReady { what: "the logs are being replayed" }),
-            Stage::Draining => Some(Refusal::Draining),
-            Stage::Serving(_) => None,
+            Stage::Starting => Refusal::NotReady { what: "the logs are being replayed" },
+            Stage::Draining => Refusal::Draining,
+            Stage::Serving(router) if router.is_full() => DECODED_FULL,
+            Stage::Serving(_) => return Ok(()),
         };
-        let bytes = body_bytes.unwrap_or(self.body_bytes_max);
-        let full = self.in_flight.get() + bytes > self.in_flight_max && self.in_flight.get() > 0;
-        let full = full.then_some(Refusal::Overloaded { what: "the budget of bytes in flight" });
-        if let Some(refusal) = refusal.or(full) {
-            add(&self.counts.turned_away, 1);
-            return Err(refusal);
-        }
-        self.in_flight.set(self.in_flight.get() + bytes);
-        Ok(Permit { in_flight: self.in_flight.clone(), bytes })
+        Err(refusal)
     }
 
-    async fn write(&self, tenant: TenantId, _: Version, permit: Permit, body: Body<'_>) -> Outcome {
+    async fn write(&self, tenant: TenantId, _: Version, body: Body<'_>) -> Outcome {
         let Some(router) = self.router() else {
             return Outcome::Refused(Refusal::Draining);
         };
-        let outcome = match router.write(tenant, body).await {
+        match router.write(tenant, body).await {
             Ok(routed) => {
-                self.account(&routed);
-                outcome(routed)
+                if let Some(why) = routed.written.unavailable {
+                    // It comes again, and what is refused of it is counted when it is taken.
+                    Outcome::Refused(unavailable(why))
+                } else {
+                    self.account(&routed);
+                    outcome(routed)
+                }
             }
             Err(Error::NoRoom { .. }) => {
-                add(&self.counts.turned_away, 1);
                 Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
             }
+            Err(Error::NoMemory { .. }) => Outcome::Refused(DECODED_FULL),
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
-        };
-        drop(permit);
-        outcome
+        }
     }
 }
 
@@ -163,23 +127,21 @@ fn bad_body(error: &decode::Error) -> Refusal {
     }
 }
 
+/// What the sender is told when a shard cannot write now.
+fn unavailable(why: Unavailable) -> Refusal {
+    match why {
+        Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard" },
+        Unavailable::LogFailed => {
+            let what = format!("{why}, see the log of the server");
+            Refusal::StorageFailed { what }
+        }
+        Unavailable::LogWaits => Refusal::StorageFailed { what: why.to_string() },
+        Unavailable::Stopping => Refusal::Draining,
+    }
+}
+
 fn outcome(routed: Routed) -> Outcome {
     let written = routed.written;
-    match written.unavailable {
-        Some(Unavailable::NoRoom) => {
-            return Outcome::Refused(Refusal::Overloaded { what: "the queue to another shard" });
-        }
-        Some(Unavailable::LogFailed) => {
-            let what = "the log cannot be written, see the log of the server".into();
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::LogWaits) => {
-            let what = "the log waits for space on its disk or for file descriptors".into();
-            return Outcome::Refused(Refusal::StorageFailed { what });
-        }
-        Some(Unavailable::Stopping) => return Outcome::Refused(Refusal::Draining),
-        None => {}
-    }
     let samples = written.stored + written.duplicates;
     let refused: u64 = written.refused.iter().sum();
     let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();

@@ -3,7 +3,8 @@
 //! ```text
 //! main thread = control: signals, StoreAPI, HTTP API, readiness, watchdog
 //! core 0..n-1: door, router, shard                    one thread each, pinned
-//! log writer: lines to standard error
+//! shipper: uploads, with a runtime of its own
+//! pulse: wakes cores that sleep              log writer: lines to standard error
 //! ```
 //!
 //! ## Order
@@ -175,10 +176,12 @@ impl Running {
         let bucket = Bucket::open(&config.bucket).map_err(Error::Bucket)?;
         let measured = cores::measure(&dir.path, &cpus, config.write.ack).await?;
         words::say_start(config, &cpus, shards, measured);
+        let connections = cores::connections(&config.write.limits, shards)?;
+        let places = doors::places(connections.of_readers_each);
         let grpc = doors::listen("--grpc-address", &config.read.grpc_addresses).await?;
         let http = doors::listen("--http-address", &config.read.http_addresses).await?;
         doors::nobody_listens("--remote-write.address", &config.write.addresses)?;
-        let mut cores = Cores::start(config, &dir, (&cpus, shards), measured)?;
+        let mut cores = Cores::start(config, &dir, (&cpus, shards), (measured, connections))?;
         words::say_addresses(&cores.write_addresses, &grpc, &http);
 
         let external = external(&config.external)?;
@@ -194,7 +197,9 @@ impl Running {
         let mut shown = doors::exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
         let ack = config.write.ack;
         shown.source(move |all| probe::sample_process(ack, &lines, all));
-        let doors = ReadDoors::open(config, &view, (grpc, http), (shown, &counters));
+        let behind = places.clone();
+        shown.source(move |all| behind.iter().for_each(|places| places.sample(all)));
+        let doors = ReadDoors::open(config, &view, (grpc, http), &places, (shown, &counters));
 
         let asking = beside::spawn(watchdog::ask_for_time());
         cores.wait_until_ready().await?;

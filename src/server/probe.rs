@@ -7,7 +7,6 @@ use crate::rt::process;
 use crate::server::core::CoreListener;
 use crate::server::intake::CoreIntake;
 use crate::shard::Shard;
-use crate::shard::write::Refusal;
 use crate::telemetry::log::Counts;
 use crate::telemetry::{LabelPairs, Metric, Snapshot, panics};
 
@@ -44,15 +43,6 @@ fn sample_intake(intake: &CoreIntake, out: &mut Snapshot) {
     out.count(Metric::DuplicateSamples, vec![], counts.duplicates.get());
     out.count(Metric::ReceivedMetadata, vec![], counts.metadata.get());
     out.count(Metric::RepairedSeries, vec![], counts.repaired.get());
-    out.count(Metric::TurnedAwayRequests, vec![], counts.turned_away.get());
-    let reason = |reason: &str| vec![("reason", reason.to_owned())];
-    for (why, count) in Refusal::ALL.into_iter().zip(&counts.refused) {
-        out.count(Metric::RejectedSamples, reason(why.reason()), count.get());
-    }
-    let histograms = counts.histograms_refused.get();
-    out.count(Metric::RejectedSamples, reason("histogram_not_stored"), histograms);
-    let exemplars = counts.exemplars_refused.get();
-    out.count(Metric::RejectedSamples, reason("exemplar_not_stored"), exemplars);
     out.count(Metric::RejectedSeries, vec![], counts.bad_series.get());
 }
 
@@ -60,9 +50,9 @@ fn sample_connections(listener: &CoreListener, shard: &dyn Fn() -> LabelPairs, o
     let probe = listener.probe();
     out.count(Metric::AcceptedConnections, shard(), probe.connections.value());
     for (reason, count) in [
-        ("too_many", &probe.connections_refused),
+        ("too-many", &probe.connections_refused),
         ("idle", &probe.connections_idle),
-        ("reader_too_slow", &probe.readers_too_slow),
+        ("reader-too-slow", &probe.readers_too_slow),
         ("failed", &probe.connections_failed),
         ("panicked", &probe.panics),
     ] {

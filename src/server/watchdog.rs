@@ -30,7 +30,7 @@ pub(super) async fn ask_for_time() {
 pub(super) async fn feed(shards: Vec<mpsc::Sender<Ask>>) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     loop {
-        if all_answer(&shards).await {
+        if all_answer(&shards, PULSE).await {
             notify(sd_notify::NotifyState::Watchdog);
         } else {
             tracing::error!("a core does not answer; the watchdog is not fed");
@@ -39,16 +39,53 @@ pub(super) async fn feed(shards: Vec<mpsc::Sender<Ask>>) {
     }
 }
 
-async fn all_answer(shards: &[mpsc::Sender<Ask>]) -> bool {
+/// Whether each core answers within `patience`.
+async fn all_answer(shards: &[mpsc::Sender<Ask>], patience: Duration) -> bool {
     for shard in shards {
         let (reply, answer) = oneshot::channel::<Stats>();
-        let asked = beside::timeout(PULSE, shard.send(Ask::Stats(reply))).await;
+        let asked = beside::timeout(patience, shard.send(Ask::Stats(reply))).await;
         if !matches!(asked, Ok(Ok(()))) {
             return false;
         }
-        if !matches!(beside::timeout(PULSE, answer).await, Ok(Ok(_))) {
+        if !matches!(beside::timeout(patience, answer).await, Ok(Ok(_))) {
             return false;
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rt::control;
+
+    /// A core that answers so many questions, and then hangs with its queue open.
+    fn core(answers: usize) -> mpsc::Sender<Ask> {
+        let (ask, mut asked) = mpsc::channel(1);
+        beside::spawn(async move {
+            for _ in 0..answers {
+                if let Some(Ask::Stats(reply)) = asked.recv().await {
+                    reply.send(Stats::default()).ok();
+                }
+            }
+            std::future::pending::<()>().await;
+            drop(asked);
+        });
+        ask
+    }
+
+    #[test]
+    fn one_core_that_hangs_is_enough() {
+        let patience = Duration::from_millis(100);
+        let told = control::run(async {
+            let shards = [core(usize::MAX), core(2), core(usize::MAX)];
+            let mut told = Vec::new();
+            for _ in 0..5 {
+                told.push(all_answer(&shards, patience).await);
+            }
+            told
+        });
+        // The third question is in the queue, the fourth finds it full.
+        assert_eq!(told.expect("a runtime"), [true, true, false, false, false]);
+    }
 }

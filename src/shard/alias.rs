@@ -5,15 +5,17 @@
 //! shard parses the spelling once, writes it the canonical way, and remembers where it leads.
 //!
 //! ## Limits
-//! At most four spellings are remembered per series and shard, and not more than a fixed number in
-//! all: what is beyond works too, but is parsed each time, at its sender's cost.
+//! At most four spellings are remembered per series and shard, and not more than a fixed number of
+//! bytes in all: what is beyond works too, but is parsed each time, at its sender's cost.
 
 use std::collections::HashMap;
 
 /// Most spellings remembered per series.
 const PER_SERIES_MAX: u8 = 4;
-/// Most spellings remembered per shard.
-const TOTAL_MAX: usize = 200_000;
+/// Most bytes of all spellings remembered per shard.
+const BYTES_MAX: usize = 64 << 20;
+/// What one takes beside its region: its places in both tables, one in eight of them empty.
+const ENTRY_BYTES: usize = 160;
 
 /// Where a spelling leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,7 @@ pub(crate) struct Alias {
 pub(crate) struct Aliases {
     by_spelling: HashMap<u128, Alias>,
     per_series: HashMap<u128, u8>,
+    bytes: usize,
 }
 
 impl Aliases {
@@ -39,14 +42,15 @@ impl Aliases {
 
     /// Remembers a spelling, if there is room.
     pub(crate) fn remember(&mut self, spelling: u128, alias: Alias) {
-        if self.by_spelling.len() >= TOTAL_MAX {
+        let bytes = ENTRY_BYTES + alias.region.len();
+        if self.bytes + bytes > BYTES_MAX {
             // Rather than keep an order for a case that sane fleets do not meet: begin again.
-            self.by_spelling.clear();
-            self.per_series.clear();
+            *self = Self::default();
         }
         let count = self.per_series.entry(alias.key).or_default();
         if *count < PER_SERIES_MAX {
             *count += 1;
+            self.bytes += bytes;
             self.by_spelling.insert(spelling, alias);
         }
     }
@@ -69,12 +73,11 @@ mod tests {
             aliases.remember(spelling, Alias { key: 7, region: Box::default() });
         }
         assert_eq!(aliases.len(), 4);
-        for spelling in 0..500_000 {
-            let alias = Alias { key: spelling, region: Box::default() };
-            aliases.remember(spelling + 1_000_000, alias);
+        let alias = |key| Alias { key, region: vec![1; 64 << 10].into_boxed_slice() };
+        for key in 0..5_000 {
+            aliases.remember(key + 1_000_000, alias(key));
+            assert!(aliases.len() <= 4 + BYTES_MAX / (64 << 10));
         }
-        assert!(aliases.len() <= TOTAL_MAX);
-        let last = Alias { key: 499_999, region: Box::default() };
-        assert_eq!(aliases.find(1_499_999), Some(&last));
+        assert_eq!(aliases.find(1_004_999), Some(&alias(4_999)));
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! ## Promises
 //! - What was applied before a read began is in its answer. What comes meanwhile may be.
-//! - A receiver that is gone stops the read at its next slice; one that is slow holds up nobody
-//!   but, for as long as its patience lasts, a truncation.
+//! - A receiver that is gone stops the read at its next slice; one that is slow holds up nobody. It
+//!   keeps the head from giving memory back, until others lose their patience with it.
 //! - What reads hold in memory is bounded, see [`crate::shard::budget`].
 //!
 //! ## Why steps
@@ -20,8 +20,9 @@ use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::budget::OverBudget;
 use crate::shard::flush::FlushOrder;
+use crate::shard::head::members::Members;
 use crate::shard::head::series::Tenant;
-use crate::shard::head::{Head, SeriesIndex, TenantIndex};
+use crate::shard::head::{Head, SeriesIndex};
 use crate::shard::message::{Ask, FlushAsk, FlushedBlock, HeadFrom, Stats, TenantStats};
 use crate::shard::pins::ReadPin;
 
@@ -82,22 +83,20 @@ fn left_behind() -> Stop {
 /// A tenant that the matchers on external labels have let through.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    /// Its position.
-    pub(crate) index: TenantIndex,
     /// The external labels of its series.
     pub(crate) labels: Labels,
     /// What of the asked span its head serves; `None` when that is nothing.
     pub(crate) span: Option<TimeSpan>,
     /// From when on its head serves it.
     pub(crate) from: HeadFrom,
-    /// How many members it had when it was chosen.
-    members: usize,
+    /// Its series, and how many they were when it was chosen.
+    members: (Members, usize),
 }
 
 /// A walk over a tenant's series.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    tenant: TenantIndex,
+    members: Members,
     at: usize,
     until: usize,
 }
@@ -105,7 +104,8 @@ pub(crate) struct Walk {
 impl Walk {
     /// A walk over the series that a tenant had when it was chosen.
     pub(crate) fn over(tenant: &Chosen) -> Self {
-        Self { tenant: tenant.index, at: 0, until: tenant.members }
+        let (members, until) = tenant.members.clone();
+        Self { members, at: 0, until }
     }
 
     /// Visits the series of one slice. A visit returns the steps it took beyond its first. Whether
@@ -115,19 +115,19 @@ impl Walk {
         head: &Head,
         mut visit: impl FnMut(SeriesIndex) -> Result<usize, Stop>,
     ) -> Result<bool, Stop> {
-        let members = &head.tenants[self.tenant as usize].members;
-        let until = self.until.min(members.len());
+        let members = self.members.from(self.at);
         let mut steps = 0;
-        while steps < SLICE_STEPS && self.at < until {
-            let index = members[self.at];
+        for &index in members.iter().take(self.until - self.at) {
+            if steps >= SLICE_STEPS {
+                break;
+            }
             self.at += 1;
             steps += 1;
-            let cold = &head.cold[index as usize];
-            if cold.alive && cold.tenant == self.tenant {
+            if head.cold[index as usize].alive {
                 steps += visit(index)?;
             }
         }
-        Ok(self.at < until)
+        Ok(self.at < self.until)
     }
 }
 
@@ -141,7 +141,7 @@ impl<S: Storage> Shard<S> {
             Ask::Held(reply) => drop(reply.send(self.held())),
             Ask::Settle(reply) => {
                 let settled = self.settle_log().await;
-                drop(reply.send(settled.map_err(|reason| format!("{reason:?}"))));
+                drop(reply.send(settled.map_err(|reason| reason.to_string())));
             }
             Ask::Cut { tenant, end_ms, reply } => {
                 self.cut(&tenant, end_ms);
@@ -160,8 +160,8 @@ impl<S: Storage> Shard<S> {
     }
 
     /// Begins a read: from here on positions and symbols stay what they are.
-    pub(crate) async fn begin_reading(&self) -> Reading<'_, S> {
-        Reading { storage: &self.storage, pin: self.pins.read().await }
+    pub(crate) fn begin_reading(&self) -> Reading<'_, S> {
+        Reading { storage: &self.storage, pin: self.pins.read() }
     }
 
     /// The tenants whose external labels match, in the order of their coming.
@@ -184,7 +184,7 @@ impl<S: Storage> Shard<S> {
                     let labels = external.of(&tenant.id, self.shard);
                     let value = |matcher: &Matcher| labels.get(matcher.name()).unwrap_or_default();
                     if matchers.iter().all(|m| m.matches(value(m))) {
-                        chosen.push(Chosen::new(at as TenantIndex, tenant, labels, span));
+                        chosen.push(Chosen::new(tenant, labels, span));
                     }
                     at += 1;
                 }
@@ -220,11 +220,12 @@ impl<S: Storage> Shard<S> {
 }
 
 impl Chosen {
-    fn new(index: TenantIndex, tenant: &Tenant, labels: Labels, span: TimeSpan) -> Self {
+    fn new(tenant: &Tenant, labels: Labels, span: TimeSpan) -> Self {
         let from = HeadFrom { tenant: tenant.id.clone(), from_ms: tenant.served_from_ms };
         let span = TimeSpan { min: span.min.max(from.from_ms), max: span.max };
         let span = (span.min <= span.max).then_some(span);
-        Self { index, labels, span, from, members: tenant.members.len() }
+        let members = (tenant.members.clone(), tenant.members.len());
+        Self { labels, span, from, members }
     }
 }
 

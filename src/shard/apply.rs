@@ -13,17 +13,6 @@ use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::record::{Group, Newest};
 use crate::shard::write::{Batch, Item, RefusedSample, Written};
 
-/// A series whose labels were new to the log, waiting to be written to the series file.
-#[derive(Debug)]
-pub(crate) struct NewSeries {
-    /// Its number.
-    pub(crate) id: u64,
-    /// Whose it is.
-    pub(crate) tenant: TenantIndex,
-    /// Its canonical label region.
-    pub(crate) region: Box<[u8]>,
-}
-
 /// What applying works on: the head, and what is to be logged of it.
 #[derive(Debug)]
 pub(crate) struct Applier {
@@ -40,8 +29,8 @@ pub(crate) struct Applier {
     pub(crate) group: Group,
     /// Newest sample per tenant in the group.
     pub(crate) newest: Newest,
-    /// Series the series file does not have yet.
-    pub(crate) new_series: Vec<NewSeries>,
+    /// Series on their way into the series file.
+    pub(crate) untold: Group,
     /// Number of the next series in the log.
     pub(crate) next_id: u64,
     /// Buffers for what is sent on.
@@ -208,7 +197,7 @@ impl Applier {
             limits,
             group: Group::default(),
             newest: Newest::new(),
-            new_series: Vec::new(),
+            untold: Group::default(),
             next_id: 1,
             home: Home::new(16),
         }
@@ -256,7 +245,7 @@ impl Applier {
         region::encode(self.head.labels(index), &mut region);
         let name = self.head.tenants[tenant as usize].id.as_str();
         self.group.add_series(id, name, &region);
-        self.new_series.push(NewSeries { id, tenant, region: region.into_boxed_slice() });
+        self.untold.add_series(id, name, &region);
         id
     }
 

@@ -34,6 +34,7 @@ use crate::rt::sink::UNFINISHED_SUFFIX;
 use crate::rt::storage::{Storage, read_file};
 use crate::shard::slots::SlotSet;
 use crate::shard::wal::record::CutRecord;
+use crate::stdx::hex;
 
 /// Most bytes of a `meta.json`: far above what is ever written.
 const META_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -68,7 +69,7 @@ struct Text {
 impl Origin {
     /// As extensions of a block.
     pub(crate) fn to_extensions(self) -> Option<serde_json::Value> {
-        let (node, slots) = (hex(&self.node), hex(&self.slots.to_bytes()));
+        let (node, slots) = (hex::encode(&self.node), hex::encode(&self.slots.to_bytes()));
         let text = Text { node, shard: self.shard, generation: self.generation, slots };
         serde_json::to_value(Extensions { tidegate: text }).ok()
     }
@@ -78,10 +79,10 @@ impl Origin {
         let extensions = meta.thanos.extensions.clone()?;
         let text = serde_json::from_value::<Extensions>(extensions).ok()?.tidegate;
         Some(Self {
-            node: from_hex(&text.node)?,
+            node: hex::decode(&text.node)?,
             shard: text.shard,
             generation: text.generation,
-            slots: SlotSet::from_bytes(from_hex(&text.slots)?),
+            slots: SlotSet::from_bytes(hex::decode(&text.slots)?),
         })
     }
 }
@@ -161,28 +162,6 @@ pub(crate) async fn remove_unfinished<S: Storage>(
     Ok(removed)
 }
 
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
-}
-
-fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +203,5 @@ mod tests {
         ] {
             assert_eq!(Origin::of(&meta(extensions.as_ref())), None);
         }
-        assert_eq!(from_hex::<2>("+1f0"), None);
-        assert_eq!(from_hex::<2>("01Fe"), Some([1, 0xfe]));
     }
 }

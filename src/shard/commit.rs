@@ -21,21 +21,24 @@
 
 use std::collections::VecDeque;
 
+use futures_lite::future;
+
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
-use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::apply::SentOn;
+use crate::shard::truncation::TELL_BYTES;
 use crate::shard::wal::record::CutRecord;
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::writer::{Log, LogError, LogStats, Sealed};
 use crate::shard::write::{Batch, Unavailable, Written};
 
-/// Bytes in the open group above which batches are turned away.
+/// Bytes in the open group, or of untold series, above which batches are turned away.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-type Notice = oneshot::Sender<Result<(), Unavailable>>;
+/// Who waits for something to be durable.
+pub(super) type Notice = oneshot::Sender<Result<(), Unavailable>>;
 
 /// Which blocks are written and durable, and who waits for which.
 #[derive(Debug)]
@@ -50,11 +53,14 @@ pub(crate) struct Commits {
     answers: VecDeque<(u64, mpsc::UnboundedSender<Written>, Written)>,
     /// Those who wait for a block to be durable, whatever answers wait for.
     notices: VecDeque<(u64, Notice)>,
-    truncate: bool,
-    truncated: Vec<Notice>,
+    /// Whether a truncation is asked for, and who waits for the end of it.
+    pub(super) truncate: bool,
+    pub(super) truncated: Vec<Notice>,
+    /// Cuts that are being logged and are not noted yet.
+    pub(super) cutting: usize,
     /// Whether segments of an earlier generation lie before those of this log. None of ours goes
     /// before them: a reader takes a gap for lost blocks.
-    behind_old: bool,
+    pub(super) behind_old: bool,
     failed: Option<Unavailable>,
     stats: LogStats,
 }
@@ -71,6 +77,7 @@ impl Commits {
             notices: VecDeque::new(),
             truncate: false,
             truncated: Vec::new(),
+            cutting: 0,
             behind_old,
             failed: None,
             stats,
@@ -80,6 +87,11 @@ impl Commits {
     /// Figures of the log, as of the last commit or of its opening.
     pub(crate) fn stats(&self) -> LogStats {
         self.stats
+    }
+
+    /// Counts segments that were let go.
+    pub(super) fn segments_went(&mut self, count: u64) {
+        self.stats.segments = self.stats.segments.saturating_sub(count);
     }
 
     /// Whether writes are taken.
@@ -106,7 +118,11 @@ impl Commits {
         }
     }
 
-    fn fail(&mut self, reason: Unavailable) {
+    pub(crate) fn has_room(&mut self) {
+        self.failed = None;
+    }
+
+    pub(crate) fn fail(&mut self, reason: Unavailable) {
         self.failed = Some(reason);
         for (_, notice) in self.notices.drain(..) {
             notice.send(Err(reason)).ok();
@@ -123,7 +139,6 @@ impl Commits {
 /// What the log is written with.
 struct Pen<S: Storage> {
     log: Log<S>,
-    series: SeriesFile<S>,
     sealed: Sealed,
     /// Whether `sealed` is not in the log yet.
     unwritten: bool,
@@ -135,13 +150,11 @@ impl<S: Storage> Shard<S> {
     pub(crate) fn write(&self, batch: Batch) -> Vec<(u16, Batch)> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let turned_away = match state.commits.failed {
-            Some(reason) => Some(reason),
-            None if state.applier.group.len_bytes() > GROUP_BYTES_MAX => Some(Unavailable::NoRoom),
-            None => None,
-        };
-        if let Some(reason) = turned_away {
-            drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+        let gathered = state.applier.group.len_bytes().max(state.applier.untold.len_bytes());
+        let full = gathered > GROUP_BYTES_MAX;
+        let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
+        if let Some(reason) = now.or_else(|| state.turned_away.reason(&batch)) {
+            state.turned_away.turn_away(&batch, reason);
             return Vec::new();
         }
         let mut sent_on = SentOn::default();
@@ -174,14 +187,19 @@ impl<S: Storage> Shard<S> {
         self.state.borrow().commits.failed
     }
 
-    /// Logs a cut; returns when it is durable.
-    pub(crate) async fn log_cut(&self, cut: &CutRecord) -> Result<(), Unavailable> {
+    /// Logs cuts; returns when they are durable.
+    pub(crate) async fn log_cuts(&self, cuts: &[CutRecord]) -> Result<(), Unavailable> {
         let done = {
             let mut state = self.state.borrow_mut();
             if let Some(reason) = state.commits.failed {
                 return Err(reason);
             }
-            state.applier.group.add_cut(cut);
+            if cuts.is_empty() {
+                return Ok(());
+            }
+            for cut in cuts {
+                state.applier.group.add_cut(cut);
+            }
             let (notice, done) = oneshot::channel();
             let seq = state.commits.open_seq;
             state.commits.notices.push_back((seq, notice));
@@ -191,18 +209,7 @@ impl<S: Storage> Shard<S> {
         done.await.unwrap_or(Err(Unavailable::Stopping))
     }
 
-    /// Asks for segments to be let go whose samples are all cut.
-    pub(crate) fn request_truncation(&self) {
-        self.state.borrow_mut().commits.truncate = true;
-        self.work.raise();
-    }
-
-    /// Says that the old segments in this shard's directory are gone: its own may follow.
-    pub(crate) fn old_segments_are_gone(&self) {
-        self.state.borrow_mut().commits.behind_old = false;
-    }
-
-    /// Lets such segments go and waits for the end of it. What is then durable in this shard's own
+    /// Lets segments go whose samples are all cut, and waits for the end of it. What is then durable in this shard's own
     /// log and series file: every cut of its slots, and the labels of every series number.
     pub(crate) async fn settle_log(&self) -> Result<(), Unavailable> {
         let done = {
@@ -218,18 +225,26 @@ impl<S: Storage> Shard<S> {
         done.await.unwrap_or(Err(Unavailable::Stopping))
     }
 
-    /// Writes the log for as long as the shard lives, or until the device refuses.
+    /// Writes the log for as long as the shard lives, or until the device refuses; beside it, lets
+    /// go of what is not needed any more.
     pub(crate) async fn commit_loop(
         &self,
         log: Log<S>,
         series: SeriesFile<S>,
         clock: &Clock,
     ) -> LogError {
-        let mut pen = Pen { log, series, sealed: Sealed::default(), unwritten: false };
+        let backlog = log.backlog();
+        let commits = self.commit_for_ever(log, clock);
+        let error = future::or(commits, self.truncate_for_ever(series, &backlog, clock)).await;
+        self.state.borrow_mut().commits.fail(Unavailable::LogFailed);
+        error
+    }
+
+    async fn commit_for_ever(&self, log: Log<S>, clock: &Clock) -> LogError {
+        let mut pen = Pen { log, sealed: Sealed::default(), unwritten: false };
         loop {
             self.work.wait().await;
             if let Err(error) = self.commit_with_patience(&mut pen, clock).await {
-                self.state.borrow_mut().commits.fail(Unavailable::LogFailed);
                 return error;
             }
         }
@@ -243,7 +258,8 @@ impl<S: Storage> Shard<S> {
                 Ok(()) => break,
                 Err(error) if error.waits_for_room() => {
                     if !waited {
-                        tracing::error!(%error, "the log has no room: writes are answered 503");
+                        let what = "the log has no room: writes are answered 503";
+                        tracing::error!(shard = self.shard, %error, "{what}");
                     }
                     waited = true;
                     let commits = &mut self.state.borrow_mut().commits;
@@ -255,8 +271,8 @@ impl<S: Storage> Shard<S> {
             self.storage.rest().await;
         }
         if waited {
-            self.state.borrow_mut().commits.failed = None;
-            tracing::info!("the log has room again: writes are taken");
+            self.state.borrow_mut().commits.has_room();
+            tracing::info!(shard = self.shard, "the log has room again: writes are taken");
         }
         Ok(())
     }
@@ -264,19 +280,10 @@ impl<S: Storage> Shard<S> {
     /// Commits group after group until there is nothing left to do. After an error it may be
     /// called again.
     async fn commit_all(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
-        loop {
-            let wall_ms = clock.wall_ms();
-            if pen.unwritten || self.seal(pen) {
-                self.commit(pen, wall_ms).await?;
-            } else if self.state.borrow().commits.truncate {
-                self.truncate_log(pen, clock).await?;
-            } else {
-                return Ok(());
-            }
-            if pen.series.wants_flush() {
-                pen.series.flush(wall_ms).await?;
-            }
+        while pen.unwritten || self.seal(pen) {
+            self.commit(pen, clock.wall_ms()).await?;
         }
+        Ok(())
     }
 
     /// Writes the sealed block and makes it durable; sends the answers when it is what they wait
@@ -298,7 +305,7 @@ impl<S: Storage> Shard<S> {
         Ok(())
     }
 
-    /// Seals the open group. Series that are new in it go to the series file as well.
+    /// Seals the open group.
     fn seal(&self, pen: &mut Pen<S>) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -307,59 +314,10 @@ impl<S: Storage> Shard<S> {
         }
         pen.sealed.fill(&mut state.applier.group, &mut state.applier.newest);
         pen.unwritten = true;
-        for new in state.applier.new_series.drain(..) {
-            let tenant = state.applier.head.tenants[new.tenant as usize].id.as_str();
-            pen.series.add(new.id, tenant, &new.region);
+        if state.applier.untold.len_bytes() >= TELL_BYTES {
+            self.shrink.raise();
         }
         state.commits.open_seq += 1;
         true
-    }
-
-    /// Lets segments go, and tells who asked for it. First all that only they hold is made durable
-    /// elsewhere: the series in the series file, the cuts in a block of their own.
-    async fn truncate_log(&self, pen: &mut Pen<S>, clock: &Clock) -> Result<(), LogError> {
-        let wall_ms = clock.wall_ms();
-        pen.series.flush(wall_ms).await?;
-        step::done(Step::SeriesTold);
-        let waiting = {
-            let mut state = self.state.borrow_mut();
-            let state = &mut *state;
-            for cut in state.cuts.records() {
-                state.applier.group.add_cut(&cut);
-            }
-            state.commits.truncate = false;
-            std::mem::take(&mut state.commits.truncated)
-        };
-        let done = self.let_segments_go(pen, wall_ms).await;
-        let commits = &mut self.state.borrow_mut().commits;
-        commits.stats = pen.log.stats();
-        if done.is_err() {
-            commits.truncate = true;
-            commits.truncated.extend(waiting);
-            return done;
-        }
-        for notice in waiting {
-            notice.send(Ok(())).ok();
-        }
-        Ok(())
-    }
-
-    async fn let_segments_go(&self, pen: &mut Pen<S>, wall_ms: i64) -> Result<(), LogError> {
-        if self.seal(pen) {
-            self.commit(pen, wall_ms).await?;
-        }
-        pen.series.flush(wall_ms).await?;
-        step::done(Step::CutsTold);
-        let covered = {
-            let state = self.state.borrow();
-            if state.commits.behind_old {
-                return Ok(());
-            }
-            let tenants = &state.applier.head.tenants;
-            tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect::<Vec<i64>>()
-        };
-        let is_covered = |tenant, t| covered.get(tenant as usize).is_some_and(|&end: &i64| t < end);
-        let gone = pen.log.truncate(is_covered).await;
-        gone.map(drop).map_err(|source| LogError::Write { path: pen.log.dir().into(), source })
     }
 }

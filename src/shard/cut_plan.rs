@@ -4,6 +4,9 @@
 //! - its newest accepted sample has passed that end by an hour: what comes late has had its time;
 //!   or
 //! - it has accepted nothing for an hour, and the wall clock has passed that end by an hour; or
+//! - it goes on accepting, but for four hours nothing newer than that range, and the wall clock has
+//!   passed that end by an hour: whoever fills an old range so slowly must not keep the log, which
+//!   is everybody's, for as long as he likes; or
 //! - it was cut there before and some slots still hold older samples: after a restart with another
 //!   number of shards, or in the middle of a cut.
 //!
@@ -26,6 +29,8 @@ use crate::model::{TenantId, TimeRange};
 const GRACE_MS: i64 = 60 * 60 * 1000;
 /// How long a tenant is silent before its ranges are cut by the wall clock.
 const SILENCE: Duration = Duration::from_hours(1);
+/// How long a tenant may add to its newest range before it is cut by the wall clock.
+const STANDSTILL: Duration = Duration::from_hours(4);
 /// How long a tenant is passed over after a flush that failed; twice as long each time.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest of these pauses.
@@ -77,6 +82,9 @@ struct Known {
     accepted: u64,
     /// When something was last accepted, in uptime.
     heard: Duration,
+    /// The end of the range of its newest sample, and since when it is that, in uptime.
+    range_end_ms: i64,
+    moved: Duration,
     /// Until when it is passed over, and how long that pause is; zero when nothing failed.
     paused: Duration,
     pause: Duration,
@@ -102,9 +110,10 @@ impl CutPlan {
         self.known.retain(|tenant, _| held.contains_key(tenant));
         let mut round: Vec<(i64, Due)> = Vec::new();
         for (tenant, held) in held {
-            let known = self.listen(tenant, held.accepted, uptime);
-            let silent = uptime.saturating_sub(known.heard) >= SILENCE;
-            let end_ms = end_of_cut(held, silent, wall_ms);
+            let known = self.listen(tenant, held, uptime);
+            let over = uptime.saturating_sub(known.heard) >= SILENCE
+                || uptime.saturating_sub(known.moved) >= STANDSTILL;
+            let end_ms = end_of_cut(held, over, wall_ms);
             if held.oldest_ms < end_ms && known.paused <= uptime {
                 round.push((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
             }
@@ -121,22 +130,27 @@ impl CutPlan {
         known.paused = uptime + known.pause;
     }
 
-    fn listen(&mut self, tenant: &TenantId, accepted: u64, uptime: Duration) -> Known {
+    fn listen(&mut self, tenant: &TenantId, held: &Held, uptime: Duration) -> Known {
         let known = self.known.entry(tenant.clone()).or_default();
-        if known.accepted != accepted {
-            (known.accepted, known.heard) = (accepted, uptime);
+        if known.accepted != held.accepted {
+            (known.accepted, known.heard) = (held.accepted, uptime);
+        }
+        let range_end_ms = TimeRange::aligned(held.newest_ms).end;
+        if known.range_end_ms != range_end_ms {
+            (known.range_end_ms, known.moved) = (range_end_ms, uptime);
         }
         *known
     }
 }
 
-/// Up to where a tenant may be cut now: the end of a range, or before all of time.
-fn end_of_cut(held: &Held, silent: bool, wall_ms: i64) -> i64 {
+/// Up to where a tenant may be cut now: the end of a range, or before all of time. `over`: the wall
+/// clock may say that its newest range is over.
+fn end_of_cut(held: &Held, over: bool, wall_ms: i64) -> i64 {
     let passed = |t: i64| TimeRange::aligned(t.saturating_sub(GRACE_MS)).start;
     let by_data = passed(held.newest_ms);
-    let by_silence = TimeRange::aligned(held.newest_ms).end.min(passed(wall_ms));
-    let by_silence = if silent { by_silence } else { i64::MIN };
-    by_data.max(by_silence).max(held.cut_ms)
+    let by_clock = TimeRange::aligned(held.newest_ms).end.min(passed(wall_ms));
+    let by_clock = if over { by_clock } else { i64::MIN };
+    by_data.max(by_clock).max(held.cut_ms)
 }
 
 #[cfg(test)]
@@ -224,15 +238,30 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_old_data_is_not_silent() {
+    fn who_sends_old_data_is_not_silent_and_has_four_hours_for_a_range() {
         let mut world = World::new(START, START, START + 1000 * HOUR);
-        for _ in 0..200 {
+        for i in 0..8 {
+            world.accept(START + i);
+            assert_eq!(world.due(), None, "after {i} half hours");
             world.pass(HOUR / 2);
-            world.accept(START + 1);
-            assert_eq!(world.due(), None);
         }
+        assert_eq!(world.due(), Some(START + BLOCK_RANGE_MS), "others want their log back");
+        world.cut(START + BLOCK_RANGE_MS);
+        world.accept(START + BLOCK_RANGE_MS);
+        world.held.oldest_ms = START + BLOCK_RANGE_MS;
+        assert_eq!(world.due(), None, "the next range has its own four hours");
         world.pass(HOUR);
-        assert_eq!(world.due(), Some(START + BLOCK_RANGE_MS));
+        assert_eq!(world.due(), Some(START + 2 * BLOCK_RANGE_MS), "silent");
+    }
+
+    #[test]
+    fn a_range_that_is_not_over_stays_open_however_long_it_takes() {
+        let mut world = World::new(START, START, START);
+        for i in 0..100 {
+            world.accept(START + i);
+            assert_eq!(world.due(), None);
+            world.uptime += STANDSTILL;
+        }
     }
 
     #[test]

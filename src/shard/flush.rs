@@ -1,4 +1,4 @@
-//! From the head to a block: cut, flush, truncate.
+//! From the head to a block: cut and flush.
 //!
 //! ## Order
 //! 1. [`Shard::cut`]: samples of the tenant before the end are refused from now on. Control cuts
@@ -8,15 +8,14 @@
 //!    published ([`StorageSink`](crate::rt::StorageSink)).
 //! 3. The cut is logged and durable. Only now does it cover the samples.
 //! 4. Control puts the block in its list, so that who asks later finds it.
-//! 5. [`Shard::truncate`]: waits for the readers that began before, drops the samples from the
-//!    head, and lets go of log segments that hold nothing else.
+//! 5. [`Shard::truncate`]: head and log let go of what is in the block
+//!    ([`truncation`](crate::shard::truncation)).
 //!
 //! While ranges are left before the end, 2 to 5 come again; the turns of other tenants lie between.
 //!
 //! ## Crash
 //! Before the block has its name: a directory that nobody reads. After it: the block stands for
-//! the cut, logged or not ([`crate::shard::blocks`]). During a truncation: the head is gone anyway,
-//! and a segment goes only after the cuts are told again in a later one.
+//! the cut, logged or not ([`crate::shard::blocks`]).
 //!
 //! An error before the cut is logged leaves head and log as they were, and no block. If the cut
 //! itself cannot be logged the log is dead and the block stays: the next start takes it for true.
@@ -27,11 +26,10 @@
 //! series, one series' chunks, and the buffers of the sink.
 //!
 //! ## Cancelling
-//! Who began a flush or a truncation drives it to its end, or ends the process.
+//! Who began a flush drives it to its end, or ends the process.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
@@ -58,8 +56,6 @@ const LOOK_SERIES: usize = 256;
 const SORT_COMPARISONS: usize = 128;
 /// Series written in one slice.
 const WRITE_SERIES: usize = 8;
-/// Series truncated in one slice.
-const TRUNCATE_SERIES: usize = 64;
 
 /// How a block shall look.
 #[derive(Debug, Clone)]
@@ -83,11 +79,11 @@ pub(crate) struct Flushed {
     pub(crate) meta: Meta,
 }
 
-/// Why a flush or a truncation was not done.
+/// Why a flush was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FlushError {
     /// The shard does one at a time.
-    #[error("another flush or truncation of this shard is under way")]
+    #[error("another flush of this shard is under way")]
     Busy,
     /// Blocks end where ranges end.
     #[error("cannot cut at {end_ms} ms: block ranges end at multiples of two hours")]
@@ -104,7 +100,7 @@ pub(crate) enum FlushError {
         source: block::Error,
     },
     /// The log is dead. If a block was written it will be found at the next start.
-    #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason:?}")]
+    #[error("cannot log the cut of tenant {tenant} at {end_ms} ms: {reason}")]
     Log {
         /// Whose.
         tenant: TenantId,
@@ -115,7 +111,7 @@ pub(crate) enum FlushError {
     },
 }
 
-/// Whether a flush or a truncation is under way.
+/// Whether a flush is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Turn(Cell<bool>);
 
@@ -252,21 +248,21 @@ impl<S: Storage> Shard<S> {
     /// Finds the series of a tenant with samples in `[from, end)`.
     async fn series_between(&self, tenant: TenantIndex, from: i64, end: i64) -> Found {
         let mut found = Found { series: Vec::new(), oldest: i64::MAX, newest: i64::MIN };
+        let _pin = self.pins.read();
+        let members = self.state.borrow().applier.head.tenants[tenant as usize].members.clone();
         let mut at = 0;
         loop {
             {
                 let state = self.state.borrow();
                 let head = &state.applier.head;
-                let members = &head.tenants[tenant as usize].members;
-                let slice = &members[at..members.len().min(at + LOOK_SERIES)];
-                for &index in slice {
+                for &index in members.from(at).iter().take(LOOK_SERIES) {
+                    at += 1;
                     if let Some(extent) = head.extent(index, from, end) {
                         found.series.push(index);
                         found.oldest = found.oldest.min(extent.min);
                         found.newest = found.newest.max(extent.max);
                     }
                 }
-                at += slice.len();
                 if at == members.len() {
                     return found;
                 }
@@ -341,7 +337,7 @@ impl<S: Storage> Shard<S> {
         }
     }
 
-    async fn log_and_note(
+    pub(super) async fn log_and_note(
         &self,
         tenant: &TenantId,
         end_ms: i64,
@@ -350,7 +346,8 @@ impl<S: Storage> Shard<S> {
         let slots = self.state.borrow().applier.slots;
         let name = tenant.as_str().into();
         let record = CutRecord { tenant: name, end_ms, block, slots: slots.to_bytes() };
-        let logged = self.log_cut(&record).await;
+        self.state.borrow_mut().commits.cutting += 1;
+        let logged = self.log_cuts(&[record]).await;
         if logged.is_ok() {
             step::done(Step::CutLogged);
         }
@@ -359,54 +356,8 @@ impl<S: Storage> Shard<S> {
         if logged.is_ok() || !block.is_nil() {
             self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
         }
+        self.state.borrow_mut().commits.cutting -= 1;
+        self.shrink.raise();
         logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
-    }
-
-    /// Drops the samples of a tenant before `end_ms`, as far as they are covered, and the series
-    /// that have no others. Waits for the readers there are; once `patience` ends they are told to
-    /// leave. The blocks must be in the control plane's list.
-    pub(crate) async fn truncate(
-        &self,
-        tenant: &TenantId,
-        end_ms: i64,
-        patience: impl Future<Output = ()>,
-    ) -> Result<(), FlushError> {
-        let _turn = self.turn.take()?;
-        let alone = self.pins.exclusive(patience).await;
-        let (index, end_ms) = {
-            let mut state = self.state.borrow_mut();
-            let end_ms = end_ms.min(state.cuts.covered_below(tenant));
-            let index = state.applier.tenant(tenant);
-            let owner = &mut state.applier.head.tenants[index as usize];
-            owner.served_from_ms = owner.served_from_ms.max(end_ms);
-            (index, end_ms)
-        };
-        let (mut kept, mut oldest, mut at) = (Vec::new(), i64::MAX, 0);
-        loop {
-            {
-                let mut state = self.state.borrow_mut();
-                let head = &mut state.applier.head;
-                // Series that are made meanwhile come in at the end and are looked at, too.
-                let seen = head.tenants[index as usize].members.len();
-                let slice = at..seen.min(at + TRUNCATE_SERIES);
-                for member in slice.clone() {
-                    let series = head.tenants[index as usize].members[member];
-                    if let Some(t) = head.truncate_series(series, end_ms) {
-                        kept.push(series);
-                        oldest = oldest.min(t);
-                    }
-                }
-                at = slice.end;
-                if at == seen {
-                    head.end_truncation(index, seen, kept, oldest);
-                    break;
-                }
-            }
-            self.storage.pause().await;
-        }
-        drop(alone);
-        step::done(Step::HeadTruncated);
-        self.request_truncation();
-        Ok(())
     }
 }

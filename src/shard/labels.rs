@@ -40,7 +40,7 @@ impl<S: Storage> Shard<S> {
         }
         let (on_external, rest) = ask.external.split(&ask.matchers);
         let unwanted = || ask.reply.is_closed();
-        let reading = self.begin_reading().await;
+        let reading = self.begin_reading();
         let tenants =
             self.choose(&reading, &ask.external, &on_external, ask.span, unwanted).await?;
         let mut gathering = Gathering {

@@ -7,7 +7,7 @@
 //! ## A select, step by step
 //! 1. The shard *pins* what it has: it sends [`Part::Begin`] first, with the time from which its
 //!    head serves each tenant, and keeps everything from there on readable until the select ends
-//!    (or a deadline passes: then it says [`Part::Failed`]).
+//!    (or a truncation has waited long enough for it: then it says [`Part::Failed`]).
 //! 2. It sends [`Part::Series`], ascending by key over the whole select, at most [`PART_BYTES`] in
 //!    each part but for a frame that alone is bigger. The channel holds few parts: when it is full,
 //!    the shard does other work and comes back.
@@ -65,8 +65,8 @@ pub enum Ask {
         tenant: TenantId,
         /// The cut.
         end_ms: i64,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<(), String>>,
+        /// Said when no new read looks for older data here. The memory follows as readers leave.
+        reply: oneshot::Sender<()>,
     },
 }
 

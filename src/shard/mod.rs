@@ -19,7 +19,8 @@
 //! - [`commit`]: group commit. [`recover`]: from the logs to a head.
 //! - [`answer`], [`select`], [`labels`]: reading, in slices; [`keys`], [`budget`], [`pins`]: what a
 //!   read holds meanwhile, and whom it holds up.
-//! - [`flush`], [`blocks`], [`cut_plan`], [`old`]: from the head to a block; what may go then.
+//! - [`flush`], [`blocks`], [`cut_plan`]: from the head to a block. [`truncation`], [`old`]: what may
+//!   go then.
 //! - [`cuts`], [`slots`]: what is in blocks, who owns what.
 //! - [`head`], [`wal`]: they do not know each other.
 //!
@@ -45,6 +46,7 @@ use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::flush::Turn;
 use crate::shard::pins::Pins;
+use crate::shard::write::TurnedAway;
 use crate::stdx::signal::Signal;
 
 pub(crate) mod alias;
@@ -65,6 +67,7 @@ pub(crate) mod pins;
 pub(crate) mod recover;
 pub(crate) mod select;
 pub mod slots;
+pub(crate) mod truncation;
 pub(crate) mod wal;
 pub mod write;
 
@@ -130,9 +133,12 @@ pub(crate) struct Shard<S: Storage> {
     node: [u8; 16],
     answers_wait: bool,
     state: RefCell<State>,
+    /// Raised when there is something to commit.
     work: Signal,
+    /// Raised when a truncation is asked for, or many series are to be told to the series file.
+    shrink: Signal,
     pins: Pins,
-    /// Whose turn it is to flush or truncate.
+    /// Whose turn it is to flush.
     turn: Turn,
     /// Memory for reads.
     budget: Budget,
@@ -160,4 +166,5 @@ struct State {
     applier: Applier,
     commits: Commits,
     cuts: Cuts,
+    turned_away: TurnedAway,
 }

@@ -59,12 +59,7 @@ impl<S: Storage> Shard<S> {
 
     /// All but the last word. What was found is left in `keys`.
     async fn select_pinned<'s>(&'s self, select: &Select, keys: &mut Keys<'s>) -> Result<(), Stop> {
-        let begin = async { Some(self.begin_reading().await) };
-        let gone = async {
-            select.reply.closed().await;
-            None
-        };
-        let reading = future::or(begin, gone).await.ok_or(Stop::Unwanted)?;
+        let reading = self.begin_reading();
         let (on_external, rest) = select.external.split(&select.matchers);
         let unwanted = || select.reply.is_closed();
         let tenants =

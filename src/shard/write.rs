@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use thiserror::Error;
+
 use crate::decode::region::{self, LabelError};
 use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
@@ -141,16 +143,53 @@ pub struct Written {
     pub unavailable: Option<Unavailable>,
 }
 
+/// Requests of which a part was turned away, and why.
+///
+/// A request may be several batches for one shard, and a series may be in two of them: were the
+/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what comes
+/// after a batch that was turned away is turned away as well.
+#[derive(Debug, Default)]
+pub struct TurnedAway(Vec<(mpsc::WeakUnboundedSender<Written>, Unavailable)>);
+
+impl TurnedAway {
+    /// Why an earlier batch of this request was turned away, if one was.
+    pub fn reason(&mut self, batch: &Batch) -> Option<Unavailable> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // Those that are answered, all of them, do not come again.
+        self.0.retain(|(reply, _)| reply.strong_count() > 0);
+        let same = |reply: &mpsc::WeakUnboundedSender<Written>| {
+            reply.upgrade().is_some_and(|reply| reply.same_channel(&batch.reply))
+        };
+        self.0.iter().find(|(reply, _)| same(reply)).map(|&(_, reason)| reason)
+    }
+
+    /// Answers a batch that is not taken: its sender must come again, with all of the request.
+    pub fn turn_away(&mut self, batch: &Batch, reason: Unavailable) {
+        if self.reason(batch).is_none() {
+            self.0.push((batch.reply.downgrade(), reason));
+        }
+        // Whoever asked may be gone.
+        let written = Written { unavailable: Some(reason), ..Written::default() };
+        drop(batch.reply.send(written));
+    }
+}
+
 /// Why a shard cannot write now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unavailable {
     /// Another shard had no room for what belongs to it.
+    #[error("another shard has no room for it")]
     NoRoom,
     /// The log is dead.
+    #[error("the log cannot be written")]
     LogFailed,
     /// The log waits for room.
+    #[error("the log waits for space on its disk or for file descriptors")]
     LogWaits,
     /// The process is stopping.
+    #[error("the process is stopping")]
     Stopping,
 }
 

@@ -70,7 +70,7 @@ pub enum Trouble {
         copy: Ulid,
     },
     /// The state file could not be written.
-    #[error("state of uploads in {dir:?}: {source}")]
+    #[error("state of uploads in {}: {source}", dir.display())]
     State {
         /// Its directory.
         dir: PathBuf,
@@ -150,7 +150,8 @@ impl Job {
                     let copy = new_ulid(terms.clock.wall_ms());
                     let copy = copy.map_err(|e| self.state_trouble(e))?;
                     self.note(state, move |s| s.assign(block, copy)).await?;
-                    tracing::info!(%block, %copy, "the block gets a new ULID in the bucket");
+                    let dir = self.block.dir.display();
+                    tracing::info!(%dir, %copy, "the block gets a new ULID in the bucket");
                     Answer::Done
                 }
                 Step::Put(i) => {

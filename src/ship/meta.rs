@@ -36,7 +36,7 @@ pub(super) const META_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, Error)]
 pub enum BlockError {
     /// The disk failed.
-    #[error("{path:?}: {source}")]
+    #[error("{}: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum BlockError {
         source: io::Error,
     },
     /// `meta.json` is no JSON object.
-    #[error("{path:?} is not JSON: {source}")]
+    #[error("{} is not JSON: {source}", path.display())]
     NotJson {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum BlockError {
         source: serde_json::Error,
     },
     /// The block contradicts itself or what a bucket asks of it.
-    #[error("block {dir:?}: {problem}")]
+    #[error("block {}: {problem}", dir.display())]
     Damaged {
         /// Its directory.
         dir: PathBuf,

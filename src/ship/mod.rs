@@ -51,6 +51,7 @@ use tokio::time::{Instant, sleep, timeout};
 use ulid::Ulid;
 
 use crate::bucket::Bucket;
+use crate::model::TenantId;
 use crate::rt::channel::{mpsc, watch};
 use crate::ship::job::Job;
 use crate::ship::state::State;
@@ -211,7 +212,7 @@ impl Shipper {
             Ok(state) => state,
             Err(error) => {
                 let text = "the reader of the state of uploads panicked";
-                tracing::error!(dir = %dir.display(), %error, "{text}");
+                tracing::error!(tenant = tenant_name(&dir), dir = %dir.display(), %error, "{text}");
                 return;
             }
         };
@@ -247,7 +248,8 @@ impl Shipper {
         match spawn_blocking(move || state.forget(ulid)).await.map_err(io::Error::other).flatten() {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(dir = %dir.display(), %error, "cannot write the state of uploads");
+                let what = "cannot write the list of uploaded blocks";
+                tracing::warn!(tenant = tenant_name(dir), dir = %dir.display(), %error, "{what}");
             }
         }
     }
@@ -273,7 +275,8 @@ impl Shipper {
                     Ok(copy) => {
                         self.queue.finished(&dir, Outcome::Shipped, now_ms);
                         if let Some(copy) = copy {
-                            tracing::info!(dir = %dir.display(), %copy, "block shipped");
+                            let tenant = tenant_name(&dir);
+                            tracing::info!(tenant, dir = %dir.display(), %copy, "block shipped");
                             self.count_upload(&dir);
                         }
                         self.tell(Shipped { dir, copy });
@@ -282,8 +285,10 @@ impl Shipper {
                         let outcome = trouble.outcome();
                         self.queue.finished(&dir, outcome, now_ms);
                         self.count_failure(&dir, outcome == Outcome::BlockDamaged);
-                        let text = "block not shipped, will try again";
-                        tracing::warn!(dir = %dir.display(), ?outcome, %trouble, "{text}");
+                        tracing::warn!(
+                            tenant = tenant_name(&dir), dir = %dir.display(), ?outcome,
+                            error = %trouble, "block not shipped, will try again"
+                        );
                         // A damaged block is read anew: somebody may have mended it.
                         if let Some(job) = job.filter(|_| outcome != Outcome::BlockDamaged) {
                             self.jobs.insert(dir, job);
@@ -295,7 +300,8 @@ impl Shipper {
                 let Some(dir) = self.running_dirs.remove(&error.id()) else { return };
                 self.queue.finished(&dir, Outcome::BlockDamaged, now_ms);
                 self.count_failure(&dir, true);
-                tracing::error!(dir = %dir.display(), %error, "the upload of a block panicked");
+                let what = "the upload of a block panicked";
+                tracing::error!(tenant = tenant_name(&dir), dir = %dir.display(), %error, "{what}");
             }
         }
     }
@@ -371,10 +377,15 @@ fn lane_of(dir: &Path) -> &Path {
     dir.parent().unwrap_or(dir)
 }
 
-/// The label of a tenant, whose name is that of its blocks' directory.
+/// Whose a block is: its directory lies in that of its tenant.
+fn tenant_name(dir: &Path) -> String {
+    let name = lane_of(dir).file_name().unwrap_or_default().to_string_lossy();
+    TenantId::of_dir(&name).map_or_else(|| name.into_owned(), |tenant| tenant.to_string())
+}
+
+/// The label of a block's tenant.
 fn tenant_of(dir: &Path) -> LabelPairs {
-    let name = lane_of(dir).file_name().unwrap_or_default();
-    vec![("tenant", name.to_string_lossy().into_owned())]
+    vec![("tenant", tenant_name(dir))]
 }
 
 /// Returns when `stop` is true, or when nobody can make it so any more.

@@ -18,6 +18,7 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use crate::bucket::Directory;
+use crate::model::TimeRange;
 use crate::ship::meta::{META_BYTES_MAX, META_FILE};
 
 /// Age of an upload without `meta.json` after which it is taken for abandoned, as in Thanos. More
@@ -66,8 +67,17 @@ pub fn deletable(blocks: &[Kept], retention: Retention, wall_ms: i64) -> Vec<Uli
 #[derive(Debug)]
 pub struct Pruner {
     directory: Directory,
-    /// Max time of the blocks seen; `meta.json` never changes.
-    max_times_ms: BTreeMap<Ulid, i64>,
+    /// The blocks seen; `meta.json` never changes.
+    seen: BTreeMap<Ulid, Seen>,
+}
+
+/// A block as its `meta.json` tells of it.
+#[derive(Debug)]
+struct Seen {
+    max_time_ms: i64,
+    /// Range and external labels, for the log.
+    range: String,
+    labels: String,
 }
 
 /// What a run deleted.
@@ -82,40 +92,40 @@ pub struct Pruned {
 impl Pruner {
     /// A pruner of a directory.
     pub fn new(directory: Directory) -> Self {
-        Self { directory, max_times_ms: BTreeMap::new() }
+        Self { directory, seen: BTreeMap::new() }
     }
 
     /// Deletes what retention lets go. Blocks the thread. What a crash leaves of a
     /// block lacks `meta.json`, and goes as an abandoned upload.
     pub fn run(&mut self, retention: Retention, wall_ms: i64) -> io::Result<Pruned> {
         let found = self.directory.blocks()?;
-        self.max_times_ms.retain(|ulid, _| found.contains(ulid));
+        self.seen.retain(|ulid, _| found.contains(ulid));
         let mut partial = BTreeSet::new();
         for ulid in &found {
-            if self.max_times_ms.contains_key(ulid) {
+            if self.seen.contains_key(ulid) {
                 continue;
             }
-            match self.max_time_ms(*ulid)? {
-                Some(max_time_ms) => drop(self.max_times_ms.insert(*ulid, max_time_ms)),
+            match self.look(*ulid)? {
+                Some(seen) => drop(self.seen.insert(*ulid, seen)),
                 None => drop(partial.insert(*ulid)),
             }
         }
         let blocks: Vec<Kept> = self
-            .max_times_ms
+            .seen
             .iter()
-            .map(|(ulid, max_time_ms)| Kept {
-                ulid: *ulid,
-                max_time_ms: *max_time_ms,
-                shipped: true,
-            })
+            .map(|(&ulid, seen)| Kept { ulid, max_time_ms: seen.max_time_ms, shipped: true })
             .collect();
         let newest_ms = blocks.iter().map(|b| b.max_time_ms).max().unwrap_or(i64::MIN);
         let now_ms = wall_ms.min(newest_ms);
         let mut pruned =
             Pruned { expired: deletable(&blocks, retention, wall_ms), ..Pruned::default() };
         for ulid in &pruned.expired {
+            let seen = self.seen.remove(ulid);
             self.delete(*ulid)?;
-            tracing::info!(block = %ulid, "past retention and deleted in the default bucket");
+            if let Some(Seen { range, labels, .. }) = seen {
+                let what = "a block is past retention and deleted from the default bucket";
+                tracing::info!(block = %ulid, range, labels, "{what}");
+            }
         }
         let is_abandoned = |ulid: Ulid| {
             let made_ms = i64::try_from(ulid.timestamp_ms()).ok();
@@ -123,25 +133,29 @@ impl Pruner {
         };
         for ulid in partial.into_iter().filter(|ulid| is_abandoned(*ulid)) {
             self.delete(ulid)?;
-            tracing::info!(block = %ulid, "an abandoned upload is deleted in the default bucket");
+            tracing::info!(block = %ulid, "an abandoned upload is deleted from the default bucket");
             pruned.abandoned.push(ulid);
         }
         self.directory.sweep(is_abandoned)?;
         Ok(pruned)
     }
 
-    /// `maxTime` of a block; nothing for one without a readable `meta.json`.
-    fn max_time_ms(&self, ulid: Ulid) -> io::Result<Option<i64>> {
+    /// What a block is; nothing for one without a readable `meta.json`.
+    fn look(&self, ulid: Ulid) -> io::Result<Option<Seen>> {
         let bytes = match self.directory.get(&format!("{ulid}/{META_FILE}"), 0, META_BYTES_MAX) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
         };
-        let meta: Option<Value> = serde_json::from_slice(&bytes).ok();
-        Ok(meta.and_then(|m| m.get("maxTime").and_then(Value::as_i64)))
+        let meta: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let time = |key: &str| meta.get(key).and_then(Value::as_i64);
+        let Some(end) = time("maxTime") else { return Ok(None) };
+        let range = TimeRange { start: time("minTime").unwrap_or(i64::MIN), end };
+        let labels = meta.pointer("/thanos/labels").map_or_else(String::new, Value::to_string);
+        Ok(Some(Seen { max_time_ms: end, range: range.to_string(), labels }))
     }
 
     fn delete(&mut self, ulid: Ulid) -> io::Result<()> {
-        self.max_times_ms.remove(&ulid);
+        self.seen.remove(&ulid);
         let meta = format!("{ulid}/{META_FILE}");
         self.directory.delete(&meta)?;
         let mut keys: Vec<String> =

@@ -27,6 +27,10 @@ use ulid::Ulid;
 /// Name of the file.
 pub const STATE_FILE: &str = "thanos.shipper.json";
 
+/// What is done without a state.
+const ANEW: &str =
+    "the list of uploaded blocks is begun anew, the bucket is asked for each of them";
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Written {
     version: u32,
@@ -55,7 +59,7 @@ impl State {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = ?state.path, %error, "cannot be read, starting anew");
+                    tracing::warn!(path = %state.path.display(), %error, "{ANEW}: cannot be read");
                 }
                 return state;
             }
@@ -69,10 +73,10 @@ impl State {
             }
             Ok(written) => {
                 let version = written.version;
-                tracing::warn!(path = ?state.path, version, "unknown version, starting anew");
+                tracing::warn!(path = %state.path.display(), version, "{ANEW}: unknown version");
             }
             Err(error) => {
-                tracing::warn!(path = ?state.path, %error, "damaged, starting anew");
+                tracing::warn!(path = %state.path.display(), %error, "{ANEW}: damaged");
             }
         }
         state

@@ -28,6 +28,7 @@ pub(crate) fn seeds(short: u64) -> std::ops::Range<u64> {
     }
 }
 
+pub mod hex;
 pub mod signal;
 pub(crate) mod sort;
 pub mod varint;

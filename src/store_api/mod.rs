@@ -19,6 +19,7 @@
 //!   `Info` answers within 100 ms at any load.
 //! - Requests may be compressed with snappy, which Thanos can be told to use; answers never are.
 //!   A message over [`REQUEST_BYTES_MAX`] is refused before it is read.
+//! - There are only so many connections; one more is closed, see [`crate::rt::door`].
 //! - Pings are answered at any pace: gRPC's 10 s keepalive never meets `too_many_pings`.
 //!
 //! ## Why
@@ -35,20 +36,22 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
 use axum::middleware::{from_fn_with_state, map_request};
+use futures_lite::stream;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::query::View;
+use crate::rt::door::{Connection, Door};
 use crate::telemetry::Counters;
 use tidegate_proto::DESCRIPTORS;
 use tidegate_proto::thanos_info::info_server::InfoServer;
@@ -64,21 +67,19 @@ pub const SERVICES: [&str; 3] = ["thanos.Store", "thanos.info.Info", "grpc.healt
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
     /// After this time a connection is asked to close once its calls have ended, so that clients
-    /// look up addresses again. Thanos: `--grpc-server-max-connection-age`.
-    pub age_max: Duration,
+    /// look up addresses again; without it never. Thanos:
+    /// `--grpc-server-max-connection-age`.
+    pub age_max: Option<Duration>,
     /// Silence after which a peer is pinged, to find the dead ones.
     pub ping_after: Duration,
     /// Silence after a ping after which a connection is dropped.
     pub ping_timeout: Duration,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            age_max: Duration::from_hours(1),
-            ping_after: Duration::from_mins(1),
-            ping_timeout: Duration::from_secs(20),
-        }
+impl Connections {
+    /// Connections that may grow so old.
+    pub fn new(age_max: Option<Duration>) -> Self {
+        Self { age_max, ping_after: Duration::from_mins(1), ping_timeout: Duration::from_secs(20) }
     }
 }
 
@@ -93,28 +94,39 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the `StoreAPI` on `listener` until `stop` is ready; calls that run then may end. They are
+/// Serves the `StoreAPI` at `door` until `stop` is ready; calls that run then may end. They are
 /// counted in `counters`.
 pub async fn serve(
     view: View,
-    listener: TcpListener,
+    door: Door,
     connections: Connections,
     counters: Counters,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let health = HealthReporter::new();
     let routes = routes(view.clone(), &health, counters)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder()
+    let incoming = stream::unfold(door, async |mut door| {
+        let connection = door.accept().await;
+        Some((Ok::<_, Infallible>(connection), door))
+    });
+    let mut server = Server::builder()
         .http2_keepalive_interval(Some(connections.ping_after))
-        .http2_keepalive_timeout(Some(connections.ping_timeout))
-        .max_connection_age(connections.age_max)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop);
+        .http2_keepalive_timeout(Some(connections.ping_timeout));
+    if let Some(age_max) = connections.age_max {
+        server = server.max_connection_age(age_max);
+    }
+    let server = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop);
     tokio::select! {
         ended = server => Ok(ended?),
         () = follow_readiness(&view, &health) => Ok(()),
     }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    /// Nothing here asks who the peer is.
+    fn connect_info(&self) {}
 }
 
 fn routes(view: View, health: &HealthReporter, counters: Counters) -> Result<Routes, ServeError> {

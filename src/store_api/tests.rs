@@ -9,7 +9,8 @@ use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{self, LabelMatcher, SeriesRequest, ShardInfo};
 use tidegate_proto::thanos_info::InfoRequest;
 use tidegate_proto::thanos_info::info_client::InfoClient;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tonic::client::GrpcService as _;
 use tonic::codegen::http;
@@ -24,6 +25,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpa
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
+use crate::rt::door::{Door, Places};
 use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
 use crate::telemetry::{Counters, Exposition, Format};
 
@@ -51,9 +53,10 @@ async fn listen_counted(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let view = twins.view.clone();
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
     beside::spawn(async move {
         let served =
-            serve(view, listener, Connections::default(), counters, std::future::pending()).await;
+            serve(view, door, Connections::new(None), counters, std::future::pending()).await;
         served.expect("the server runs");
     });
     (twins, Endpoint::from_shared(format!("http://{address}")).expect("an address"))
@@ -517,6 +520,43 @@ fn pings_at_any_pace_are_answered() {
         drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
         let next = watch.message().await.expect("the stream lives").expect("a status");
         assert_eq!(next.status(), ServingStatus::NotServing);
+    });
+}
+
+/// Whether the door asks a connection that rests to go, within `patience`: a GOAWAY frame comes.
+async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
+    let twins = twin::view(vec![], external(&[]), Limits::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let never = std::future::pending();
+    let connections = Connections::new(age_max);
+    let door = Door::new(listener, Places::new("grpc", 16, b""));
+    beside::spawn(serve(twins.view.clone(), door, connections, Counters::default(), never));
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &empty_settings].concat();
+    stream.write_all(&hello).await.expect("is taken");
+    let goes = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let [a, b, c, kind, ..] = head;
+            if kind == 7 {
+                return;
+            }
+            let mut rest = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut rest).await.expect("the rest of the frame");
+        }
+    };
+    beside::timeout(patience, goes).await.is_ok()
+}
+
+#[test]
+fn connections_grow_as_old_as_allowed() {
+    run(async {
+        let (age, long) = (Duration::from_millis(50), Duration::from_secs(20));
+        assert!(is_sent_away(Some(age), long).await);
+        assert!(!is_sent_away(None, 10 * age).await);
     });
 }
 

@@ -8,18 +8,25 @@
 //! ```
 //! `component` is the first folder of the module that spoke. In logfmt a value with a space, a
 //! quote, `=` or a control character is quoted and escaped, so a stranger's text cannot make a line
-//! or a key of its own.
+//! or a key of its own. For the journal a line of logfmt begins with its severity, `<4>` for a
+//! warning, as sd-daemon(3) has it.
 //!
 //! ## Promises
 //! - Whoever logs formats its line and puts it into a bounded channel; a full channel drops the
-//!   line, counts it, and the writer says how many were dropped as soon as it can again.
-//! - Lines leave whole and in order.
+//!   line, counts it, and the writer says how many were dropped as soon as it can again. So a pipe
+//!   that nobody reads costs lines, and never makes anybody wait: nor does a panic, see
+//!   [`crate::telemetry::panics`].
+//! - Lines leave whole and in order. A value is cut at [`VALUE_BYTES_MAX`], so what waits is
+//!   bounded in bytes too.
+//! - A line that cannot be written, to a full disk say, is counted with those dropped; the next one
+//!   is tried again.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -33,6 +40,13 @@ use crate::telemetry::{Metric, Snapshot};
 /// Lines that may wait for the writer.
 const WAITING_LINES_MAX: usize = 4096;
 
+/// Longest value in a line, in bytes; the rest is cut off.
+const VALUE_BYTES_MAX: usize = 4096;
+/// Pause before a full channel is tried again for the last words of the process, and how often it
+/// is; the writer gets as long once more.
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
+const TRIES: u32 = 100;
+
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -40,6 +54,8 @@ pub enum Form {
     Logfmt,
     /// JSON objects.
     Json,
+    /// `key=value` pairs behind the severity that journald reads.
+    Journald,
 }
 
 /// What has been logged. Cheap to clone; clones count together.
@@ -64,6 +80,10 @@ impl Counts {
             Level::INFO => &self.0.info,
             _ => &self.0.debug,
         }
+    }
+
+    fn drop_one(&self) {
+        self.0.dropped.fetch_add(1, Relaxed);
     }
 
     /// Adds the counts to a scrape.
@@ -115,35 +135,39 @@ pub fn subscriber(lines: Lines, level: Level, form: Form) -> impl Subscriber + S
 }
 
 /// Writes lines to `out` until all senders are gone. Runs on a thread of its own.
-pub fn write_lines(waiting: &Waiting, mut out: impl Write) -> io::Result<()> {
+pub fn write_lines(waiting: &Waiting, form: Form, mut out: impl Write) {
     let mut said_dropped = 0;
     while let Ok(first) = waiting.from.recv() {
-        write_message(first, &mut out)?;
+        waiting.write(first, &mut out);
         // All that waits goes out before the sink is flushed, but a flood has its turns as well.
         for _ in 1..WAITING_LINES_MAX {
             let Ok(next) = waiting.from.try_recv() else { break };
-            write_message(next, &mut out)?;
+            waiting.write(next, &mut out);
         }
         let dropped = waiting.counts.0.dropped.load(Relaxed);
         if dropped > said_dropped {
-            let lines = dropped - said_dropped;
-            let text = format!("msg=\"log lines dropped\" lines={lines}");
-            writeln!(out, "level=warn component=telemetry {text}")?;
-            said_dropped = dropped;
+            let line = dropped_line(form, dropped - said_dropped);
+            // What cannot be said now is said with the next line.
+            if out.write_all(line.as_bytes()).is_ok() {
+                said_dropped = dropped;
+            }
         }
-        out.flush()?;
+        drop(out.flush());
     }
-    Ok(())
 }
 
-fn write_message(message: Message, out: &mut impl Write) -> io::Result<()> {
-    match message {
-        Message::Line(line) => out.write_all(&line),
-        Message::Flush(done) => {
-            out.flush()?;
-            match done.try_send(()) {
+impl Waiting {
+    fn write(&self, message: Message, out: &mut impl Write) {
+        match message {
+            Message::Line(line) => {
+                if out.write_all(&line).is_err() {
+                    self.counts.drop_one();
+                }
+            }
+            Message::Flush(done) => {
+                drop(out.flush());
                 // Who asked may have stopped waiting.
-                Ok(()) | Err(_) => Ok(()),
+                done.try_send(()).ok();
             }
         }
     }
@@ -155,14 +179,21 @@ impl Lines {
         self.counts.clone()
     }
 
-    /// Waits until everything logged before is written; for the end of the process, never for a
-    /// core.
-    pub fn flush(&self) {
-        let (done, wait) = sync_channel(1);
-        if self.to.send(Message::Flush(done)).is_ok() {
-            // The writer may be gone, then there is nothing to wait for.
-            let (Ok(()) | Err(_)) = wait.recv();
+    /// Waits until everything logged before is written, but not for long: nobody may read what is
+    /// written. Whether it was written. For the end of the process, never for a core that goes on.
+    pub fn flush(&self) -> bool {
+        let (done, written) = sync_channel(1);
+        let mut message = Message::Flush(done);
+        for _ in 0..TRIES {
+            match self.to.try_send(message) {
+                Ok(()) => return written.recv_timeout(TRIES * AGAIN_AFTER).is_ok(),
+                Err(TrySendError::Full(back)) => message = back,
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+            // Only a wait: nothing can have been written yet.
+            written.recv_timeout(AGAIN_AFTER).ok();
         }
+        false
     }
 }
 
@@ -196,7 +227,7 @@ impl Drop for OneLine<'_> {
     fn drop(&mut self) {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() && self.lines.to.try_send(Message::Line(line)).is_err() {
-            self.lines.counts.0.dropped.fetch_add(1, Relaxed);
+            self.lines.counts.drop_one();
         }
     }
 }
@@ -221,22 +252,46 @@ where
     ) -> fmt::Result {
         let meta = event.metadata();
         self.counts.of(*meta.level()).fetch_add(1, Relaxed);
-        let mut ts = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut ts))?;
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let head = [
-            ("ts", ts),
-            ("level", level_name(*meta.level()).to_string()),
-            ("component", component(meta.target()).to_string()),
-            ("msg", fields.message),
-        ];
-        let all = head.into_iter().chain(fields.rest);
-        match self.form {
-            Form::Logfmt => logfmt(all, &mut out),
-            Form::Json => json(all, &mut out),
+        line(self.form, *meta.level(), component(meta.target()), fields, &mut out)
+    }
+}
+
+/// Writes one line.
+fn line(
+    form: Form,
+    level: Level,
+    component: &str,
+    fields: Fields,
+    out: &mut Writer<'_>,
+) -> fmt::Result {
+    let mut ts = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut ts))?;
+    let head = [
+        ("ts", ts),
+        ("level", level_name(level).to_string()),
+        ("component", component.to_string()),
+        ("msg", fields.message),
+    ];
+    let all = head.into_iter().chain(fields.rest);
+    match form {
+        Form::Logfmt => logfmt(all, out),
+        Form::Json => json(all, out),
+        Form::Journald => {
+            write!(out, "<{}>", severity(level))?;
+            logfmt(all, out)
         }
     }
+}
+
+/// What the writer says of lines that it never got or could not write.
+fn dropped_line(form: Form, lines: u64) -> String {
+    let (mut text, message) = (String::new(), "log lines dropped".into());
+    let fields = Fields { message, rest: vec![("lines", lines.to_string())] };
+    // Writing to a String cannot fail.
+    line(form, Level::WARN, "telemetry", fields, &mut Writer::new(&mut text)).ok();
+    text
 }
 
 fn level_name(level: Level) -> &'static str {
@@ -245,6 +300,16 @@ fn level_name(level: Level) -> &'static str {
         Level::WARN => "warn",
         Level::INFO => "info",
         Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
+/// As syslog numbers them.
+fn severity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
     }
 }
 
@@ -262,7 +327,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn put(&mut self, field: &Field, text: String) {
+    fn put(&mut self, field: &Field, mut text: String) {
+        text.truncate(text.floor_char_boundary(VALUE_BYTES_MAX));
         match field.name() {
             "message" => self.message = text,
             name => self.rest.push((name, text)),

@@ -1,8 +1,8 @@
 //! The closed list of all metrics.
 //!
-//! Names are those of Thanos or Prometheus where they have one for the same thing, since dashboards
-//! and alerts read them; else `tidegate_<stage>_<noun>_<unit>`. To add a metric is to add a line
-//! here and one to the snapshot in the tests: a visible act, like renaming one.
+//! Names are those of Thanos or Prometheus where they have one for just the same thing, since
+//! dashboards and alerts read them; else `tidegate_<stage>_<noun>_<unit>`. To add a metric is to
+//! add a line here and one to the snapshot in the tests: a visible act, like renaming one.
 
 /// What kind of number a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ metrics! {
     RepairedSeries, Counter, "tidegate_repaired_series",
         "New spellings of series whose labels were sorted or lost empty values.";
     TurnedAwayRequests, Counter, "tidegate_turned_away_requests",
-        "Write requests answered 503: not ready, draining, or no room.";
+        "Write requests answered 503, by reason: not ready, draining, no room, or no log.";
     RefusedRequests, Counter, "tidegate_refused_requests",
         "Write requests refused as a whole, by reason.";
     AcceptedConnections, Counter, "tidegate_listener_accepted_connections",
@@ -111,6 +111,10 @@ metrics! {
         "Connections of senders that did not end with an answer or by the sender, by reason.";
     ListenerConnections, Gauge, "tidegate_listener_connections",
         "Open connections of senders.";
+    ReaderConnections, Gauge, "tidegate_reader_connections",
+        "Open connections of readers, by door.";
+    ReaderConnectionsRefused, Counter, "tidegate_reader_connections_refused",
+        "Connections of readers that were closed because there were too many, by door.";
     ListenerReceivedBytes, Counter, "tidegate_listener_received_bytes",
         "Bytes received from senders, heads and refused bodies included.";
     ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",

@@ -1,5 +1,8 @@
 //! The list of metrics, both text formats, and log lines.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use tracing::Level;
 
 use crate::telemetry::log::{Form, lines, subscriber, write_lines};
@@ -47,6 +50,8 @@ fn the_list_of_metrics() {
             "Counter tidegate_listener_accepted_connections",
             "Counter tidegate_listener_lost_connections",
             "Gauge tidegate_listener_connections",
+            "Gauge tidegate_reader_connections",
+            "Counter tidegate_reader_connections_refused",
             "Counter tidegate_listener_received_bytes",
             "Gauge tidegate_listener_buffer_bytes",
             "Counter tidegate_log_commits",
@@ -174,17 +179,35 @@ http_request_size_bytes_bucket{le=\"+Inf\"} 7
 }
 
 #[test]
-fn a_panic_is_counted_before_it_is_caught() {
+fn a_panic_is_counted_and_logged_before_it_is_caught() {
     let so_far = || {
         let mut out = Snapshot::default();
         panics::sample(&mut out);
         out.total(Metric::Panics, &[]) as u64
     };
-    panics::count();
+    // Other tests of this process may fail meanwhile, and theirs are told as ever.
+    let (of_std, me) = (std::panic::take_hook(), std::thread::current().id());
+    let on_purpose = Arc::new(AtomicBool::new(true));
+    let is_ours = Arc::clone(&on_purpose);
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().id() == me && is_ours.load(Relaxed) {
+            panics::heard(panic);
+        } else {
+            of_std(panic);
+        }
+    }));
     let before = so_far();
-    std::panic::catch_unwind(|| panic!("on purpose")).expect_err("it panics");
+    let said = logged(Form::Logfmt, || {
+        std::panic::catch_unwind(|| panic!("on purpose")).expect_err("it panics");
+    });
+    on_purpose.store(false, Relaxed);
     // Other tests of this process may panic on purpose as well.
     assert!(so_far() > before);
+    assert!(
+        said.starts_with("ts=T level=error component=telemetry msg=\"panicked at src"),
+        "{said}"
+    );
+    assert!(said.contains(": on purpose\" thread="), "{said}");
 }
 
 #[test]
@@ -202,7 +225,7 @@ fn logged(form: Form, log: impl FnOnce()) -> String {
     let (lines, waiting) = lines();
     tracing::subscriber::with_default(subscriber(lines, Level::INFO, form), log);
     let mut out = Vec::new();
-    write_lines(&waiting, &mut out).expect("memory takes it");
+    write_lines(&waiting, form, &mut out);
     let text = String::from_utf8(out).expect("text");
     let mut cut = String::new();
     for line in text.lines() {
@@ -235,6 +258,16 @@ fn lines_hold_what_strangers_say() {
     assert_eq!(rows[1]["error"], "a\nts=forged level=info");
     assert_eq!(rows[0]["msg"], "upload \"x\" failed");
     assert_eq!((&rows[2]["level"], &rows[2]["component"]), (&"error".into(), &"h2".into()));
+    let journald = logged(Form::Journald, log);
+    let begins: Vec<&str> = journald.lines().map(|line| &line[..12]).collect();
+    assert_eq!(begins, ["<6>ts=T leve", "<4>ts=T leve", "<3>ts=T leve"]);
+}
+
+#[test]
+fn a_value_in_a_line_is_bounded() {
+    let long = "é".repeat(1 << 20);
+    let said = logged(Form::Logfmt, || tracing::info!(long, "{long}"));
+    assert!((8 << 10..9 << 10).contains(&said.len()), "{} bytes", said.len());
 }
 
 #[test]
@@ -248,10 +281,12 @@ fn a_full_channel_drops_counts_and_says_so() {
         }
     });
     let mut out = Vec::new();
-    write_lines(&waiting, &mut out).expect("memory takes it");
+    write_lines(&waiting, Form::Json, &mut out);
     let text = String::from_utf8(out).expect("text");
     assert_eq!(text.lines().count(), 4096 + 1);
-    assert!(text.ends_with("msg=\"log lines dropped\" lines=904\n"), "{:?}", text.lines().last());
+    let last: serde_json::Value =
+        serde_json::from_str(text.lines().last().expect("a line")).expect("JSON as well");
+    assert_eq!((&last["msg"], &last["lines"]), (&"log lines dropped".into(), &"904".into()));
     let mut snapshot = Snapshot::default();
     counts.sample(&mut snapshot);
     let mut exposition = Exposition::default();
@@ -279,13 +314,82 @@ fn a_flush_waits_for_the_writer() {
     let (lines, waiting) = lines();
     let last = lines.clone();
     let (out, written) = std::sync::mpsc::channel();
-    let writer = std::thread::Builder::new().spawn(move || write_lines(&waiting, Sink(out)));
+    let writer =
+        std::thread::Builder::new().spawn(move || write_lines(&waiting, Form::Logfmt, Sink(out)));
     tracing::subscriber::with_default(subscriber(lines, Level::INFO, Form::Logfmt), || {
         tracing::info!("last words");
     });
-    last.flush();
+    assert!(last.flush());
     let text = written.try_recv().expect("it is written when flush returns");
     assert!(text.ends_with(b"msg=\"last words\"\n"));
     drop(last);
-    writer.expect("a thread").join().expect("no panic").expect("written");
+    writer.expect("a thread").join().expect("no panic");
+    assert!(
+        !crate::telemetry::log::lines().0.flush(),
+        "without a writer there is nothing to wait for"
+    );
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nobody_back() {
+    const ALL: u64 = 20_000;
+    let (lines, waiting) = lines();
+    let (last, counts) = (lines.clone(), lines.counts());
+    let (mut unread, pipe) = std::io::pipe().expect("a pipe");
+    let writer =
+        std::thread::Builder::new().spawn(move || write_lines(&waiting, Form::Logfmt, pipe));
+    tracing::subscriber::with_default(subscriber(lines, Level::INFO, Form::Logfmt), || {
+        for i in 0..ALL {
+            tracing::info!(i, "line");
+        }
+    });
+    assert!(!last.flush(), "the writer is stuck");
+    drop(last);
+    let mut snapshot = Snapshot::default();
+    counts.sample(&mut snapshot);
+    let dropped = snapshot.total(Metric::LogLinesDropped, &[]) as u64;
+    assert!(dropped > ALL / 2, "{dropped} dropped");
+    // Somebody reads after all.
+    let text = std::io::read_to_string(&mut unread).expect("text");
+    writer.expect("a thread").join().expect("no panic");
+    let told = text.lines().filter(|line| line.contains("log lines dropped"));
+    let told = told.filter_map(|line| line.rsplit_once("lines=")?.1.parse::<u64>().ok());
+    assert_eq!(told.sum::<u64>(), dropped);
+    let written = text.lines().filter(|line| line.contains(" msg=line ")).count();
+    assert_eq!(written as u64 + dropped, ALL, "each line is written or counted");
+}
+
+/// A disk that is full for a while.
+struct Full {
+    refuses: usize,
+    out: Vec<u8>,
+}
+
+impl std::io::Write for &mut Full {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.refuses > 0 {
+            self.refuses -= 1;
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_and_said_later() {
+    let (lines, waiting) = lines();
+    tracing::subscriber::with_default(subscriber(lines, Level::INFO, Form::Logfmt), || {
+        for i in 0..5 {
+            tracing::info!(i, "line");
+        }
+    });
+    let mut disk = Full { refuses: 3, out: Vec::new() };
+    write_lines(&waiting, Form::Logfmt, &mut disk);
+    let text = String::from_utf8(disk.out).expect("text");
+    assert_eq!(text.matches("msg=line").count(), 2, "{text}");
+    assert!(text.ends_with("msg=\"log lines dropped\" lines=3\n"), "{text}");
 }

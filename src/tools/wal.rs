@@ -1,8 +1,8 @@
 //! `tidegate inspect wal PATH...`: what a log holds, block by block summed up, and what is damaged.
 //!
-//! A path is a segment, a folder of segments, or a data directory, also one that is in use: then the
-//! last block may be seen half written, as a torn tail. The exit code is not zero when something is
-//! damaged or of another format; a torn tail is no damage.
+//! A path is a segment, a folder of segments, or a data directory, also one that is in use: then
+//! the last block may be seen half written, as a torn tail. The exit code is not zero when
+//! something is damaged or of another format; a torn tail is no damage.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,8 @@ impl Receive for Sums {
     fn cut(&mut self, _: CutRecord) {
         self.cuts += 1;
     }
+
+    fn floor(&mut self, _: u64) {}
 }
 
 /// Prints what the logs at `paths` hold to standard output.

@@ -11,9 +11,10 @@ use tidegate::block::{self, Meta, Reader, Ulid, filenames};
 use tidegate::chunk::xor;
 
 use crate::bucket::block::visible;
-use crate::live::harness::{home, peer, wait_for};
+use crate::live::harness::{home, wait_for};
 use crate::live::ledger::Ledger;
 use crate::live::wire::{Labels, Samples};
+use crate::peer;
 
 /// Width of a block, and the time after its end at which it is cut.
 const RANGE_MS: i64 = 2 * 60 * 60 * 1000;
@@ -79,8 +80,9 @@ pub(crate) fn wait_until_settled(data: &Path, ledgers: &[Ledger]) {
     });
 }
 
-/// The finished blocks, each sound, of one range, and overlapping no other of its shard.
-fn sound(data: &Path) -> Vec<Block> {
+/// The finished blocks, each sound, of one range, and overlapping no other of its shard; those in
+/// the default bucket are sound as well.
+pub(crate) fn sound(data: &Path) -> Vec<Block> {
     let blocks = local(data);
     let mut of_shard = BTreeSet::new();
     for Block { dir, tenant, meta } in &blocks {
@@ -93,7 +95,12 @@ fn sound(data: &Path) -> Vec<Block> {
         let only = of_shard.insert((tenant, origin, meta.min_time));
         assert!(only, "{dir} overlaps another block of its shard");
     }
-    println!("{} blocks, all sound", blocks.len());
+    for ulid in names(&data.join("bucket")).iter().filter(|name| filenames::block(name).is_some()) {
+        let dir = data.join("bucket").join(ulid);
+        if dir.join(filenames::META).exists() {
+            block::verify(&dir).unwrap_or_else(|fault| panic!("{}: {fault}", dir.display()));
+        }
+    }
     blocks
 }
 
@@ -148,7 +155,7 @@ fn line(labels: &str, t: i64, value: f64) -> Line {
 /// Prometheus' own tool reads from the blocks, all together, what we read, sample by sample.
 pub(crate) fn check_with_promtool(data: &Path) {
     let found = Command::new("promtool").arg("--version").output();
-    if !peer(found, "promtool", "the blocks as Prometheus reads them") {
+    if !peer::is_there(found, "promtool", "the blocks as Prometheus reads them") {
         return;
     }
     let shelf = home();

@@ -2,17 +2,16 @@
 //!
 //! A [`Node`] is killed when it goes out of scope, also when the test fails. Its log is kept in a
 //! file beside the data directory and shown when a test fails; a line of level warn or error fails
-//! the test.
+//! the test, and so does a block that is not sound.
 
 use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::live::wire;
+use crate::live::{blocks, wire};
 
 /// The longest wait for something that takes a moment.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +34,7 @@ pub(crate) struct Addresses {
 pub(crate) struct Node {
     child: Child,
     pub(crate) at: Addresses,
+    home: PathBuf,
     log: PathBuf,
     /// Words of the warnings that a test gives it reason for.
     may_warn: Vec<&'static str>,
@@ -73,7 +73,7 @@ impl Node {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let at = Addresses { write: nowhere, grpc: nowhere, http: nowhere };
         let child = child.expect("the program starts");
-        let mut node = Self { child, at, log, may_warn: Vec::new() };
+        let mut node = Self { child, at, home: home.to_owned(), log, may_warn: Vec::new() };
         node.at = wait_for("the doors", || {
             if let Some(status) = node.child.try_wait().expect("a child") {
                 panic!("ended with {status}");
@@ -179,6 +179,7 @@ impl Drop for Node {
         } else {
             let warnings = self.warnings();
             assert!(warnings.is_empty(), "{warnings:#?}");
+            blocks::sound(&self.home.join("data"));
         }
     }
 }
@@ -246,15 +247,6 @@ pub(crate) fn home() -> tempfile::TempDir {
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     i64::try_from(since.as_millis()).expect("before the year 292278994")
-}
-
-/// Whether a peer may run. Without it a test passes and says so; in CI it fails.
-pub(crate) fn peer(found: io::Result<impl Sized>, name: &str, what: &str) -> bool {
-    let Err(error) = found else { return true };
-    let must = std::env::var_os("CI").is_some();
-    assert!(!must, "{name} is missing ({error}), and CI must have it");
-    println!("skipped: {what}, for want of {name}");
-    false
 }
 
 /// Numbers from a seed: splitmix64 (Steele, Lea, Flood 2014).

@@ -5,11 +5,13 @@
 //! | `age` | how old may a sample be |
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `steps` | and after a death at each named step from the head to the bucket |
+//! | `flags` | does each flag that acts act, at the door it is about |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `inspect` | does it say what a log holds, and what is none |
 //! | `numbers` | is every metric fed, and can it be read |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `scarce` | what does it do without descriptors, without space, where it may not write |
+//! | `shares` | what do readers and writers get of a core that both want |
 //! | `stop` | does it end soon, whatever its clients do |
 //! | `outage` | does intake notice that the bucket is down, and do all blocks come after |
 //! | `shard_label` | does a restart change the labels of what is in blocks |
@@ -26,6 +28,7 @@
 
 mod blocks;
 mod age;
+mod flags;
 mod harness;
 mod hostile;
 mod inspect;
@@ -35,6 +38,7 @@ mod outage;
 mod numbers;
 mod prometheus;
 mod scarce;
+mod shares;
 mod stop;
 #[cfg(debug_assertions)]
 mod steps;

@@ -7,10 +7,13 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use tidegate::telemetry::{Kind, Metric};
+use tidegate_proto::prometheus::{MetricMetadata, WriteRequest};
 
-use crate::live::harness::{Node, home, now_ms, peer, wait_for};
+use crate::live::blocks;
+use crate::live::harness::{Node, home, now_ms, wait_for};
 use crate::live::prometheus::{PROMETHEUS, Sender as Prometheus};
-use crate::live::wire::{Metrics, Sender, Store, fetch, request, series};
+use crate::live::wire::{Metrics, Sender, Store, fetch, metrics, request, series, write_head};
+use crate::peer;
 
 const PROMTOOL: &str = "/usr/bin/promtool";
 const HOUR_MS: i64 = 3_600_000;
@@ -74,10 +77,11 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         // One row, or one for each way it can be: it runs, it is ready and healthy.
         Metric::BuildInfo | Metric::LogAck => exactly(1.0),
         Metric::Status => exactly(2.0),
-        // Nothing has gone wrong.
+        // Nothing has gone wrong: see `trouble_is_counted`.
         Metric::Panics
         | Metric::LogLinesDropped
         | Metric::LostConnections
+        | Metric::ReaderConnectionsRefused
         | Metric::RejectedSeries
         | Metric::TurnedAwayRequests
         | Metric::LogIoErrors
@@ -110,6 +114,8 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         // One sender, still there.
         Metric::AcceptedConnections => exactly(1.0),
         Metric::ListenerConnections => 0.0..=1.0,
+        // The one that asks for the numbers, and what the last ones left.
+        Metric::ReaderConnections => 1.0..=10.0,
         Metric::ListenerReceivedBytes => some,
         Metric::ListenerBufferBytes => 0.0..=1e9,
         Metric::LogCommits => SAMPLES as f64..=1e3,
@@ -177,12 +183,68 @@ fn every_metric_is_fed() {
     assert!((all.sum("prometheus_tsdb_blocks_loaded") - 2.0).abs() < 0.1);
 }
 
+/// Waits until a metric of the list has moved.
+fn wait_to_move(node: &Node, metric: Metric) {
+    let name = shown(metric);
+    wait_for(&name, || (metrics(node.at.http).sum(&name) > 0.0).then_some(()));
+}
+
+/// Two blocks' worth of a tenant's data.
+fn two_ranges() -> WriteRequest {
+    let samples: Vec<(i64, f64)> = (0..SAMPLES).map(|i| (begin() + i * STEP_MS, 1.0)).collect();
+    request(vec![series(&[("__name__", "load")], &samples)])
+}
+
+/// What stands still in a life without trouble. `scarce` moves the metrics of a log that is refused
+/// and of writes that are turned away; tests of one module those that no act from outside moves
+/// when it is told to: a caught panic, a dropped line of the log, a query that fails.
+#[test]
+fn trouble_is_counted() {
+    let home = home();
+    let flags = ["--shards=1", "--receive.connections-per-core-max=2"];
+    let mut node = Node::start(home.path(), &flags);
+    node.may_warn("a flush failed; it is tried again");
+    node.may_warn("block not shipped, will try again");
+    let data = home.path().join("data");
+    let (bucket, tenant) = (data.join("bucket"), data.join("blocks/red"));
+    // Files where folders should be.
+    fs::create_dir_all(data.join("blocks")).expect("a folder");
+    fs::remove_dir_all(&bucket).expect("nothing is in it yet");
+    for path in [&bucket, &tenant] {
+        fs::write(path, "").expect("a file");
+    }
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    assert_eq!(sender.write("red", &two_ranges()).expect("an answer").status, 200);
+    wait_to_move(&node, Metric::CompactionsFailed);
+    fs::remove_file(&tenant).expect("removed");
+    wait_to_move(&node, Metric::ShipperUploadFailures);
+    wait_to_move(&node, Metric::BucketOperationFailures);
+    // A block that lacks its index when the bucket is back.
+    let block = blocks::local(&data).pop().expect("a block").dir;
+    fs::rename(block.join("index"), data.join("index")).expect("moved");
+    fs::remove_file(&bucket).expect("removed");
+    wait_to_move(&node, Metric::ShipperCorruptedBlocks);
+    fs::rename(data.join("index"), block.join("index")).expect("moved back");
+
+    let twice = series(&[("a", "1"), ("a", "2")], &[(now_ms(), 1.0)]);
+    let metadata = vec![MetricMetadata::default()];
+    let both = WriteRequest { metadata, ..request(vec![twice]) };
+    assert_eq!(sender.write("red", &both).expect("an answer").status, 409);
+    wait_to_move(&node, Metric::RejectedSeries);
+    wait_to_move(&node, Metric::ReceivedMetadata);
+    let mut half = Sender::connect(node.at.write).expect("a connection");
+    half.send(write_head("Content-Length: 9\r\n\r\n").as_bytes()).expect("is taken");
+    wait_to_move(&node, Metric::HttpInFlight);
+    let _one_too_many = Sender::connect(node.at.write).expect("a connection");
+    wait_to_move(&node, Metric::LostConnections);
+}
+
 #[test]
 fn foreign_readers_take_the_numbers() {
     let home = home();
     let node = Node::start(home.path(), &["--shards", "2"]);
     lived(&node);
-    if peer(fs::metadata(PROMTOOL), "promtool", "the numbers as promtool reads them") {
+    if peer::is_there(fs::metadata(PROMTOOL), "promtool", "the numbers as promtool reads them") {
         let text = fetch(node.at.http, "/metrics").expect("numbers").text;
         let child = Command::new(PROMTOOL)
             .args(["check", "metrics"])
@@ -199,7 +261,11 @@ fn foreign_readers_take_the_numbers() {
         let said = String::from_utf8_lossy(&said);
         assert!(output.status.success() && said.is_empty(), "{said}");
     }
-    if peer(fs::metadata(PROMETHEUS), "prometheus", "the numbers as a Prometheus scrapes them") {
+    if peer::is_there(
+        fs::metadata(PROMETHEUS),
+        "prometheus",
+        "the numbers as a Prometheus scrapes them",
+    ) {
         let target = Some(node.at.http);
         let prometheus = Prometheus::start(home.path(), "watcher", node.at.write, target);
         let store = Store::connect(node.at.grpc);

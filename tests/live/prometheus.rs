@@ -2,6 +2,7 @@
 //! and write here, and what they wrote is read back over the StoreAPI, by our client and by one
 //! that was written from the contract alone, in Python.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,11 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::live::harness::{Node, home, peer, read, wait_for};
-use crate::live::wire::{Labels, Store, metrics};
+use crate::live::harness::{Node, home, read, wait_for};
+use crate::live::wire::{Labels, Store, fetch, metrics};
+use crate::peer;
 
 pub(crate) const PROMETHEUS: &str = "/usr/bin/prometheus";
-/// From the first answered write until both senders' series can be read.
+/// From a sender's first answered write until its series can be read.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A running Prometheus; killed when it goes out of scope.
@@ -60,6 +62,17 @@ impl Sender {
     fn number(&self, name: &str) -> f64 {
         metrics(self.http).sum(&format!("prometheus_remote_storage_{name}_total"))
     }
+
+    /// Whether a write of its was answered 2xx: then it knows the newest time that was sent well.
+    fn was_answered(&self) -> bool {
+        let answer = fetch(self.http, "/metrics").ok().filter(|answer| answer.status == 200);
+        let newest = "prometheus_remote_storage_queue_highest_sent_timestamp_seconds{";
+        answer.is_some_and(|answer| {
+            let rows = answer.text.lines().filter(|line| line.starts_with(newest));
+            let mut numbers = rows.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            numbers.any(|number| number > 0.0)
+        })
+    }
 }
 
 impl Drop for Sender {
@@ -82,10 +95,42 @@ fn value<'a>(labels: &'a Labels, name: &str) -> Option<&'a str> {
     labels.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
 }
 
+/// What there is of `up` once both senders' is there, and that it came soon after their first 2xx.
+fn seen_soon(
+    store: &Store,
+    senders: &[Sender; 2],
+    clusters: [&str; 2],
+) -> BTreeMap<Labels, Vec<(i64, u64)>> {
+    // When each had no answer yet: its first 2xx, which carries the first scrape, came later.
+    let mut before = [Instant::now(); 2];
+    let mut answered = [false; 2];
+    let mut took = [None; 2];
+    let up = wait_for("both senders", || {
+        for ((sender, before), answered) in senders.iter().zip(&mut before).zip(&mut answered) {
+            let asked = Instant::now();
+            *answered = *answered || sender.was_answered();
+            if !*answered {
+                *before = asked;
+            }
+        }
+        let up = store.select(&[("__name__", "up")]);
+        for ((cluster, before), took) in clusters.iter().zip(&before).zip(&mut took) {
+            let is = |labels: &Labels| value(labels, "cluster") == Some(cluster);
+            if took.is_none() && up.keys().any(is) {
+                *took = Some(before.elapsed());
+            }
+        }
+        (answered == [true; 2] && took.iter().all(Option::is_some)).then_some(up)
+    });
+    println!("{took:?} from the first answers");
+    assert!(took.iter().flatten().all(|took| *took < SOON), "{took:?}");
+    up
+}
+
 #[test]
 fn the_tutorial_with_a_stock_prometheus() {
     let found = fs::metadata(PROMETHEUS);
-    if !peer(found, "prometheus", "two senders of Prometheus and a foreign reader") {
+    if !peer::is_there(found, "prometheus", "two senders of Prometheus and a foreign reader") {
         return;
     }
     let home = home();
@@ -95,13 +140,8 @@ fn the_tutorial_with_a_stock_prometheus() {
     let clusters = ["batcave", "batcomputer"];
     let senders = clusters.map(|cluster| Sender::start(home.path(), cluster, node.at.write, None));
     let store = Store::connect(node.at.grpc);
-    wait_for("a first sample", || (!store.select(&[("__name__", "up")]).is_empty()).then_some(()));
-    let first = Instant::now();
-    let up = wait_for("both senders", || {
-        let up = store.select(&[("__name__", "up")]);
-        (up.len() == 2).then_some(up)
-    });
-    assert!(first.elapsed() < SOON, "{:?} after the first one", first.elapsed());
+    let up = seen_soon(&store, &senders, clusters);
+    assert_eq!(up.len(), 2);
     for ((labels, samples), (cluster, sender)) in up.iter().zip(clusters.iter().zip(&senders)) {
         let instance = sender.http.to_string();
         let want: Labels = [
@@ -156,7 +196,7 @@ fn foreign_reader(node: &Node, store: &Store) {
     };
     let python = ["python3", "/usr/bin/python3"].into_iter().find(has_grpcio);
     let found = python.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-    if !peer(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
+    if !peer::is_there(found, "python3 with grpcio", "the StoreAPI as read by a foreign client") {
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/store_api.py");

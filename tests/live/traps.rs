@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use tidegate_proto::prometheus::WriteRequest;
 
 use crate::live::harness::{
-    Addresses, Node, PATIENCE, TIDEGATE, arguments, command, fails, home, now_ms, peer, wait_for,
+    Addresses, Node, PATIENCE, TIDEGATE, arguments, command, fails, home, now_ms, wait_for,
 };
 use crate::live::wire::{Sender, Store, fetch, request, series};
+use crate::peer;
 
 /// A stop must end before systemd's patience and a sender's do.
 const STOP: Duration = Duration::from_secs(10);
@@ -30,11 +31,11 @@ fn error(said: &str) -> &str {
 #[test]
 fn it_starts_with_little_locked_memory_as_nobody() {
     let found = Command::new("setpriv").arg("--version").output();
-    if !peer(found, "setpriv", "the start as an unprivileged user") {
+    if !peer::is_there(found, "setpriv", "the start as an unprivileged user") {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: the start as an unprivileged user, which root alone can try");
+        peer::skip("the start as an unprivileged user", "root's rights");
         return;
     }
     let home = home();
@@ -85,7 +86,7 @@ assert libc.prctl(22, 2, ctypes.create_string_buffer(filter), 0, 0) == 0
 os.execv(sys.argv[2], sys.argv[2:])
 ";
     let found = Command::new("python3").arg("--version").output();
-    if !peer(found, "python3", "the start where io_uring is refused") {
+    if !peer::is_there(found, "python3", "the start where io_uring is refused") {
         return;
     }
     let home = home();
@@ -116,7 +117,7 @@ fn allowed(node: &Node) -> Vec<(String, String)> {
 #[test]
 fn cores_stay_where_the_process_was_put() {
     let found = Command::new("taskset").arg("--version").output();
-    if !peer(found, "taskset", "the start on some processors only") {
+    if !peer::is_there(found, "taskset", "the start on some processors only") {
         return;
     }
     let home = home();
@@ -336,6 +337,14 @@ impl Systemd {
         String::from_utf8_lossy(room.get(..length).expect("what was read")).into_owned()
     }
 
+    /// Whether nothing is said for a while.
+    fn is_silent(&self, time: Duration) -> bool {
+        self.0.set_read_timeout(Some(time)).expect("a timeout");
+        let silent = self.0.recv(&mut [0; 4096]).is_err();
+        self.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        silent
+    }
+
     /// The next message that is no sign of life; how many of those came before.
     fn hears_news(&self) -> (String, usize) {
         let mut signs = 0;
@@ -374,11 +383,67 @@ fn a_service_manager_is_told_the_truth() {
 }
 
 #[test]
+fn a_core_that_hangs_is_not_said_to_be_alive() {
+    let home = home();
+    let socket = home.path().join("notify");
+    let systemd = Systemd::at(&socket);
+    let order = home.path().join("hang-at");
+    fs::write(&order, "RangeCut 1 hang").expect("a file");
+    let mut command = command(home.path(), &["--shards", "2"]);
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
+    command.env("TIDEGATE_DIE_AT", &order);
+    let mut node = Node::begin(home.path(), command);
+    node.may_warn("a core does not answer");
+    node.wait_ready();
+    while systemd.hears().trim_end() != "WATCHDOG=1" {}
+    // A range of two hours that is over by more than one: a core is told to cut it, and hangs.
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    for hours in [9, 3] {
+        let answer = sender.write("a", &one(now_ms() - hours * 3_600_000)).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    wait_for("the core to hang", || node.log().contains("hangs at RangeCut").then_some(()));
+    // What was under way is heard, then ten times the pace of before brings nothing.
+    wait_for("silence", || systemd.is_silent(Duration::from_secs(1)).then_some(()));
+    wait_for("a word of it", || node.log().contains("a core does not answer").then_some(()));
+    assert!(systemd.is_silent(Duration::from_secs(1)), "it stays so");
+    assert_eq!(fetch(node.at.http, "/-/healthy").expect("an answer").status, 200, "it lives on");
+}
+
+#[test]
+fn the_start_says_what_a_flush_costs() {
+    let home = home();
+    let node = Node::start(home.path(), &["--shards", "2"]);
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains(" msg=cores ")).expect("a line on the cores");
+    let number = |key: &str| -> u64 {
+        let value = line.split_whitespace().find_map(|word| word.strip_prefix(key));
+        value.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{key} in {line}"))
+    };
+    let (p50_us, max_us) = (number("flush_p50_us="), number("flush_max_us="));
+    assert!(0 < p50_us && p50_us <= max_us && max_us < 60_000_000, "{line}");
+    assert_eq!(number("shards="), 2, "{line}");
+    assert!(line.contains("processors=[") && line.contains(" log=\""), "{line}");
+}
+
+#[test]
 fn a_reader_of_its_words_may_leave() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut command = Command::new(TIDEGATE);
-    let output = command.args(["receive", "--help"]).stdout(writer).output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+    let home = home();
+    let node = Node::start(home.path(), &["--shards", "1"]);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    assert_eq!(sender.write("a", &one(now_ms())).expect("an answer").status, 200);
+    node.kill();
+    let data = home.path().join("data").display().to_string();
+    for arguments in [&["receive", "--help"][..], &["--version"], &["inspect", "wal", &data]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = Command::new(TIDEGATE).args(arguments).stdout(writer).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.is_empty(),
+            "{arguments:?} {}: {said}",
+            output.status
+        );
+    }
 }

@@ -101,18 +101,24 @@ pub(crate) struct Chunk {
     pub(crate) data: Vec<u8>,
 }
 
-/// Reads everything of the load from the StoreAPI at `address` (`host:port`) into the oracle.
-pub(crate) fn read(address: &str, oracle: &mut Oracle) -> Result<()> {
+/// Reads everything of the load from the StoreAPI at `address` (`host:port`) into the oracle; with
+/// the label and the name of a tenant, what is that tenant's.
+pub(crate) fn read(
+    address: &str,
+    tenant: Option<&(String, String)>,
+    oracle: &mut Oracle,
+) -> Result<()> {
     let failed = |reason: String| Error::Peer { peer: format!("StoreAPI {address}"), reason };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    runtime.block_on(read_stream(address, oracle, &failed))
+    runtime.block_on(read_stream(address, tenant, oracle, &failed))
 }
 
 async fn read_stream(
     address: &str,
+    tenant: Option<&(String, String)>,
     oracle: &mut Oracle,
     failed: &impl Fn(String) -> Error,
 ) -> Result<()> {
@@ -125,11 +131,13 @@ async fn read_stream(
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
     grpc.ready().await.map_err(|error| failed(chain(&error)))?;
     let (name, value) = oracle.selector();
+    let load = (name.to_owned(), value);
+    let equal = |(name, value)| LabelMatcher { kind: 0, name, value };
     let (min_time, max_time) = oracle.times();
     let request = SeriesRequest {
         min_time,
         max_time,
-        matchers: vec![LabelMatcher { kind: 0, name: name.to_owned(), value }],
+        matchers: [load].into_iter().chain(tenant.cloned()).map(equal).collect(),
         partial_response_strategy: 1,
         response_batch_size: BATCH_SIZE,
     };

@@ -32,7 +32,10 @@ impl ServerStreamingService<SeriesRequest> for Store {
         let request = request.into_inner();
         assert_eq!(request.matchers[0].name, "cluster");
         assert_eq!((request.partial_response_strategy, request.response_batch_size), (1, 64));
-        let frames: Vec<_> = self.0.drain(..).map(Ok).collect();
+        let wanted = |response: &SeriesResponse| {
+            request.matchers[1..].iter().all(|wanted| bears(response, wanted))
+        };
+        let frames: Vec<_> = self.0.drain(..).filter(wanted).map(Ok).collect();
         ready(Ok(tonic::Response::new(Box::pin(tokio_stream::iter(frames)))))
     }
 }
@@ -84,8 +87,49 @@ fn frames() -> Vec<SeriesResponse> {
     frames.into_iter().map(|frame| SeriesResponse { frame: Some(frame) }).collect()
 }
 
+/// All series of a frame; each frame here is of one tenant.
+fn series_of(response: &mut SeriesResponse) -> &mut [Series] {
+    match response.frame.as_mut() {
+        Some(Frame::Series(series)) => std::slice::from_mut(series),
+        Some(Frame::Batch(batch)) => &mut batch.series,
+        _ => &mut [],
+    }
+}
+
+fn bears(response: &SeriesResponse, wanted: &LabelMatcher) -> bool {
+    let mut response = response.clone();
+    let is = |label: &Label| label.name == wanted.name && label.value == wanted.value;
+    series_of(&mut response).iter().all(|series| series.labels.iter().any(is))
+}
+
+/// What a store holds of a load that a tenant has sent.
+fn frames_of(tenant: &str) -> Vec<SeriesResponse> {
+    let mut frames = frames();
+    for series in frames.iter_mut().flat_map(series_of) {
+        series.labels.push(Label { name: "tenant_id".to_owned(), value: tenant.to_owned() });
+        series.labels.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    frames
+}
+
+#[test]
+fn the_same_load_of_two_tenants_is_told_apart() {
+    let both = || [frames_of("joker"), frames_of("riddler")].concat();
+    let tenant = |name: &str| ("tenant_id".to_owned(), name.to_owned());
+    for name in ["joker", "riddler"] {
+        let findings = judge_of(both(), Some(&tenant(name)));
+        assert!(findings.is_clean(), "{name}: {:?}", findings.first);
+    }
+    assert!(judge_of(both(), Some(&tenant("penguin"))).counts["lost"] > 0);
+    assert!(judge_of(both(), None).counts["twice"] > 0);
+}
+
 /// Serves frames, reads them back through the socket, and judges.
 fn judge(frames: Vec<SeriesResponse>) -> Findings {
+    judge_of(frames, None)
+}
+
+fn judge_of(frames: Vec<SeriesResponse>, tenant: Option<&(String, String)>) -> Findings {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -106,7 +150,7 @@ fn judge(frames: Vec<SeriesResponse>) -> Findings {
         let mut findings = None;
         for _ in 0..100 {
             let mut oracle = Oracle::new(history(&scenario(), &[]), FIDELITY);
-            match read(&address.to_string(), &mut oracle) {
+            match read(&address.to_string(), tenant, &mut oracle) {
                 Ok(()) => {
                     findings = Some(oracle.finish());
                     break;

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! `int` and `uint` are integers of variable width ([`bits::VARBIT`]), an XOR is that of
-//! [`crate::chunk::window`]; each field has deltas or a window of its own. The value of an integer bucket is the
+//! `window.rs`; each field has deltas or a window of its own. The value of an integer bucket is the
 //! difference of its population to the bucket before. A stale marker has no bucket fields, counts
 //! that do not change (integers) or become 0 (floats), and only stale markers may follow it in its
 //! chunk; as the first of a chunk it has the empty layout.
@@ -30,8 +30,8 @@
 //!
 //! - Bytes written equal those of Prometheus for the same samples, and so does the decision where a
 //!   chunk ends ([`Appended`]).
-//! - What is appended comes back in the sense of [`crate::model::histogram::Histogram::same_as`], with the bits of all
-//!   floats. A sample may come back with more empty buckets.
+//! - What is appended comes back, with the bits of all floats, in the sense of
+//!   [`same_as`](crate::model::histogram::Histogram::same_as): perhaps with more empty buckets.
 //! - A reader takes at most 24 bytes for each bit of a chunk, whatever the chunk announces, and
 //!   time in proportion to its bits.
 //! - An appender is at most 160 bytes, and on the heap 16 for each bucket of its chunk and 8 for

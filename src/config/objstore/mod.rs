@@ -157,6 +157,10 @@ impl fmt::Display for Bucket {
     }
 }
 
+/// The shape of the YAML, on one line.
+const EXAMPLE: &str = "{type: FILESYSTEM, config: {directory: /var/lib/bucket}}, or \
+                       {type: S3, config: {bucket: NAME, endpoint: HOST}}";
+
 /// Why a YAML is not a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ObjstoreError {
@@ -164,7 +168,7 @@ pub enum ObjstoreError {
     #[error("is empty; leave the flag out for the folder bucket in --tsdb.path")]
     Empty,
     /// Not YAML, or not of the right shape.
-    #[error("{text}")]
+    #[error("is no YAML of a bucket: {text}; it looks like this: {EXAMPLE}")]
     Yaml {
         /// What the reader found, and where.
         text: String,

@@ -209,7 +209,7 @@ fn answer_to(bytes: &[u8], cuts: &[usize]) -> (Vec<u16>, bool) {
     }
     let got = (statuses(&client.receive()), client.peer.is_closed());
     client.end().expect("a connection ends with its peer");
-    assert_eq!(stage.notes.permits.get(), 0);
+    assert_eq!(stage.notes.under_way.get(), 0);
     assert_eq!(stage.listener.connections(), 0);
     assert_eq!(stage.listener.buffer_bytes().0, 0);
     got

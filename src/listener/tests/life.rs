@@ -218,6 +218,21 @@ fn a_body_may_be_slow_for_a_while_and_then_must_keep_pace() {
 }
 
 #[test]
+fn a_body_that_keeps_pace_has_a_minute() {
+    let stage = Stage::new();
+    let mut client = stage.connect();
+    client.send(head("Content-Length: 1000000\r\n"));
+    for second in 0..60 {
+        assert!(!client.peer.is_closed(), "at {second}");
+        client.send(vec![b'x'; 2048]);
+        stage.clock.advance(SECOND);
+        client.settle();
+    }
+    assert_eq!(statuses(&client.receive()), [408]);
+    assert!(client.peer.is_closed());
+}
+
+#[test]
 fn a_peer_that_does_not_read_its_answers_is_closed() {
     let stage = Stage::new();
     let mut client = stage.connect_with(100);
@@ -246,7 +261,7 @@ fn a_panic_costs_its_own_connection_only() {
     assert_eq!(statuses(&two.receive()), [204]);
     assert_eq!(*stage.notes.seen.borrow(), ["default-tenant:panic", "default-tenant:half"]);
     drop((one, two, early));
-    assert_eq!((stage.listener.connections(), stage.notes.permits.get()), (0, 0));
+    assert_eq!((stage.listener.connections(), stage.notes.under_way.get()), (0, 0));
     assert_eq!(stage.listener.buffer_bytes().0, 0);
 }
 
@@ -358,7 +373,7 @@ fn a_connection_at_rest_owns_no_buffer() {
     // The body goes back as soon as it is dropped, not when the answer is out.
     stage.notes.slowness.set(1);
     clients[0].send(post("slow"));
-    assert_eq!(stage.notes.permits.get(), 1);
+    assert_eq!(stage.notes.under_way.get(), 1);
     assert_eq!(stage.listener.buffer_bytes(), (0, kept));
 }
 

@@ -95,7 +95,7 @@ fn outcome(bytes: &[u8], cuts: &[usize]) -> (Vec<u16>, bool, Vec<String>) {
     let closed = client.peer.is_closed();
     client.end().expect("a connection ends with its peer");
     assert_eq!(stage.listener.probe().panics.value(), 0);
-    assert_eq!((stage.notes.permits.get(), stage.listener.buffer_bytes().0), (0, 0));
+    assert_eq!((stage.notes.under_way.get(), stage.listener.buffer_bytes().0), (0, 0));
     let seen = stage.notes.seen.borrow().clone();
     (got, closed, seen)
 }

@@ -1,10 +1,14 @@
 //! The table of answers, row by row.
 
+use std::time::Duration;
+
+use crate::listener::requests::{Asked, Kind};
 use crate::listener::{
-    Answer, Endpoint, Fact, Fault, Load, Outcome, Reason, Refusal, Reply, Status, Tally, Version,
-    Written,
+    Answer, Endpoint, Fact, Fault, Load, Outcome, Reason, Refusal, Reply, Requests, Status, Tally,
+    Version, Written,
 };
 use crate::model::TenantError;
+use crate::telemetry::{Metric, Snapshot};
 
 fn reply(version: Version) -> Reply {
     Reply { version: Some(version), endpoint: Some(Endpoint::Receive), pause_s: 5 }
@@ -154,6 +158,40 @@ fn each_refusal_has_its_status_and_says_its_id() {
                 matches!(refusal, Refusal::Http(_) | Refusal::Panicked | Refusal::Draining);
             assert_eq!(answer.close, closes);
         }
+    }
+}
+
+#[test]
+fn an_answer_and_the_metrics_say_the_same_words() {
+    let shown = |outcome: &Outcome| {
+        let requests = Requests::default();
+        let answer = Answer::of(outcome, reply(Version::V1));
+        let tally = match outcome {
+            Outcome::Applied(tally) => Some(tally),
+            Outcome::Refused(_) => None,
+        };
+        let (kind, took) = (Kind::NONE, Duration::ZERO);
+        requests.answered(Asked { tenant: None, kind, body_bytes: 0, took, tally }, &answer);
+        let mut all = Snapshot::default();
+        futures_lite::future::block_on(requests.sample(&mut all, async || {}));
+        let id = answer.text.rsplit_once("err-tidegate-").expect("an id").1;
+        let id = id.trim_end_matches(')').to_owned();
+        (id, answer.status, all)
+    };
+    let counted = |all: &Snapshot, metric, id: &str| {
+        let of_it = all.total(metric, &[("reason", id)]) as u64;
+        assert_eq!(of_it, all.total(metric, &[]) as u64, "{metric:?} {id}");
+        of_it
+    };
+    for (fact, ..) in facts() {
+        let (id, _, all) = shown(&Outcome::Applied(tally(std::slice::from_ref(&fact))));
+        assert_eq!(counted(&all, Metric::RejectedSamples, &id), 3, "{fact}");
+    }
+    for (refusal, ..) in refusals() {
+        let (id, status, all) = shown(&Outcome::Refused(refusal));
+        assert_eq!(counted(&all, Metric::RefusedRequests, &id), 1);
+        let turned_away = counted(&all, Metric::TurnedAwayRequests, &id);
+        assert_eq!(turned_away, u64::from(status == Status::Unavailable), "{id}");
     }
 }
 

@@ -170,41 +170,33 @@ impl Timer for Clock {
 pub(super) struct Notes {
     pub(super) seen: Rc<RefCell<Vec<String>>>,
     pub(super) not_ready: Rc<Cell<bool>>,
-    /// Requests that hold a permit now.
-    pub(super) permits: Rc<Cell<usize>>,
+    /// Bodies that are being written now.
+    pub(super) under_way: Rc<Cell<usize>>,
     /// How often a `slow` request gives way before it answers.
     pub(super) slowness: Rc<Cell<usize>>,
 }
 
-#[derive(Debug)]
-pub(super) struct Permit(Rc<Cell<usize>>);
+struct UnderWay(Rc<Cell<usize>>);
 
-impl Drop for Permit {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
 }
 
 impl Intake for Notes {
-    type Permit = Permit;
-
-    fn admit(&self, tenant: &TenantId, _: Option<u64>) -> Result<Permit, Refusal> {
+    fn admit(&self, tenant: &TenantId) -> Result<(), Refusal> {
         assert_ne!(tenant.as_str(), "panic-early", "asked for");
         if self.not_ready.get() {
             return Err(Refusal::NotReady { what: "the log is being replayed" });
         }
-        self.permits.set(self.permits.get() + 1);
-        Ok(Permit(Rc::clone(&self.permits)))
+        Ok(())
     }
 
-    async fn write(
-        &self,
-        tenant: TenantId,
-        version: Version,
-        _permit: Permit,
-        body: Body<'_>,
-    ) -> Outcome {
+    async fn write(&self, tenant: TenantId, version: Version, body: Body<'_>) -> Outcome {
         assert_eq!(version, Version::V1);
+        self.under_way.set(self.under_way.get() + 1);
+        let _under_way = UnderWay(Rc::clone(&self.under_way));
         let text = String::from_utf8_lossy(&body).into_owned();
         drop(body);
         self.seen.borrow_mut().push(format!("{tenant}:{text}"));

@@ -23,6 +23,9 @@ use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 const O_DSYNC: i32 = 0o10000;
 /// Bytes of one write of the measurement: a full commit group.
 const MEASURED_BYTES: usize = 64 * 1024;
+/// Most that a flush writes or reads back in a second: a small part of what a fast device takes,
+/// and half of what a slow one does.
+const BACKGROUND_BYTES_PER_SECOND: u64 = 100 << 20;
 /// How long a rest is.
 const REST: Duration = Duration::from_secs(1);
 /// Writes measured per way and round.
@@ -158,9 +161,13 @@ impl Storage for Disk {
         self.direct
     }
 
-    async fn create_dir(&self, path: &Path) -> io::Result<()> {
+    async fn make_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        blocking(move || create_dir_durably(&path)).await
+        blocking(move || match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made,
+        })
+        .await
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -211,6 +218,11 @@ impl Storage for Disk {
 
     async fn pause(&self) {
         glommio::yield_if_needed().await;
+    }
+
+    async fn pace(&self, bytes: usize) {
+        let nanos = bytes as u64 * 1_000_000_000 / BACKGROUND_BYTES_PER_SECOND;
+        glommio::timer::sleep(Duration::from_nanos(nanos)).await;
     }
 
     async fn rest(&self) {
@@ -319,22 +331,6 @@ fn not_there_is_fine(done: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-/// Creates a directory and those above it; each new name is durable in the one above.
-fn create_dir_durably(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(above) = above {
-        create_dir_durably(above)?;
-    }
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

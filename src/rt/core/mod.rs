@@ -48,6 +48,7 @@ use futures_lite::FutureExt as _;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 
 use crate::rt::thread::spawn_named;
+use crate::telemetry::panics;
 
 mod disk;
 mod mesh;
@@ -304,9 +305,19 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 async fn abort_on_panic<T>(task: impl Future<Output = T>) -> T {
-    match AssertUnwindSafe(task).catch_unwind().await {
+    if let Ok(out) = AssertUnwindSafe(task).catch_unwind().await {
+        return out;
+    }
+    // The panic hook has logged what happened. Restart and replay are the tested path.
+    panics::last_words();
+    std::process::abort()
+}
+
+/// Does work that must not be half done: its panic aborts the process, also inside of a task whose
+/// panics are caught.
+pub fn or_abort<T>(work: impl FnOnce() -> T) -> T {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(out) => out,
-        // The panic hook has told what happened. Restart and replay are the tested path.
         Err(_) => std::process::abort(),
     }
 }

@@ -112,7 +112,7 @@ impl Keeper {
                     let dir = dir.join(name);
                     if let Err(error) = keeper.add(&tenant, &dir, None).await {
                         let what = "a block cannot be read; it is left";
-                        tracing::error!(dir = %dir.display(), error, "{what}");
+                        tracing::error!(%tenant, dir = %dir.display(), error, "{what}");
                     }
                 }
             }
@@ -248,7 +248,7 @@ impl Keeper {
         }
         self.list_new(&due.tenant, number).await?;
         let (tenant, end_ms) = (due.tenant.clone(), due.end_ms);
-        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)?
+        ask(shard, |reply| Ask::Truncate { tenant, end_ms, reply }).await.ok_or_else(gone)
     }
 
     fn count(&self, metric: Metric, due: &Due, count: u64) {
@@ -309,14 +309,22 @@ impl Keeper {
             else {
                 continue;
             };
-            self.parts.blocks.remove(ulid);
+            let gone = self.parts.blocks.remove(ulid);
             self.kept.remove(&dir);
             drop(self.parts.to_ship.send(ship::Ask::Forget(dir.clone())).await);
             let owned = dir.clone();
             let removed = beside::blocking(move || files::remove_dir(&owned)).await;
             match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
-                Ok(()) => tracing::info!(block = %ulid, "a block is past retention and deleted"),
-                Err(error) => tracing::error!(dir = %dir.display(), %error, "cannot delete"),
+                Ok(()) => {
+                    let (tenant, range) =
+                        gone.map(|(t, r)| (t.to_string(), r.to_string())).unwrap_or_default();
+                    let what = "a block is past retention and deleted from the local disk";
+                    tracing::info!(tenant, block = %ulid, range, "{what}");
+                }
+                Err(error) => {
+                    let what = "cannot delete a block that is past retention";
+                    tracing::error!(dir = %dir.display(), %error, "{what}");
+                }
             }
         }
         let Some(mut pruner) = self.parts.pruner.take() else { return };

@@ -94,12 +94,12 @@ impl ShardTwin {
         while let Some(ask) = asks.recv().await {
             match ask {
                 Ask::Held(reply) => drop(reply.send(self.held())),
-                Ask::Cut { reply, .. } => drop(reply.send(())),
+                Ask::Cut { reply, .. } | Ask::Truncate { reply, .. } => drop(reply.send(())),
                 Ask::Flush(ask) => {
                     let block = self.flush(&ask).await;
                     drop(ask.reply.send(block));
                 }
-                Ask::Truncate { reply, .. } | Ask::Settle(reply) => drop(reply.send(Ok(()))),
+                Ask::Settle(reply) => drop(reply.send(Ok(()))),
                 Ask::DropOld { reply, .. } => drop(reply.send(Ok(0))),
                 other => panic!("the keeper asked {other:?}"),
             }
@@ -273,5 +273,68 @@ fn what_was_flushed_is_shipped_and_noted() {
         assert_eq!(keeper.kept.len(), 12);
         let bucket = Bucket::open(&bucket_of(&home)).expect("a bucket");
         assert_eq!(bucket.blocks().await.expect("a list").len(), 12);
+    });
+}
+
+/// Ten ranges are older than four hours by the data's clock and, where it is set so, by the wall's.
+#[test]
+fn what_is_old_and_shipped_leaves_the_list_and_then_the_disk() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        fill(home.path(), "a", 12).await;
+        let (to_ship, mut asked) = mpsc::channel(12);
+        let (tell, shipped) = mpsc::unbounded_channel();
+        let retention = Some(Duration::from_hours(4));
+        let parts = Parts { to_ship, shipped, retention, ..parts(&home, Vec::new(), None) };
+        let (clock, list) = (parts.clock.clone(), parts.blocks.clone());
+        let mut keeper = Keeper::take_over(parts).await;
+        let unshipped = 3;
+        for number in 0..12 {
+            let Ok(ship::Ask::Offer(dir)) = asked.try_recv() else { panic!("block {number}") };
+            if number != unshipped {
+                tell.send(Shipped { dir, copy: None }).expect("the keeper listens");
+            }
+        }
+        keeper.note_shipped();
+        let dir = |number: i64| {
+            home.path().join("blocks/a").join(Ulid::from_parts(1, number as u128).to_string())
+        };
+        let on_disk = || (0..12).filter(|number| dir(*number).is_dir()).collect::<Vec<i64>>();
+        let listed = || list.now().iter().map(|block| block.range).collect::<Vec<_>>();
+        let (reader, all) = (list.now(), (0..12).collect::<Vec<i64>>());
+
+        // The machine's clock is behind, so nothing is old yet.
+        clock.set(range(1).start);
+        keeper.retain(clock.wall_ms()).await;
+        assert_eq!(on_disk(), all);
+        clock.set(range(11).end);
+
+        // The shipper does not listen for a while, which holds the keeper between two steps.
+        while keeper.parts.to_ship.try_send(ship::Ask::Offer(PathBuf::new())).is_ok() {}
+        let looker = async {
+            beside::sleep(Duration::from_millis(50)).await;
+            assert_eq!(listed(), (1..12).map(range).collect::<Vec<_>>(), "nobody reads it");
+            assert_eq!(on_disk(), all, "and then it goes");
+            let mut forgotten = Vec::new();
+            while forgotten.len() < 9 {
+                if let Some(ship::Ask::Forget(dir)) = asked.recv().await {
+                    forgotten.push(dir);
+                }
+            }
+            forgotten
+        };
+        let ((), forgotten) = tokio::join!(keeper.retain(clock.wall_ms()), looker);
+        let (kept, gone) = ([unshipped, 10, 11], [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(forgotten, gone.map(dir));
+        assert_eq!(listed(), kept.map(range));
+        assert_eq!(on_disk(), kept);
+        assert_eq!(names_in(&home.path().join("blocks/a")).len(), 4, "and the shipper's state");
+        // A select that began before it reads on.
+        assert_eq!(reader[0].reader.select(&[]).expect("its series").len(), 1);
+        // In the bucket at last.
+        tell.send(Shipped { dir: dir(unshipped), copy: None }).expect("the keeper listens");
+        keeper.note_shipped();
+        keeper.retain(clock.wall_ms()).await;
+        assert_eq!(on_disk(), [10, 11]);
     });
 }

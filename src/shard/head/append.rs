@@ -40,16 +40,6 @@ impl Refusal {
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; 4] =
         [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::TooFarInFuture];
-
-    /// The reason as counters spell it.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Conflict => "duplicate_timestamp",
-            Self::OutOfOrder => "out_of_order",
-            Self::TooOld => "out_of_bounds",
-            Self::TooFarInFuture => "too_far_in_future",
-        }
-    }
 }
 
 /// Times a sample may have.

@@ -4,7 +4,7 @@
 //! of hot state per series and the end of its open chunk. All else (labels, closed chunks) is
 //! looked up only when a series is made, read or flushed.
 //!
-//! - [`series`]: the store, and how a key finds its series.
+//! - [`series`]: the store, and how a key finds its series; [`members`]: whose they are.
 //! - [`append`]: what becomes of a sample.
 //! - [`read`]: series by matchers, chunks by time.
 //! - [`truncate`]: what leaves when a range is in blocks.
@@ -20,6 +20,7 @@
 
 pub(crate) mod append;
 pub(crate) mod closed;
+pub(crate) mod members;
 pub(crate) mod read;
 pub(crate) mod series;
 pub(crate) mod symbols;

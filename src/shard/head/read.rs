@@ -5,7 +5,7 @@
 //! value, and making or dropping a series costs nothing for it.
 //!
 //! A walk may pause between series, but positions and symbols it has seen must not be given to
-//! others meanwhile: [`Head::remove`] is not called while a reader is pinned.
+//! others meanwhile: [`Head::release`] waits for the readers that were there at [`Head::remove`].
 
 use std::ops::Range;
 

@@ -15,6 +15,7 @@ use crate::chunk::xor;
 use crate::model::TenantId;
 use crate::rt::prefetch;
 use crate::shard::head::closed::{Closed, ClosedRef};
+use crate::shard::head::members::Members;
 use crate::shard::head::symbols::{SymbolId, Symbols};
 use crate::shard::head::tail::{TailRef, Tails};
 
@@ -49,8 +50,6 @@ pub(crate) struct Cold {
     pub(crate) closed: ClosedRef,
     /// Last sample, as long as no chunk is open.
     pub(crate) last: Option<crate::model::Sample>,
-    /// How many series had this position before.
-    pub(crate) generation: u32,
     /// Whether a series is here now.
     pub(crate) alive: bool,
 }
@@ -67,8 +66,8 @@ struct Shape {
 pub(crate) struct Tenant {
     /// Its name.
     pub(crate) id: TenantId,
-    /// Its series, in order of their making. May name positions that are no longer its own.
-    pub(crate) members: Vec<SeriesIndex>,
+    /// Its series.
+    pub(crate) members: Members,
     /// Living series.
     pub(crate) series: u64,
     /// Samples before this are refused.
@@ -84,6 +83,8 @@ pub(crate) struct Tenant {
     /// The head serves no sample before this: what is older is in blocks, although it may still
     /// lie here.
     pub(crate) served_from_ms: i64,
+    /// Whether what is older is being taken out.
+    pub(crate) freeing: bool,
 }
 
 /// The head of a shard.
@@ -106,6 +107,8 @@ pub(crate) struct Head {
     pub(crate) tenants: Vec<Tenant>,
     tenant_ids: BTreeMap<TenantId, TenantIndex>,
     last: SeriesIndex,
+    /// How many label values all series have together.
+    pub(crate) values: usize,
 }
 
 /// A place in the table: the upper half of the key and the series.
@@ -147,6 +150,7 @@ impl Default for Head {
             tenants: Vec::new(),
             tenant_ids: BTreeMap::new(),
             last: NO_SERIES,
+            values: 0,
         }
     }
 }
@@ -199,13 +203,13 @@ impl Head {
             names.push(self.symbols.intern(name));
             values.push(self.symbols.intern(value));
         }
+        self.values += values.len();
         let cold = Cold {
             tenant,
             shape: self.shape(names),
             values: values.into_boxed_slice(),
             closed: ClosedRef::NONE,
             last: None,
-            generation: 0,
             alive: true,
         };
         let index = self.place_series(key, cold);
@@ -260,11 +264,10 @@ impl Head {
         }
     }
 
-    fn place_series(&mut self, key: u128, mut cold: Cold) -> SeriesIndex {
+    fn place_series(&mut self, key: u128, cold: Cold) -> SeriesIndex {
         let hot = Hot { open: xor::Appender::new(), min_t: 0, tail: TailRef::NONE };
         if let Some(index) = self.free.pop() {
             let at = index as usize;
-            cold.generation = self.cold[at].generation + 1;
             (self.keys[at], self.hot[at], self.cold[at]) = (key, hot, cold);
             self.log_ids[at] = 0;
             return index;
@@ -277,7 +280,8 @@ impl Head {
         (self.keys.len() - 1) as SeriesIndex
     }
 
-    /// Takes a series without chunks out.
+    /// Takes a series without chunks out: its key is unknown from now on. Its position and symbols
+    /// stay taken until it is released, for readers may remember them.
     pub(crate) fn remove(&mut self, index: SeriesIndex) {
         let at = index as usize;
         let key = self.keys[at];
@@ -287,8 +291,14 @@ impl Head {
         self.keys[at] = 0;
         let cold = &mut self.cold[at];
         cold.alive = false;
-        let shape = cold.shape;
         self.tenants[cold.tenant as usize].series -= 1;
+    }
+
+    /// Gives position and symbols of a series that was taken out to others.
+    pub(crate) fn release(&mut self, index: SeriesIndex) {
+        let cold = &mut self.cold[index as usize];
+        let shape = cold.shape;
+        self.values -= cold.values.len();
         for value in std::mem::take(&mut cold.values) {
             self.symbols.release(value);
         }
@@ -332,7 +342,7 @@ impl Head {
         self.tenant_ids.insert(id.clone(), index);
         self.tenants.push(Tenant {
             id: id.clone(),
-            members: Vec::new(),
+            members: Members::default(),
             series: 0,
             cut_ms: i64::MIN,
             newest_ms: i64::MIN,
@@ -340,6 +350,7 @@ impl Head {
             samples: 0,
             chunks: 0,
             served_from_ms: i64::MIN,
+            freeing: false,
         });
         index
     }
@@ -351,19 +362,18 @@ impl Head {
     }
 
     /// How many series there are.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Approximate bytes of memory, by part.
+    /// Approximate bytes of memory, by part. Asked every second, so it looks at no series.
     pub(crate) fn memory(&self) -> [(&'static str, usize); 5] {
         let series = self.keys.capacity() * 16
             + self.hot.capacity() * size_of::<Hot>()
             + self.cold.capacity() * size_of::<Cold>()
             + self.log_ids.capacity() * 8
             + self.successors.capacity() * 4
-            + self.cold.iter().map(|c| c.values.len() * 4).sum::<usize>();
+            + self.values * size_of::<SymbolId>();
         [
             ("series", series),
             ("table", self.table.capacity() * 13 * 8 / 7),

@@ -6,7 +6,7 @@
 
 use crate::rt::prefetch;
 
-/// Number of classes. The last holds 120 samples of the worst kind (XOR: 2 + 19 bytes each, 10 + 8
+/// Number of classes. The last holds 120 samples of the worst kind (XOR: 2 + 20 bytes each, 10 + 8
 /// for the first, and room for the appender's look-ahead).
 const CLASSES: usize = 8;
 /// Bytes of the smallest class; each next one has twice as many.

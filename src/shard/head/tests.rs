@@ -131,12 +131,15 @@ fn a_truncation_leaves_what_is_newer_and_nothing_of_the_rest() {
         }
         let members = head.tenants[tenant as usize].members.clone();
         let mut kept = Vec::new();
-        for &index in &members {
-            if head.truncate_series(index, start).is_some() {
-                kept.push(index);
+        for &index in members.from(0).iter() {
+            match head.truncate_series(index, start) {
+                Some(_) => kept.push(index),
+                None => head.release(index),
             }
         }
-        head.end_truncation(tenant, members.len(), kept, start);
+        head.end_truncation(tenant, kept, start);
+        let walked: usize = head.cold.iter().map(|cold| cold.values.len()).sum();
+        assert_eq!((head.values, walked), (200, 200), "round {round}");
         assert_eq!(head.len(), 100, "only the series of this round");
         assert_eq!(head.tenants[tenant as usize].members.len(), 100);
     }

@@ -1,6 +1,7 @@
 //! What leaves the head when a range is in finished blocks.
 
 use crate::shard::head::closed::ClosedRef;
+use crate::shard::head::members::Members;
 use crate::shard::head::series::{Head, SeriesIndex, TenantIndex};
 
 impl Head {
@@ -22,7 +23,8 @@ impl Head {
         self.tenants[cold.tenant as usize].chunks -= chunks - self.closed.len();
     }
 
-    /// Drops the samples of a series before `end`; takes the series out when nothing is left.
+    /// Drops the samples of a series before `end`; takes the series out when nothing is left: it is
+    /// to be [released](Head::release) when nobody can remember it.
     /// Returns the time of its oldest sample if it stays.
     pub(crate) fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
         self.drop_before(index, end);
@@ -41,17 +43,15 @@ impl Head {
         Some(oldest)
     }
 
-    /// Ends a truncation of a tenant: the first `seen` of its series are now `kept`; those made
-    /// meanwhile stay behind them. A position that was left and given again is among the latter.
+    /// Ends a truncation of a tenant: all its series are now `kept`.
     pub(crate) fn end_truncation(
         &mut self,
         tenant: TenantIndex,
-        seen: usize,
         kept: Vec<SeriesIndex>,
         oldest_ms: i64,
     ) {
         let owner = &mut self.tenants[tenant as usize];
-        owner.members.splice(..seen, kept);
+        owner.members = Members::new(kept);
         owner.oldest_ms = oldest_ms;
     }
 }

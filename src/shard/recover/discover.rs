@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use crate::rt::storage::{BLOCK_BYTES, Storage, StorageFile};
 use crate::shard::Settings;
-use crate::shard::blocks::hex;
 use crate::shard::recover::numbers::Numbers;
 use crate::shard::recover::replay::Found;
 use crate::shard::recover::shard_dir;
 use crate::shard::wal::format::SegmentHeader;
 use crate::shard::wal::reader::Position;
 use crate::shard::wal::writer::{segment_name, segment_number};
+use crate::stdx::hex;
 
 /// The segments in one directory, read one by one.
 #[derive(Debug)]
@@ -56,6 +56,10 @@ impl Files {
     }
 
     /// Makes a segment durable as it is and reads it into `bytes`, a piece at a time.
+    ///
+    /// Through the page cache, what a failed sync did not cover is still read, and the next sync
+    /// says that all is well. A log ends with the first that fails, so its last segment alone can
+    /// hold such bytes: they are written once more.
     pub(super) async fn load<S: Storage>(
         &self,
         storage: &S,
@@ -66,6 +70,8 @@ impl Files {
         const PIECE: u64 = 1 << 20;
         let file = storage.open(&self.path.join(segment_name(number))).await?;
         file.sync().await?;
+        let is_last = self.segments.last().is_some_and(|(last, _)| *last == number);
+        let again = is_last && !storage.is_direct();
         let size = file.size().await?;
         bytes.clear();
         bytes.reserve_exact(size as usize);
@@ -75,8 +81,14 @@ impl Files {
             if piece.is_empty() {
                 break;
             }
+            if again {
+                file.write_at(at, &piece[..piece.len() / BLOCK_BYTES * BLOCK_BYTES]).await?;
+            }
             bytes.extend_from_slice(&piece);
             storage.pause().await;
+        }
+        if again {
+            file.sync().await?;
         }
         file.close().await
     }
@@ -89,8 +101,8 @@ fn is_strange(path: &Path, header: &SegmentHeader, (shard, node): (u16, [u8; 16]
          of the data directory, or put the tidegate.json back that it was written under",
         path.display(),
         header.shard,
-        hex(&header.node),
-        hex(&node),
+        hex::encode(&header.node),
+        hex::encode(&node),
     );
     io::Error::new(io::ErrorKind::InvalidData, text)
 }

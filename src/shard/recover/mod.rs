@@ -40,6 +40,7 @@ use crate::shard::wal::reader::Damage;
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Log, segment_name};
+use crate::shard::write::TurnedAway;
 use crate::shard::{Settings, Shard, State};
 use crate::stdx::signal::Signal;
 
@@ -61,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) covered: u64,
     /// Samples of a series whose labels are nowhere.
     pub(crate) orphaned: u64,
+    /// Records of series in the shard's own series file.
+    pub(crate) told: u64,
     /// What was damaged, with the shard's directory it lies in. What lies in another shard's
     /// directory that shard tells of.
     pub(crate) damage: Vec<(u16, Damage)>,
@@ -132,8 +135,8 @@ pub(crate) async fn recover<S: Storage>(
     }
     let own = dirs.into_iter().find(|dir| dir.own);
     let own = own.ok_or_else(|| io::Error::other("the shard is not in its own generation"))?;
-    let (log, mut series, spares) = open::open(&storage, own, settings).await?;
-    finish(&mut applier, &cuts, &mut series);
+    let (log, series, spares) = open::open(&storage, own, settings, report.told).await?;
+    finish(&mut applier, &cuts);
     let behind_old = old.iter().any(|segment| segment.shard == settings.shard);
     let commits = Commits::new(log.next_seq(), behind_old, log.stats());
     let shard = Shard {
@@ -144,8 +147,9 @@ pub(crate) async fn recover<S: Storage>(
         root: root.to_owned(),
         node: settings.node,
         answers_wait: settings.answers_wait,
-        state: State { applier, commits, cuts }.into(),
+        state: State { applier, commits, cuts, turned_away: TurnedAway::default() }.into(),
         work: Signal::default(),
+        shrink: Signal::default(),
         pins: Pins::default(),
         budget: Budget::default(),
         turn: Turn::default(),
@@ -164,17 +168,12 @@ fn old_segment(found: &Found, shard: u16, dir: &Path, applier: &Applier) -> OldS
 }
 
 /// Brings the books up to date.
-fn finish<S: Storage>(applier: &mut Applier, cuts: &Cuts, series: &mut SeriesFile<S>) {
+fn finish(applier: &mut Applier, cuts: &Cuts) {
     for tenant in cuts.tenants() {
         let index = applier.tenant(tenant);
         let owner = &mut applier.head.tenants[index as usize];
         owner.cut_ms = cuts.latest(tenant);
         // Slots that were cut less far have older samples here.
         owner.served_from_ms = cuts.covered_below(tenant);
-    }
-    // Series that only the log told so far.
-    for new in applier.new_series.drain(..) {
-        let tenant = applier.head.tenants[new.tenant as usize].id.as_str();
-        series.add(new.id, tenant, &new.region);
     }
 }

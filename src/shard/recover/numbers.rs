@@ -41,6 +41,8 @@ pub(super) struct Waiting {
 pub(super) struct Numbers {
     places: HashMap<u64, usize>,
     pages: Vec<[Known; PAGE]>,
+    /// Whoever is not known below this number is gone: its samples are all in blocks.
+    pub(super) floor: u64,
     /// The page that was looked at last, and its place.
     last: Option<(u64, usize)>,
 }

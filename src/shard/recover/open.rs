@@ -14,11 +14,12 @@ use crate::shard::wal::writer::{Identity, Log, LogOptions};
 /// Log, series file and spare segments, ready for the next block.
 pub(super) type Opened<S> = (Log<S>, SeriesFile<S>, Rc<Spares<S>>);
 
-/// Opens the shard's own directory.
+/// Opens the shard's own directory, whose series file has `told` records of series.
 pub(super) async fn open<S: Storage>(
     storage: &S,
     own: Dir,
     settings: &Settings,
+    told: u64,
 ) -> io::Result<Opened<S>> {
     let Dir { log, series, .. } = own;
     let current = settings.current()?;
@@ -45,6 +46,6 @@ pub(super) async fn open<S: Storage>(
     };
     let found = series.found.into_iter().map(Found::into_closed).collect();
     let place = (storage.clone(), &*series.path);
-    let series = SeriesFile::open(place, identity, options, &series.at, found).await?;
+    let series = SeriesFile::open(place, identity, options, &series.at, found, told).await?;
     Ok((log, series, spares))
 }

@@ -15,7 +15,7 @@ use std::io;
 use crate::decode::region;
 use crate::model::{Sample, TenantId};
 use crate::rt::storage::Storage;
-use crate::shard::apply::{Applier, NewSeries};
+use crate::shard::apply::Applier;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, TenantIndex};
@@ -23,9 +23,9 @@ use crate::shard::recover::Report;
 use crate::shard::recover::discover::{Dir, Files};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
 use crate::shard::slots::{self, SLOTS, SlotSet};
+use crate::shard::wal::backlog::Closed;
 use crate::shard::wal::reader::{Damage, SegmentEnd, SegmentReader, Step};
 use crate::shard::wal::record::{CutRecord, Newest, Receive, Records};
-use crate::shard::wal::writer::Closed;
 
 /// Records of a slice: samples take 30 us, series a few hundred.
 const SLICE_RECORDS: usize = 256;
@@ -105,6 +105,10 @@ impl<S: Storage> Replay<S> {
         for segment in segments {
             self.read_segment(&mut source, segment).await?;
         }
+        // Where labels may be lost, nobody is taken for gone.
+        if !source.files.at.damage.is_empty() {
+            source.numbers.floor = 0;
+        }
         Ok(())
     }
 
@@ -167,18 +171,16 @@ impl<S: Storage> Replay<S> {
     async fn drop_due(&mut self) {
         while let Some(tenant) = self.due.pop_first() {
             self.dropped.insert(tenant);
+            let members = self.applier.head.tenants[tenant as usize].members.clone();
             let mut at = 0;
             loop {
                 let head = &mut self.applier.head;
-                let seen = head.tenants[tenant as usize].members.len();
-                let slice = at..seen.min(at + SLICE_SERIES);
-                at = slice.end;
-                for member in slice {
-                    let index = head.tenants[tenant as usize].members[member];
+                for &index in members.from(at).iter().take(SLICE_SERIES) {
+                    at += 1;
                     let slot = slots::slot(head.keys[index as usize]);
                     head.drop_before(index, self.covered[tenant as usize][usize::from(slot)]);
                 }
-                if at == seen {
+                if at == members.len() {
                     break;
                 }
                 self.storage.pause().await;
@@ -189,21 +191,21 @@ impl<S: Storage> Replay<S> {
     /// Takes series out that have no sample left, once all is read.
     pub(super) async fn sweep(&mut self) {
         while let Some(tenant) = self.dropped.pop_first() {
+            let members = self.applier.head.tenants[tenant as usize].members.clone();
             let (mut kept, mut oldest, mut at) = (Vec::new(), i64::MAX, 0);
             loop {
                 let head = &mut self.applier.head;
-                let seen = head.tenants[tenant as usize].members.len();
-                let slice = at..seen.min(at + SLICE_SERIES);
-                at = slice.end;
-                for member in slice {
-                    let index = head.tenants[tenant as usize].members[member];
+                for &index in members.from(at).iter().take(SLICE_SERIES) {
+                    at += 1;
                     if let Some(t) = head.truncate_series(index, i64::MIN) {
                         kept.push(index);
                         oldest = oldest.min(t);
+                    } else {
+                        head.release(index);
                     }
                 }
-                if at == seen {
-                    head.end_truncation(tenant, seen, kept, oldest);
+                if at == members.len() {
+                    head.end_truncation(tenant, kept, oldest);
                     break;
                 }
                 self.storage.pause().await;
@@ -221,7 +223,7 @@ impl<S: Storage> Replay<S> {
         if let Some(ends) = self.cuts.ends(&id) {
             self.covered[tenant as usize] = *ends;
         }
-        if !self.applier.head.tenants[tenant as usize].members.is_empty() {
+        if self.applier.head.tenants[tenant as usize].members.len() > 0 {
             self.due.insert(tenant);
         }
     }
@@ -264,10 +266,13 @@ impl<S: Storage> Visitor<'_, '_, S> {
 impl<S: Storage> Receive for Visitor<'_, '_, S> {
     fn series(&mut self, id: u64, tenant: &str, region: &[u8]) {
         self.is_used(id);
+        self.replay.report.told += u64::from(self.source.own && !self.source.is_log);
+        let floor = self.source.numbers.floor;
         let known = self.source.numbers.entry(id);
         if !matches!(known, Known::Unknown) {
             return;
         }
+        let name = tenant;
         let Some(tenant) = self.replay.tenant_named(tenant) else { return };
         let applier = &mut self.replay.applier;
         let key = applier.keys[tenant as usize].key(region);
@@ -276,8 +281,8 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
         } else {
             Known::Foreign(tenant)
         };
-        if self.source.own && self.source.is_log {
-            applier.new_series.push(NewSeries { id, tenant, region: region.into() });
+        if self.source.own && self.source.is_log && id >= floor {
+            applier.untold.add_series(id, name, region);
         }
     }
 
@@ -289,7 +294,8 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
         let known = self.source.numbers.get(id).unwrap_or(&mut nobody);
         let (tenant, slot) = match known {
             Known::Unknown => {
-                report.orphaned += u64::from(self.source.tells);
+                let gone = id < self.source.numbers.floor;
+                report.orphaned += u64::from(self.source.tells && !gone);
                 return;
             }
             Known::Foreign(tenant) => (*tenant, None),
@@ -332,5 +338,11 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
 
     fn cut(&mut self, cut: CutRecord) {
         self.replay.cut(&cut);
+    }
+
+    fn floor(&mut self, id: u64) {
+        self.is_used(id.saturating_sub(1));
+        let floor = &mut self.source.numbers.floor;
+        *floor = id.max(*floor);
     }
 }

@@ -146,13 +146,15 @@ async fn cut_all(homes: &[Home], t: usize, end_ms: i64, dice: &mut Dice) -> Resu
             match shard.flush(&tenant, end_ms, &order(dice)).await {
                 Ok(None) => break,
                 Ok(Some(flushed)) if dice.below(2) == 0 => {
-                    shard.truncate(&tenant, flushed.end_ms, future::ready(())).await?;
+                    shard.truncate(&tenant, flushed.end_ms);
+                    shard.free(&tenant, || future::ready(())).await;
                 }
                 Ok(Some(_)) | Err(FlushError::Block { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        shard.truncate(&tenant, end_ms, future::ready(())).await?;
+        shard.truncate(&tenant, end_ms);
+        shard.free(&tenant, || future::ready(())).await;
     }
     Ok(())
 }

@@ -5,4 +5,6 @@ mod power_cut;
 mod recover;
 mod reading;
 mod select;
+mod sync_errors;
+mod truncation;
 mod world;

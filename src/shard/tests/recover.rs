@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use futures_lite::future::{self, block_on};
 
+use crate::block::Ulid;
 use crate::model::{BLOCK_RANGE_MS, Sample};
 use crate::rt::storage::Storage;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::Generation;
-use crate::shard::recover::recover;
+use crate::shard::recover::{Recovered, recover};
 use crate::shard::tests::flush::order;
 use crate::shard::tests::world::{
     Home, Ledger, ROOT, batch, serve, settings, start, stored, tenant,
@@ -212,5 +213,92 @@ fn a_cut_stands_without_its_block() {
         let tenant = &state.applier.head.tenants[0];
         let books = (tenant.series, tenant.chunks, tenant.oldest_ms, tenant.cut_ms);
         assert_eq!(books, (2, 2, later, BLOCK_RANGE_MS));
+    });
+}
+
+/// Series that come and go for fifty rounds leave neither bytes on the device nor work for the next
+/// start.
+#[test]
+fn churn_leaves_nothing_behind() {
+    const SERIES: usize = 60;
+    let twin = Twin::new(3);
+    let bytes = |dir: &str| -> usize {
+        let files = twin.files_below(&in_shard(0, dir));
+        files.iter().map(|(_, bytes)| bytes.len()).sum()
+    };
+    let (mut most, mut told) = ((0, 0), 0);
+    for life in 0..5 {
+        block_on(async {
+            let recovered = start(&twin, &settings(0, &ONE)).await;
+            assert_eq!((recovered.report.orphaned, &*recovered.report.damage), (0, &[][..]));
+            told = told.max(recovered.report.told);
+            serve(&twin, vec![recovered], async |homes: &[Home]| {
+                let (shard, tenant) = (&homes[0].0, tenant(0));
+                for round in life * 10..(life + 1) * 10 {
+                    let range = round * BLOCK_RANGE_MS;
+                    // Every sample a block: the log is let go, too.
+                    write(homes, &(0..SERIES).map(|s| (s, range)).collect::<Vec<_>>()).await;
+                    // One of them lives on.
+                    write(homes, &[(round as usize % SERIES, range + BLOCK_RANGE_MS)]).await;
+                    let end_ms = range + BLOCK_RANGE_MS;
+                    shard.cut(&tenant, end_ms);
+                    shard.log_and_note(&tenant, end_ms, Ulid::nil()).await.expect("a cut");
+                    shard.truncate(&tenant, end_ms);
+                    shard.free(&tenant, || future::ready(())).await;
+                    shard.settle_log().await.expect("a settled log");
+                    most = (most.0.max(bytes("series")), most.1.max(bytes("log")));
+                }
+            })
+            .await;
+        });
+    }
+    // Segments of 32 and of 64 KiB.
+    assert!(most.0 <= 4 * 32 * 1024, "{most:?} bytes of series file and log");
+    assert!(most.1 <= 12 * 64 * 1024, "{most:?} bytes of series file and log");
+    assert!(told <= 8 * SERIES as u64, "{told} records for {SERIES} series");
+    assert!(told > 0, "it was read");
+}
+
+/// The number of a series that is gone is in the log still, and not in the series file. That is no
+/// loss, as long as the series file is whole.
+#[test]
+fn who_is_gone_is_not_lost() {
+    let twin = Twin::new(3);
+    let segments = || -> Vec<PathBuf> {
+        let files = twin.files_below(&in_shard(0, "series")).into_iter();
+        files.map(|(name, _)| name).filter(|name| name.extension().is_some()).collect()
+    };
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let mut next_id = 0;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let (shard, tenant) = (&homes[0].0, tenant(0));
+            let mut range = 0;
+            while range == 0 || segments()[0] == Path::new("0000000000000001.log") {
+                // Told in one segment of the log, named in the next.
+                for t in range..range + 3 {
+                    write(homes, &(0..40).map(|s| (s, t)).collect::<Vec<_>>()).await;
+                }
+                range += BLOCK_RANGE_MS;
+                shard.cut(&tenant, range);
+                shard.log_and_note(&tenant, range, Ulid::nil()).await.expect("a cut");
+                shard.truncate(&tenant, range);
+                shard.free(&tenant, || future::ready(())).await;
+                for _ in 0..5000 {
+                    future::yield_now().await;
+                }
+            }
+            next_id = shard.state.borrow().applier.next_id;
+        })
+        .await;
+        let Recovered { shard, report, .. } = start(&twin, &settings(0, &ONE)).await;
+        assert_eq!((report.orphaned, report.told, &*report.damage), (0, 0, &[][..]));
+        assert_eq!(shard.state.borrow().applier.head.len(), 0);
+        assert_eq!(shard.state.borrow().applier.next_id, next_id, "never given again");
+        // Without the floor they might be lost.
+        let last = segments().pop().expect("a segment");
+        twin.damage(&in_shard(0, "series").join(last), 8192 + 70);
+        let report = start(&twin, &settings(0, &ONE)).await.report;
+        assert!(report.orphaned > 0, "{report:?}");
     });
 }

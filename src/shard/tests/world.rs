@@ -39,10 +39,15 @@ impl Ledger {
     }
 
     /// Adds a sample that is newer than all of its series; others were added before.
-    fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
+    pub(super) fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
         if self.newest(t, series).is_none_or(|newest| newest < sample.t) {
             self.push(t, series, sample);
         }
+    }
+
+    /// The samples of a series.
+    pub(super) fn of(&self, t: usize, series: usize) -> &[Sample] {
+        &self.0[t * SERIES_MAX + series]
     }
 
     fn newest(&self, t: usize, series: usize) -> Option<i64> {
@@ -56,6 +61,13 @@ impl Ledger {
     pub(super) fn add(&mut self, other: &Self) {
         for (to, from) in self.0.iter_mut().zip(&other.0) {
             to.extend_from_slice(from);
+        }
+    }
+
+    /// Forgets what is older than `end_ms` of a tenant.
+    pub(super) fn drop_before(&mut self, t: usize, end_ms: i64) {
+        for samples in &mut self.0[t * SERIES_MAX..][..SERIES_MAX] {
+            samples.retain(|sample| sample.t >= end_ms);
         }
     }
 
@@ -216,7 +228,8 @@ pub(super) fn add_stored(shard: &Shard<Twin>, all: &mut Ledger) {
         let owner = TENANTS.iter().position(|n| *n == head.tenants[t].id.as_str());
         let owner = owner.expect("a known tenant");
         let from = head.tenants[t].served_from_ms;
-        for index in head.tenants[t].members.clone() {
+        let members = head.tenants[t].members.clone();
+        for &index in members.from(0).iter() {
             let value = head.labels(index).find(|(n, _)| *n == "series").expect("a label").1;
             let series = series_number(value);
             head.copy_chunks(index, TimeSpan { min: from, max: i64::MAX }, &mut copied);

@@ -6,7 +6,7 @@
 //!
 //! - [`format`]: the bytes of segments and block headers.
 //! - [`record`]: the bytes inside a block.
-//! - [`writer`]: appends blocks, moves on to the next segment, recycles old ones.
+//! - [`writer`]: appends blocks, moves on to the next segment; [`backlog`]: those behind it.
 //! - [`reader`]: reads them back and tells a torn tail from damage.
 //! - [`spare`]: segments made ready beforehand.
 //! - [`series_file`]: the labels behind series numbers, for as long as the series lives.
@@ -17,6 +17,7 @@
 //! the device refuses is written again into a fresh segment; if that fails as well the log is dead
 //! until the next start, and the shard refuses writes.
 
+pub(crate) mod backlog;
 pub(crate) mod format;
 pub(crate) mod reader;
 pub(crate) mod record;

@@ -11,6 +11,7 @@
 //!             an empty tenant is that of the series before
 //! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
+//! 4 floor     uvarint id      only in series files: a series below it that is not told is gone
 //!
 //! control     bits 0-3  n: bytes of the value that follow, big-endian from the top; the rest is 0
 //!             bits 4-5  id    0 one more than the last   1 the last   2 a step follows
@@ -32,6 +33,7 @@ use crate::stdx::varint;
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
 const CUTS: u8 = 3;
+const FLOOR: u8 = 4;
 
 const ID_NEXT: u8 = 0;
 const ID_SAME: u8 = 1 << 4;
@@ -64,10 +66,14 @@ const SAMPLE_BYTES_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     series: Vec<u8>,
+    /// How many they are.
+    series_count: u64,
     /// Tenant of the last series.
     tenant: String,
     samples: Samples,
     cuts: Vec<u8>,
+    /// A floor as it is written, if there is one.
+    floor: Vec<u8>,
     last_id: u64,
     last_t: i64,
     last_step: i64,
@@ -106,6 +112,12 @@ impl Group {
         if !told {
             tenant.clone_into(&mut self.tenant);
         }
+        self.series_count += 1;
+    }
+
+    /// How many series it tells.
+    pub(crate) fn series_count(&self) -> u64 {
+        self.series_count
     }
 
     /// Adds a sample of a series.
@@ -151,6 +163,12 @@ impl Group {
         self.cuts.extend_from_slice(&cut.slots);
     }
 
+    /// Sets the floor: all series below `id` that are not gone were told before.
+    pub(crate) fn set_floor(&mut self, id: u64) {
+        self.floor.clear();
+        varint::put_u64(&mut self.floor, id);
+    }
+
     /// Whether there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
         self.len_bytes() == 0
@@ -158,19 +176,23 @@ impl Group {
 
     /// Bytes gathered.
     pub(crate) fn len_bytes(&self) -> usize {
-        self.series.len() + self.samples.len + self.cuts.len()
+        self.series.len() + self.samples.len + self.cuts.len() + self.floor.len()
     }
 
     /// Appends the payload to `out` and starts anew. Buffers are kept.
     pub(crate) fn seal(&mut self, out: &mut Vec<u8>) {
         let samples = &self.samples.bytes[..self.samples.len];
-        for (kind, section) in [(SERIES, &*self.series), (CUTS, &*self.cuts), (SAMPLES, samples)] {
+        let before = [(SERIES, &*self.series), (CUTS, &*self.cuts)];
+        for (kind, section) in before.into_iter().chain([(SAMPLES, samples), (FLOOR, &self.floor)])
+        {
             if !section.is_empty() {
                 put_section(out, kind, section);
             }
         }
         self.series.clear();
+        self.series_count = 0;
         self.cuts.clear();
+        self.floor.clear();
         self.samples.len = 0;
         (self.last_id, self.last_t, self.last_step) = (0, 0, 0);
     }
@@ -196,6 +218,8 @@ pub(crate) trait Receive {
     fn sample(&mut self, id: u64, sample: Sample);
     /// A range was cut.
     fn cut(&mut self, cut: CutRecord);
+    /// Series below this number that were not told before are gone.
+    fn floor(&mut self, id: u64);
 }
 
 /// Why a payload with a good checksum cannot be read.
@@ -249,6 +273,7 @@ impl<'a> Records<'a> {
                 SERIES => self.read_series(left, out),
                 SAMPLES => self.read_samples(left, out),
                 CUTS => self.read_cuts(left, out),
+                FLOOR => self.read_floor(out),
                 kind => return Err(PayloadError::UnknownKind(kind)),
             };
             left -= done.ok_or(PayloadError::Malformed)?;
@@ -312,6 +337,11 @@ impl<'a> Records<'a> {
         Some(done)
     }
 
+    fn read_floor(&mut self, out: &mut impl Receive) -> Option<usize> {
+        out.floor(varint::take_u64(&mut self.section)?);
+        Some(1)
+    }
+
     fn read_cuts(&mut self, most: usize, out: &mut impl Receive) -> Option<usize> {
         let bytes = &mut self.section;
         let mut done = 0;
@@ -344,6 +374,7 @@ mod tests {
         series: Vec<(u64, String, Vec<u8>)>,
         samples: Vec<(u64, Sample)>,
         cuts: Vec<CutRecord>,
+        floors: Vec<u64>,
     }
 
     impl Receive for Seen {
@@ -355,6 +386,9 @@ mod tests {
         }
         fn cut(&mut self, cut: CutRecord) {
             self.cuts.push(cut);
+        }
+        fn floor(&mut self, id: u64) {
+            self.floors.push(id);
         }
     }
 
@@ -382,6 +416,7 @@ mod tests {
                 (any::<u64>(), "[ab]{1,2}", any::<Vec<u8>>()), 0..5
             ),
             end_ms in any::<i64>(),
+            floor in proptest::option::of(any::<u64>()),
             slice in 1..20_usize,
         ) {
             let cut = CutRecord { tenant: "t".into(), end_ms, block: Ulid::nil(), slots: [3; 32] };
@@ -395,6 +430,10 @@ mod tests {
                     group.add_sample(*id, *sample);
                 }
                 group.add_cut(&cut);
+                if let Some(id) = floor {
+                    group.set_floor(id);
+                }
+                prop_assert_eq!(group.series_count(), series.len() as u64);
                 out.clear();
                 group.seal(&mut out);
                 prop_assert!(group.is_empty(), "round {round}");
@@ -402,7 +441,8 @@ mod tests {
             let mut seen = Seen::default();
             let mut records = Records::new(&out);
             while records.read(slice, &mut seen).expect("a readable payload") {}
-            prop_assert_eq!(seen, Seen { series, samples, cuts: vec![cut] });
+            let floors = floor.into_iter().collect();
+            prop_assert_eq!(seen, Seen { series, samples, cuts: vec![cut], floors });
         }
 
         #[test]

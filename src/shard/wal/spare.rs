@@ -59,8 +59,13 @@ impl<S: Storage> Spares<S> {
     }
 
     /// Whether another one should be made ready.
-    pub(crate) fn wanted(&self) -> bool {
+    fn wanted(&self) -> bool {
         self.ready.borrow().len() < self.wanted
+    }
+
+    /// Whether a segment of this size would be of use as one.
+    pub(crate) fn wants(&self, size: u64) -> bool {
+        self.wanted() && size == self.segment_bytes
     }
 
     /// Makes spares until enough are ready. For quiet moments, beside the commits.

@@ -1,11 +1,10 @@
-//! Appends commit blocks to segments, one write at a time, and recycles segments.
+//! Appends commit blocks to segments, one write at a time.
 //!
 //! ## Order
 //! 1. A segment is zero-written and synced under the name of a spare.
 //! 2. To begin it: rename to its number, write both headers, sync file and directory. Then blocks.
 //! 3. A block is written, then synced. Only then is its number durable.
-//! 4. A segment whose samples are all in blocks is renamed to a spare. The directory is synced
-//!    before the spare is begun again, so a crash never shows it under two names.
+//! 4. A segment that is full joins the [`Backlog`]. The writer does not look back.
 //!
 //! ## Crash
 //! At any step: spares hold nothing; a segment whose header tells another number than its name
@@ -19,8 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::rt::step::{self, Step};
 use crate::rt::storage::{Storage, StorageFile, no_room};
+use crate::shard::wal::backlog::{Backlog, Closed};
 use crate::shard::wal::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FIRST_BLOCK, PAYLOAD_BYTES_MAX, SegmentHeader, block_len,
 };
@@ -63,19 +62,6 @@ impl LogError {
         let Self::Write { source, .. } = self;
         no_room(source)
     }
-}
-
-/// A segment that is full or was found at start.
-#[derive(Debug, Clone)]
-pub(crate) struct Closed {
-    /// Its number.
-    pub(crate) number: u64,
-    /// Newest sample per tenant.
-    pub(crate) newest: Newest,
-    /// Kept for ever, because something in it could not be read.
-    pub(crate) damaged: bool,
-    /// Its size: a segment of another size is not used again.
-    pub(crate) size: u64,
 }
 
 #[derive(Debug)]
@@ -142,7 +128,7 @@ pub(crate) struct Log<S: Storage> {
     identity: Identity,
     options: LogOptions,
     current: Option<Current<S::File>>,
-    closed: Vec<Closed>,
+    backlog: Rc<Backlog<S>>,
     spares: Rc<Spares<S>>,
     next_number: u64,
     seq: u64,
@@ -173,13 +159,14 @@ impl<S: Storage> Log<S> {
         position: &Position,
         found: Vec<(Closed, SegmentEnd)>,
     ) -> io::Result<Self> {
+        let backlog = Backlog::new(storage.clone(), dir.to_owned(), spares.clone());
         let mut log = Self {
             storage,
             dir: dir.to_owned(),
             identity,
             options,
             current: None,
-            closed: Vec::new(),
+            backlog: Rc::new(backlog),
             spares,
             next_number: options.next_number,
             seq: position.seq,
@@ -203,15 +190,15 @@ impl<S: Storage> Log<S> {
                     newest: segment.newest,
                 });
             } else {
-                log.closed.push(segment);
+                log.backlog.push(segment);
             }
         }
         Ok(log)
     }
 
-    /// Where the segments lie.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// The segments behind the one in use.
+    pub(crate) fn backlog(&self) -> Rc<Backlog<S>> {
+        self.backlog.clone()
     }
 
     /// Number the next block will get.
@@ -221,7 +208,7 @@ impl<S: Storage> Log<S> {
 
     /// Figures so far.
     pub(crate) fn stats(&self) -> LogStats {
-        let segments = self.closed.len() as u64 + u64::from(self.current.is_some());
+        let segments = self.backlog.len() + u64::from(self.current.is_some());
         LogStats { segments, ..self.stats }
     }
 
@@ -299,14 +286,20 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Closes the segment in use and begins another that has room for `len` bytes of blocks.
-    async fn begin_segment(&mut self, len: u64) -> io::Result<()> {
+    /// Closes the segment in use. The next block begins another, of at least the number returned.
+    pub(crate) async fn close_segment(&mut self) -> u64 {
         if let Some(old) = self.current.take() {
             old.file.close().await.ok();
             let Current { number, newest, .. } = old;
             let size = self.options.segment_bytes;
-            self.closed.push(Closed { number, newest, damaged: false, size });
+            self.backlog.push(Closed { number, newest, damaged: false, size });
         }
+        self.next_number
+    }
+
+    /// Closes the segment in use and begins another that has room for `len` bytes of blocks.
+    async fn begin_segment(&mut self, len: u64) -> io::Result<()> {
+        self.close_segment().await;
         let size = self.options.segment_bytes.max(FIRST_BLOCK + len);
         let spare = self.spares.take(size).await?;
         let number = self.next_number;
@@ -354,37 +347,5 @@ impl<S: Storage> Log<S> {
         file.sync().await?;
         self.storage.sync_dir(&self.dir).await?;
         Ok(epoch)
-    }
-
-    /// Lets go of every closed segment whose samples are all `covered`: recycled while spares are
-    /// wanted, else removed. `covered` gets a tenant and its newest sample time in the segment.
-    /// The caller has made durable all that a replay needs and only these segments still hold.
-    pub(crate) async fn truncate(
-        &mut self,
-        mut covered: impl FnMut(u32, i64) -> bool,
-    ) -> io::Result<usize> {
-        let mut gone = 0;
-        // Oldest first, and no gaps: a reader takes a missing segment for lost blocks. What could
-        // not be read whole is kept under another name, for somebody to look at.
-        while let Some(oldest) = self.closed.first() {
-            if !oldest.newest.iter().all(|(&tenant, &t)| covered(tenant, t)) {
-                break;
-            }
-            let path = self.dir.join(segment_name(oldest.number));
-            if oldest.damaged {
-                let kept = self.dir.join(format!("{:016}.damaged", oldest.number));
-                self.storage.rename(&path, &kept).await?;
-                self.storage.sync_dir(&self.dir).await?;
-            } else if self.spares.wanted() && oldest.size == self.options.segment_bytes {
-                self.spares.recycle(&path).await?;
-            } else {
-                self.storage.remove(&path).await?;
-                self.storage.sync_dir(&self.dir).await?;
-            }
-            step::done(Step::SegmentGone);
-            self.closed.remove(0);
-            gone += 1;
-        }
-        Ok(gone)
     }
 }

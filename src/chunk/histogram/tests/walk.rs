@@ -1,4 +1,5 @@
-//! Random series of histograms: what is appended comes back, and bytes and decisions are the twin's.
+//! Random series of histograms: what is appended comes back, in the bytes of the twin, and chunks
+//! end where it says.
 //!
 //! `TIDEGATE_SEEDS=100000` runs more seeds, `TIDEGATE_SEED=n` runs one.
 

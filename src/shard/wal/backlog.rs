@@ -1,0 +1,98 @@
+//! The segments behind the one a log is written to, until nobody needs them.
+//!
+//! The writer adds to them and a truncation takes them away, each at its own pace: neither waits
+//! for the other.
+//!
+//! ## Crash
+//! Segments go one by one, the oldest first: a reader takes a gap for lost blocks. One that is
+//! recycled has its new name durable before it is begun again, so a crash never shows it twice.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::rt::step::{self, Step};
+use crate::rt::storage::Storage;
+use crate::shard::wal::record::Newest;
+use crate::shard::wal::spare::Spares;
+use crate::shard::wal::writer::{LogError, segment_name};
+
+/// A segment that is full or was found at start.
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    /// Its number.
+    pub(crate) number: u64,
+    /// Newest sample per tenant.
+    pub(crate) newest: Newest,
+    /// Kept for ever, because something in it could not be read.
+    pub(crate) damaged: bool,
+    /// Its size: a segment of another size is not used again.
+    pub(crate) size: u64,
+}
+
+/// The closed segments of one log, oldest first.
+#[derive(Debug)]
+pub(crate) struct Backlog<S: Storage> {
+    storage: S,
+    dir: PathBuf,
+    spares: Rc<Spares<S>>,
+    segments: RefCell<VecDeque<Closed>>,
+}
+
+impl<S: Storage> Backlog<S> {
+    /// None yet, of the log in `dir`.
+    pub(crate) fn new(storage: S, dir: PathBuf, spares: Rc<Spares<S>>) -> Self {
+        Self { storage, dir, spares, segments: RefCell::default() }
+    }
+
+    /// Adds one that is newer than all.
+    pub(crate) fn push(&self, segment: Closed) {
+        self.segments.borrow_mut().push_back(segment);
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.segments.borrow().len() as u64
+    }
+
+    /// Number of the newest; 0 when there is none.
+    pub(crate) fn newest(&self) -> u64 {
+        self.segments.borrow().back().map_or(0, |segment| segment.number)
+    }
+
+    /// Lets go of the oldest for as long as they `may_go`: recycled while spares are wanted, else
+    /// removed. After each the step `gone` is done. The caller has made durable all that a replay
+    /// needs and only these segments still hold. Returns how many went.
+    pub(crate) async fn truncate(
+        &self,
+        gone: Step,
+        may_go: impl Fn(&Closed) -> bool,
+    ) -> Result<u64, LogError> {
+        let mut count = 0;
+        let first = || self.segments.borrow().front().filter(|s| may_go(s)).cloned();
+        while let Some(oldest) = first() {
+            let path = self.dir.join(segment_name(oldest.number));
+            let done = self.let_go(&oldest, &path).await;
+            done.map_err(|source| LogError::Write { path, source })?;
+            step::done(gone);
+            self.segments.borrow_mut().pop_front();
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn let_go(&self, segment: &Closed, path: &Path) -> io::Result<()> {
+        if segment.damaged {
+            // For somebody to look at.
+            let kept = self.dir.join(format!("{:016}.damaged", segment.number));
+            self.storage.rename(path, &kept).await?;
+        } else if self.spares.wants(segment.size) {
+            return self.spares.recycle(path).await;
+        } else {
+            self.storage.remove(path).await?;
+        }
+        self.storage.sync_dir(&self.dir).await
+    }
+}
