@@ -16,11 +16,18 @@ mod requests;
 const SERIES: usize = 2000;
 const LIMIT_BYTES: usize = 32 << 20;
 
+/// The two orders, each with the step from one series to the next: 1,213 and 2,000 have no common
+/// factor, so that each series comes once.
+const ORDERS: [(&str, usize); 2] = [("ordered", 1), ("shuffled", 1213)];
+
+fn fleet(step: usize) -> Fleet {
+    Fleet::new((0..SERIES).map(|i| i * step % SERIES))
+}
+
 /// The two requests: name, message, body.
 fn requests() -> [(&'static str, Vec<u8>, Vec<u8>); 2] {
-    // 1,213 and 2,000 have no common factor: each series comes once.
-    [("ordered", 1), ("shuffled", 1213)].map(|(name, step)| {
-        let message = Fleet::new((0..SERIES).map(|i| i * step % SERIES)).message(0..1);
+    ORDERS.map(|(name, step)| {
+        let message = fleet(step).message(0..1);
         let body = requests::body(&message);
         (name, message, body)
     })
@@ -52,6 +59,23 @@ fn scan_v1(c: &mut Criterion) {
     }
 }
 
+fn scan_v2(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scan_v2");
+    group.throughput(Throughput::Elements(SERIES as u64));
+    for (name, step) in ORDERS {
+        let message = fleet(step).message_v2(0..1);
+        let (mut regions, mut scan) = (Vec::new(), Scan::default());
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| {
+                let message = black_box(&message);
+                decode::write_request_v2(message, LIMIT_BYTES, &mut regions, &mut scan)
+                    .expect("a request");
+            });
+        });
+        assert_eq!((scan.series.len(), scan.samples.len()), (SERIES, SERIES));
+    }
+}
+
 fn region_is_canonical(c: &mut Criterion) {
     let mut group = c.benchmark_group("region_is_canonical");
     group.throughput(Throughput::Elements(SERIES as u64));
@@ -70,5 +94,5 @@ fn region_is_canonical(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode_snappy, scan_v1, region_is_canonical);
+criterion_group!(benches, decode_snappy, scan_v1, scan_v2, region_is_canonical);
 criterion_main!(benches);

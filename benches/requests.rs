@@ -7,6 +7,7 @@
 //!
 //! Messages are written by hand as Go writes them: a zero takes no bytes.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Rounds that fill a chunk.
@@ -16,28 +17,68 @@ const FIRST_MS: i64 = 1_700_006_400_000;
 /// Time between two rounds: 120 of them fill a quarter of a block range.
 const STEP_MS: i64 = 15_000;
 
-/// Series of the fleet, each with its number and its labels as they lie in a message.
+/// Series of the fleet by number, with their labels as they lie in a message of remote write 1.0,
+/// and as references to the symbols of one of 2.0.
 #[derive(Debug)]
-pub(crate) struct Fleet(Vec<(usize, Vec<u8>)>);
+pub(crate) struct Fleet {
+    series: Vec<Series>,
+    /// The symbol table as it lies in a message.
+    symbols: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Series {
+    number: usize,
+    labels: Vec<u8>,
+    refs: Vec<u8>,
+}
 
 impl Fleet {
     /// The series of these numbers, in this order.
     pub(crate) fn new(numbers: impl IntoIterator<Item = usize>) -> Self {
-        Self(numbers.into_iter().map(|i| (i, labels(i))).collect())
+        // Symbols come in the order of their first use, behind the empty one.
+        let mut symbols = vec![4 << 3 | 2, 0];
+        let mut known = HashMap::new();
+        let mut symbol = |text: &str| {
+            let next = known.len() as u64 + 1;
+            *known.entry(text.to_owned()).or_insert_with(|| {
+                put_record(&mut symbols, 4, text.as_bytes());
+                next
+            })
+        };
+        let mut series = |number| {
+            let (mut labels, mut refs) = (Vec::new(), Vec::new());
+            for (name, value) in labels_of(number) {
+                put_label(&mut labels, name, &value);
+                put_varint(&mut refs, symbol(name));
+                put_varint(&mut refs, symbol(&value));
+            }
+            Series { number, labels, refs }
+        };
+        let series = numbers.into_iter().map(&mut series).collect();
+        Self { series, symbols }
     }
 
-    /// The message with a sample of each series at each of `rounds`.
+    /// The message of 1.0 with a sample of each series at each of `rounds`.
     pub(crate) fn message(&self, rounds: Range<usize>) -> Vec<u8> {
         let mut message = Vec::new();
-        let mut series = Vec::new();
-        for (i, labels) in &self.0 {
-            series.clear();
-            series.extend_from_slice(labels);
-            for round in rounds.clone() {
-                let t = FIRST_MS + round as i64 * STEP_MS;
-                put_record(&mut series, 2, &sample(t, value(*i, round % ROUNDS_PER_CHUNK)));
-            }
+        for one in &self.series {
+            let mut series = one.labels.clone();
+            put_samples(&mut series, one.number, rounds.clone());
             put_record(&mut message, 1, &series);
+        }
+        message
+    }
+
+    /// The same of 2.0, with metadata that says nothing, as Prometheus writes it.
+    pub(crate) fn message_v2(&self, rounds: Range<usize>) -> Vec<u8> {
+        let mut message = self.symbols.clone();
+        for one in &self.series {
+            let mut series = Vec::new();
+            put_record(&mut series, 1, &one.refs);
+            put_samples(&mut series, one.number, rounds.clone());
+            put_record(&mut series, 5, &[]);
+            put_record(&mut message, 5, &series);
         }
         message
     }
@@ -48,9 +89,9 @@ pub(crate) fn body(message: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(message).expect("a snappy block")
 }
 
-fn labels(i: usize) -> Vec<u8> {
+fn labels_of(i: usize) -> [(&'static str, String); 10] {
     let (pod, bucket) = (i / 20, i % 20);
-    let labels = [
+    [
         ("__name__", "http_server_request_duration_seconds_bucket".to_owned()),
         ("cluster", "eu-west-1-production".to_owned()),
         ("container", "checkout".to_owned()),
@@ -61,15 +102,21 @@ fn labels(i: usize) -> Vec<u8> {
         ("namespace", "shop-checkout".to_owned()),
         ("pod", format!("checkout-7d9f8b6c5d-{:05x}", pod * 7919 % 0xfffff)),
         ("status", "200".to_owned()),
-    ];
-    let mut region = Vec::new();
-    for (name, value) in labels {
-        let mut label = Vec::new();
-        put_record(&mut label, 1, name.as_bytes());
-        put_record(&mut label, 2, value.as_bytes());
-        put_record(&mut region, 1, &label);
+    ]
+}
+
+fn put_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    let mut label = Vec::new();
+    put_record(&mut label, 1, name.as_bytes());
+    put_record(&mut label, 2, value.as_bytes());
+    put_record(out, 1, &label);
+}
+
+fn put_samples(out: &mut Vec<u8>, series: usize, rounds: Range<usize>) {
+    for round in rounds {
+        let t = FIRST_MS + round as i64 * STEP_MS;
+        put_record(out, 2, &sample(t, value(series, round % ROUNDS_PER_CHUNK)));
     }
-    region
 }
 
 fn value(i: usize, round: usize) -> f64 {

@@ -112,7 +112,7 @@ fn every_flag_and_command_is_understood() {
         let flags = code(&text).into_iter().filter_map(|code| code.strip_prefix("--"));
         for flag in flags.filter(|flag| !flag.contains('*')) {
             let flag = flag.split(['=', ' ']).next().unwrap_or_default();
-            let of_loadgen = ["verify", "targets", "work-dir"].contains(&flag);
+            let of_loadgen = ["verify", "targets", "work-dir", "scenario", "order"].contains(&flag);
             let ours = of_loadgen || flag == "help" || config::table::find(flag).is_some();
             // The pages say objstore.config for the flag and its -file sister.
             assert!(ours, "{name}: --{flag} is no flag");

@@ -7,7 +7,9 @@
 use std::hint::black_box;
 use std::ops::Range;
 
-use crate::decode::{LabelLimits, Scan, SeriesView, snappy, write_request_v1};
+use crate::decode::{
+    LabelLimits, Scan, SeriesView, Version, snappy, write_request_v1, write_request_v2,
+};
 use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
 use crate::requests::{self, Fleet, ROUNDS_PER_CHUNK};
 use crate::rt::channel::mpsc;
@@ -22,7 +24,8 @@ use crate::stdx::crc32c;
 
 /// Stages by name, in the order of the path. What callgrind counts of a stage is the function
 /// `gate_<name>`.
-pub(crate) const STAGES: [&str; 7] = ["decode", "scan", "key", "probe", "append", "log", "apply"];
+pub(crate) const STAGES: [&str; 10] =
+    ["decode", "scan", "key", "probe", "append", "log", "apply", "decode_v2", "scan_v2", "key_v2"];
 /// Samples that each stage sees.
 pub(crate) const SAMPLES: usize = SERIES * ROUNDS_PER_CHUNK;
 
@@ -33,8 +36,8 @@ const BOUNDS: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
 
 /// Runs all stages once.
 pub(crate) fn work() {
-    let mut warm = Request::of_rounds(0);
-    let mut requests = Request::of_rounds(ROUNDS_PER_CHUNK);
+    let mut warm = Request::of_rounds(Version::V1, 0);
+    let mut requests = Request::of_rounds(Version::V1, ROUNDS_PER_CHUNK);
     for request in warm.iter_mut().chain(&mut requests) {
         request.scan();
     }
@@ -63,6 +66,23 @@ pub(crate) fn work() {
     let mut applier = warmed(&warm);
     let batches: Vec<Batch> = requests.iter().map(Request::batch).collect();
     assert_eq!(gate_apply(&mut applier, &batches, &mut block), SAMPLES as u64);
+
+    work_v2(&requests);
+}
+
+/// The stages of remote write 2.0 up to the key; from there on it is one path.
+fn work_v2(of_v1: &[Request]) {
+    let mut requests = Request::of_rounds(Version::V2, ROUNDS_PER_CHUNK);
+    requests.iter_mut().for_each(Request::scan);
+    let bodies: Vec<Vec<u8>> = requests.iter().map(|r| requests::body(&r.message)).collect();
+    let mut decoded = requests[0].message.clone();
+    black_box(gate_decode_v2(&bodies, &mut decoded));
+    assert_eq!(decoded, requests[ROUNDS_PER_CHUNK - 1].message);
+    gate_scan_v2(&mut requests);
+    gate_key_v2(&mut requests, &keys());
+    for (one, two) in of_v1.iter().zip(&requests) {
+        assert_eq!((&one.keys, &one.scan.samples), (&two.keys, &two.scan.samples));
+    }
 }
 
 /// A body becomes a message.
@@ -73,19 +93,49 @@ fn gate_decode(bodies: &[Vec<u8>], message: &mut Vec<u8>) {
     }
 }
 
+/// The same in 2.0; what it gives back keeps the compiler from making one function of both.
+#[inline(never)]
+fn gate_decode_v2(bodies: &[Vec<u8>], message: &mut Vec<u8>) -> usize {
+    for body in bodies {
+        snappy::decode(body, DECODED_BYTES_MAX, message).expect("a block");
+    }
+    message.len()
+}
+
 /// A message becomes positions.
 #[inline(never)]
 fn gate_scan(requests: &mut [Request]) {
-    requests.iter_mut().for_each(Request::scan);
+    for Request { message, scan, .. } in requests {
+        write_request_v1(message, scan).expect("a request");
+    }
+}
+
+/// A message becomes positions in label regions that are written out.
+#[inline(never)]
+fn gate_scan_v2(requests: &mut [Request]) {
+    for Request { message, regions, scan, .. } in requests {
+        write_request_v2(message, DECODED_BYTES_MAX, regions, scan).expect("a request");
+    }
 }
 
 /// A label region becomes a key.
 #[inline(never)]
 fn gate_key(requests: &mut [Request], keys: &TenantKeys) {
-    for Request { message, scan, keys: out } in requests {
-        let region = |s: &Range<u32>| &message[s.start as usize..s.end as usize];
-        out.extend(scan.series.iter().map(|series| keys.key(region(&series.labels))));
+    for Request { message, scan, keys: out, .. } in requests {
+        key_all(keys, message, scan, out);
     }
+}
+
+#[inline(never)]
+fn gate_key_v2(requests: &mut [Request], keys: &TenantKeys) {
+    for Request { regions, scan, keys: out, .. } in requests {
+        key_all(keys, regions, scan, out);
+    }
+}
+
+fn key_all(keys: &TenantKeys, bytes: &[u8], scan: &Scan, out: &mut Vec<u128>) {
+    let region = |s: &Range<u32>| &bytes[s.start as usize..s.end as usize];
+    out.extend(scan.series.iter().map(|series| keys.key(region(&series.labels))));
 }
 
 /// A key becomes a series.
@@ -142,24 +192,40 @@ fn seal(group: &mut Group, block: &mut Vec<u8>) -> u32 {
 /// A request on its way.
 #[derive(Debug)]
 struct Request {
+    version: Version,
     message: Vec<u8>,
+    /// Labels written out, in 2.0.
+    regions: Vec<u8>,
     scan: Scan,
     keys: Vec<u128>,
 }
 
 impl Request {
     /// The requests of a chunk's rounds.
-    fn of_rounds(first: usize) -> Vec<Self> {
+    fn of_rounds(version: Version, first: usize) -> Vec<Self> {
         let fleet = Fleet::new(0..SERIES);
         let rounds = first..first + ROUNDS_PER_CHUNK;
-        let message = |round| fleet.message(round..round + 1);
-        let new =
-            |message| Self { message, scan: Scan::default(), keys: Vec::with_capacity(SERIES) };
+        let message = |round| match version {
+            Version::V1 => fleet.message(round..round + 1),
+            Version::V2 => fleet.message_v2(round..round + 1),
+        };
+        let new = |message| Self {
+            version,
+            message,
+            regions: Vec::new(),
+            scan: Scan::default(),
+            keys: Vec::with_capacity(SERIES),
+        };
         rounds.map(message).map(new).collect()
     }
 
     fn scan(&mut self) {
-        write_request_v1(&mut self.message, &mut self.scan).expect("a request");
+        let Self { message, regions, scan, .. } = self;
+        let scanned = match self.version {
+            Version::V1 => write_request_v1(message, scan),
+            Version::V2 => write_request_v2(message, DECODED_BYTES_MAX, regions, scan),
+        };
+        scanned.expect("a request");
     }
 
     /// The batch that route makes of it for the only shard.

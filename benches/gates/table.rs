@@ -45,7 +45,7 @@ pub(crate) fn write(table: &Table, stages: &[&str]) -> String {
     let mut text = HEAD.to_owned();
     for stage in stages {
         if let Some(cost) = table.get(*stage) {
-            writeln!(text, "{stage:<8}{cost:>8.1}").expect("text takes text");
+            writeln!(text, "{stage:<10}{cost:>8.1}").expect("text takes text");
         }
     }
     text
@@ -56,7 +56,7 @@ pub(crate) fn compare(counted: &Table, table: &Table, stages: &[&str]) -> Findin
     let mut findings = Findings::default();
     for &stage in stages {
         let (Some(&now), Some(&before)) = (counted.get(stage), table.get(stage)) else {
-            findings.lines.push(format!("{stage:<8} is not in the table, or was not counted"));
+            findings.lines.push(format!("{stage:<10} is not in the table, or was not counted"));
             findings.shut = true;
             continue;
         };
@@ -70,7 +70,7 @@ pub(crate) fn compare(counted: &Table, table: &Table, stages: &[&str]) -> Findin
         } else {
             ""
         };
-        let line = format!("{stage:<8}{now:>8.1}  table{before:>8.1}  {percent:>+6.1} %{verdict}");
+        let line = format!("{stage:<10}{now:>8.1}  table{before:>8.1}  {percent:>+6.1} %{verdict}");
         findings.lines.push(line);
     }
     findings

@@ -91,6 +91,9 @@ pub(crate) struct Turn {
     pub(crate) rss_size_max: u64,
     pub(crate) disk_bytes_per_sample: f64,
     pub(crate) written_bytes_per_sample: f64,
+    /// Bodies on the wire, compressed.
+    #[serde(default)]
+    pub(crate) body_bytes_per_sample: f64,
     pub(crate) acked_samples: u64,
     pub(crate) refused_requests: u64,
     pub(crate) retried_requests: u64,
@@ -153,6 +156,7 @@ fn one_turn(plan: &Plan<'_>, scenario: &Scenario, program: &Program, key: Key) -
         ledger: ledger.as_ref(),
         first_round: 0,
         give_up: GIVE_UP,
+        keeps: program.kind != Kind::Null,
     };
     let weighed = weigh(&job, &server, plan.settle, &key)?;
     let differences = match ledger {
@@ -236,6 +240,7 @@ impl Weighed {
             rss_size_max: after.rss_size_max,
             disk_bytes_per_sample: per(disk_size as f64, samples),
             written_bytes_per_sample: per(after.written_size as f64, samples),
+            body_bytes_per_sample: per(outcome.acked_body_size as f64, samples),
             acked_samples: samples,
             refused_requests: outcome.refused.values().sum(),
             retried_requests: outcome.retried.values().sum(),
@@ -293,6 +298,7 @@ pub(crate) struct Summary {
     pub(crate) rss_size_max: f64,
     pub(crate) rss_bytes_per_series: f64,
     pub(crate) disk_bytes_per_sample: f64,
+    pub(crate) body_bytes_per_sample: f64,
     pub(crate) foreign_percent: f64,
     pub(crate) refused_requests: u64,
     pub(crate) differences: Option<u64>,
@@ -351,6 +357,7 @@ fn summary(turns: &[&Turn]) -> Summary {
         rss_size_max,
         rss_bytes_per_series: rss_size_max / f64::from(first.series),
         disk_bytes_per_sample: median(|turn| turn.disk_bytes_per_sample),
+        body_bytes_per_sample: median(|turn| turn.body_bytes_per_sample),
         foreign_percent: median(|turn| turn.foreign_percent),
         refused_requests: turns.iter().map(|turn| turn.refused_requests).sum(),
         differences: turns.iter().map(|turn| turn.differences).sum(),
@@ -364,7 +371,7 @@ fn summary(turns: &[&Turn]) -> Summary {
 pub(crate) fn print(rows: &[Summary]) {
     say!(
         "{:<12} {:<17} {:>3} {:>5}  {:>8} {:>17} {:>7} {:>10}  \
-         {:>8} {:>8}  {:>8} {:>8} {:>7} {:>8} {:>5}",
+         {:>8} {:>8}  {:>8} {:>8} {:>7} {:>8} {:>8} {:>5}",
         "scenario",
         "target",
         "dur",
@@ -379,6 +386,7 @@ pub(crate) fn print(rows: &[Summary]) {
         "B/series",
         "ratio",
         "disk B/s",
+        "wire B/s",
         "other"
     );
     for row in rows {
@@ -388,7 +396,7 @@ pub(crate) fn print(rows: &[Summary]) {
         };
         say!(
             "{:<12} {:<17} {:>3} {:>5}  {:>8.0} {:>17} {:>7.2} {:>10.2}  \
-             {:>8.2} {:>8.2}  {:>8.1} {:>8.0} {:>7.2} {:>8.2} {:>4.0}%",
+             {:>8.2} {:>8.2}  {:>8.1} {:>8.0} {:>7.2} {:>8.2} {:>8.2} {:>4.0}%",
             row.scenario,
             row.target.name(),
             durability,
@@ -403,6 +411,7 @@ pub(crate) fn print(rows: &[Summary]) {
             row.rss_bytes_per_series,
             row.rss_ratio,
             row.disk_bytes_per_sample,
+            row.body_bytes_per_sample,
             row.foreign_percent
         );
         if row.refused_requests > 0 || row.differences.is_some_and(|count| count > 0) {
@@ -439,6 +448,7 @@ mod tests {
             rss_size_max: 1 << 20,
             disk_bytes_per_sample: 1.0,
             written_bytes_per_sample: 1.0,
+            body_bytes_per_sample: 1.0,
             acked_samples: 1,
             refused_requests: 0,
             retried_requests: 0,
@@ -501,6 +511,7 @@ mod tests {
             ledger: None,
             first_round: 60,
             give_up,
+            keeps: true,
         };
         if let Ok(outcome) = sender::run(&job, |_| {}) {
             stream_outcome = Some(outcome);

@@ -38,13 +38,13 @@ impl Fingerprint {
         let start_time_ms = scenario.start_time_ms.or(Some(EPOCH_MS));
         let scenario = Scenario { start_time_ms, ..scenario.clone() }.anchored(EPOCH_MS)?;
         let stream = Stream::new(&scenario);
-        let head = Head::new("h", "/", None);
+        let head = Head::new("h", "/", None, scenario.protocol);
         let (mut raw, mut body) = (Content::new(), Content::new());
         let (mut samples, mut live) = (0, 0);
         for round in ROUNDS.into_iter().filter(|round| *round < scenario.rounds) {
             for request in 0..stream.requests().min(REQUESTS) {
                 let id = RequestId { round, request };
-                let encoded = encode::request(&stream, id);
+                let encoded = encode::request(&stream, id, scenario.protocol);
                 samples += encoded.samples.len();
                 raw.add(&encoded.bytes);
                 body.add(Payload::build(&stream, id, Compression::Prebuilt, &head).body());

@@ -56,6 +56,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Seconds of `Retry-After`, if said in seconds.
     pub(crate) retry_after_s: Option<u64>,
+    /// How many samples were written, which an answer in remote write 2.0 says.
+    pub(crate) samples_written: Option<u64>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -207,6 +209,9 @@ fn parse_head(head: &[u8]) -> io::Result<(Answer, Framing, bool)> {
             }
             "connection" if value.eq_ignore_ascii_case("close") => keep = false,
             "retry-after" => answer.retry_after_s = value.parse().ok(),
+            "x-prometheus-remote-write-samples-written" => {
+                answer.samples_written = value.parse().ok();
+            }
             _ => {}
         }
     }

@@ -1,8 +1,9 @@
 //! `loadgen`: the independent judge of remote-write receivers.
 //!
-//! It loads any target that speaks remote write 1.0, keeps a ledger of what was acknowledged, reads
-//! everything back and compares, and sets receivers side by side under one load. It shares no code
-//! with the receiver it judges: encoders, decoders and messages are its own.
+//! It loads any target that speaks remote write 1.0 or 2.0, keeps a ledger of what was
+//! acknowledged, reads everything back and compares, and sets receivers side by side under one
+//! load. It shares no code with the receiver it judges: encoders, decoders and messages are its
+//! own.
 //!
 //! ```text
 //! scenario ──> stream ──> shape, encode ──> snappy, payload ──> sender ──> target
@@ -266,7 +267,7 @@ fn load(
 ) -> Result<RunReport> {
     let stream = Stream::new(scenario);
     let give_up = Duration::from_secs(flags.give_up_s);
-    let job = Job { scenario, stream: &stream, url, ledger, first_round, give_up };
+    let job = Job { scenario, stream: &stream, url, ledger, first_round, give_up, keeps: true };
     let rounds = u64::from(scenario.rounds - first_round);
     let bar = Bar::new(&scenario.name, rounds * scenario.samples_per_round());
     let cpu_of = |pid: Option<u32>| pid.map(|pid| target::usage(pid).map(|usage| usage.cpu));

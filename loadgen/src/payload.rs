@@ -14,35 +14,50 @@
 //! A patched message is byte for byte what building it anew for that round would give.
 
 use crate::encode::{self, TIME_WIDTH, VALUE_WIDTH};
-use crate::scenario::Compression;
+use crate::scenario::{Compression, Protocol};
 use crate::snappy;
 use crate::stream::{Kind, RequestId, Stream};
 
 /// First symbol of a time; see [`snappy`]. Six per step of a request follow.
 const TIME_SYMBOLS: u16 = 256;
 
-/// The head of every request up to the length, which comes last.
+/// The head of every request up to the length, which comes last, and the version it tells of.
 #[derive(Debug, Clone)]
-pub(crate) struct Head(String);
+pub(crate) struct Head {
+    text: String,
+    protocol: Protocol,
+}
 
 impl Head {
     /// The head of a write request to `path` at `host`; `tenant` is header name and value.
-    pub(crate) fn new(host: &str, path: &str, tenant: Option<(&str, &str)>) -> Self {
+    pub(crate) fn new(
+        host: &str,
+        path: &str,
+        tenant: Option<(&str, &str)>,
+        protocol: Protocol,
+    ) -> Self {
+        let (content_type, version) = match protocol {
+            Protocol::V1 => ("application/x-protobuf", "0.1.0"),
+            Protocol::V2 => {
+                ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0")
+            }
+        };
         let tenant = tenant.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
-        Self(format!(
+        let text = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\n\
              User-Agent: loadgen/{}\r\n\
-             Content-Type: application/x-protobuf\r\n\
+             Content-Type: {content_type}\r\n\
              Content-Encoding: snappy\r\n\
-             X-Prometheus-Remote-Write-Version: 0.1.0\r\n{tenant}Content-Length: ",
+             X-Prometheus-Remote-Write-Version: {version}\r\n{tenant}Content-Length: ",
             env!("CARGO_PKG_VERSION")
-        ))
+        );
+        Self { text, protocol }
     }
 
     /// Starts a message of a body of `size` bytes.
     fn begin(&self, message: &mut Vec<u8>, size: usize) {
         message.clear();
-        message.extend_from_slice(self.0.as_bytes());
+        message.extend_from_slice(self.text.as_bytes());
         message.extend_from_slice(format!("{size}\r\n\r\n").as_bytes());
     }
 }
@@ -170,7 +185,7 @@ impl Payload {
             patches.clear();
         }
         self.times.clear();
-        let encoded = encode::request(stream, id);
+        let encoded = encode::request(stream, id, self.head.protocol);
         self.samples = encoded.samples.len() as u32;
         match self.compression {
             Compression::Live => {
@@ -277,27 +292,31 @@ mod tests {
     use super::*;
     use crate::scenario::{BUILT_IN, Scenario};
 
-    fn head() -> Head {
-        Head::new("h:1", "/w", Some(("X-T", "a")))
+    fn head(protocol: Protocol) -> Head {
+        Head::new("h:1", "/w", Some(("X-T", "a")), protocol)
     }
 
     /// The law of this file: patching equals building, for every scenario, forwards and back.
     #[test]
     fn patched_equals_encoded() {
         for (name, text) in BUILT_IN {
-            for compression in [Compression::Prebuilt, Compression::Live] {
+            for (compression, protocol) in [
+                (Compression::Prebuilt, Protocol::V1),
+                (Compression::Live, Protocol::V1),
+                (Compression::Prebuilt, Protocol::V2),
+            ] {
                 let scenario = Scenario::parse(name, text).unwrap();
                 let series = scenario.series.min(1_200);
                 let scenario = Scenario { series, compression, ..scenario };
                 let stream = Stream::new(&scenario);
                 let request = scenario.requests() - 1;
                 let id = |round| RequestId { round, request };
-                let mut payload = Payload::build(&stream, id(0), compression, &head());
+                let mut payload = Payload::build(&stream, id(0), compression, &head(protocol));
                 for round in [0, 1, 2, 41, 22, scenario.rounds - 1, 0] {
                     let round = round.min(scenario.rounds - 1);
                     payload.prepare(&stream, round);
                     let body = snap::raw::Decoder::new().decompress_vec(payload.body()).unwrap();
-                    let full = encode::request(&stream, id(round));
+                    let full = encode::request(&stream, id(round), protocol);
                     assert!(body == full.bytes, "{name} round {round}");
                     assert_eq!(payload.samples() as usize, full.samples.len());
                 }
@@ -309,21 +328,28 @@ mod tests {
     fn the_message_is_an_http_request_of_the_right_length() {
         let stream = Stream::new(&Scenario::load("exact").unwrap());
         let id = RequestId { round: 0, request: 0 };
-        let payload = Payload::build(&stream, id, Compression::Prebuilt, &head());
+        let payload = Payload::build(&stream, id, Compression::Prebuilt, &head(Protocol::V2));
         let text = String::from_utf8_lossy(payload.message());
         assert!(text.starts_with("POST /w HTTP/1.1\r\nHost: h:1\r\n"));
         assert!(text.contains("\r\nX-T: a\r\n"));
+        assert!(text.contains(";proto=io.prometheus.write.v2.Request\r\n"));
         assert!(text.contains(&format!("\r\nContent-Length: {}\r\n\r\n", payload.body().len())));
     }
 
     /// The short cut must not make bodies easier or harder than real ones.
     #[test]
     fn the_prebuilt_block_is_about_as_small_as_that_of_a_real_sender() {
-        for name in ["w1-200k", "w2-200k", "w6-node"] {
+        for (name, protocol) in [
+            ("w1-200k", Protocol::V1),
+            ("w2-200k", Protocol::V1),
+            ("w6-node", Protocol::V1),
+            ("w1-200k", Protocol::V2),
+        ] {
+            let head = head(protocol);
             let stream = Stream::new(&Scenario::load(name).unwrap());
             let id = RequestId { round: 1, request: 0 };
             let size =
-                |compression| Payload::build(&stream, id, compression, &head()).body().len() as f64;
+                |compression| Payload::build(&stream, id, compression, &head).body().len() as f64;
             let ratio = size(Compression::Prebuilt) / size(Compression::Live);
             assert!((0.85..1.25).contains(&ratio), "{name}: {ratio}");
         }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result, at};
 pub(crate) const BUILT_IN: &[(&str, &str)] = &[
     ("w1-10k", include_str!("../scenarios/w1-10k.toml")),
     ("w1-200k", include_str!("../scenarios/w1-200k.toml")),
+    ("w1-200k-rw2", include_str!("../scenarios/w1-200k-rw2.toml")),
     ("w1-1m", include_str!("../scenarios/w1-1m.toml")),
     ("w2-200k", include_str!("../scenarios/w2-200k.toml")),
     ("w3-100k", include_str!("../scenarios/w3-100k.toml")),
@@ -62,6 +63,19 @@ pub(crate) enum Mode {
     Closed,
     /// Requests are due at a constant rate, answered or not; for latency.
     Open,
+}
+
+/// Version of remote write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    /// 1.0: each series with its labels in full.
+    #[serde(rename = "1.0")]
+    #[value(name = "1.0")]
+    V1,
+    /// 2.0: labels as references to a symbol table.
+    #[serde(rename = "2.0")]
+    #[value(name = "2.0")]
+    V2,
 }
 
 /// How bodies come to be.
@@ -122,6 +136,9 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
     /// Active series.
     pub(crate) series: u32,
+    /// Version of remote write.
+    #[serde(default = "default::protocol")]
+    pub(crate) protocol: Protocol,
     /// Labels.
     #[serde(default = "default::shape")]
     pub(crate) shape: Shape,
@@ -182,10 +199,13 @@ pub(crate) struct Scenario {
 
 /// The canonical choices; see the fields.
 mod default {
-    use super::{Compression, Mode, Order, Shape, Values};
+    use super::{Compression, Mode, Order, Protocol, Shape, Values};
 
     pub(super) fn seed() -> u64 {
         777
+    }
+    pub(super) fn protocol() -> Protocol {
+        Protocol::V1
     }
     pub(super) fn shape() -> Shape {
         Shape::K10
@@ -228,6 +248,9 @@ pub(crate) struct Overrides {
     /// Active series.
     #[arg(long)]
     series: Option<u32>,
+    /// Version of remote write.
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
     /// Labels of a series.
     #[arg(long, value_enum)]
     shape: Option<Shape>,
@@ -320,6 +343,7 @@ impl Scenario {
         }
         set(&mut self.seed, flags.seed.as_ref());
         set(&mut self.series, flags.series.as_ref());
+        set(&mut self.protocol, flags.protocol.as_ref());
         set(&mut self.shape, flags.shape.as_ref());
         set(&mut self.order, flags.order.as_ref());
         set(&mut self.samples_per_request, flags.samples_per_request.as_ref());

@@ -53,7 +53,7 @@ fn three_receivers_are_compared_and_verified() {
     let place = |name: &str| folder.path().join(name).display().to_string();
     let (work_dir, results, report) = (place(""), place("turns.jsonl"), place("report.json"));
     let (tidegate, targets) = (tidegate.display().to_string(), TARGETS.join(","));
-    let small = ["--scenario=smoke", "--series=500", "--rounds=6", "--warmup-rounds=2"];
+    let small = ["--scenario=smoke", "--series=5000", "--rounds=20", "--warmup-rounds=2"];
     let how = ["compare", "--verify", "--turns=1", "--settle-s=0", "--targets", &targets];
     let where_to = ["--tidegate", &tidegate, "--work-dir", &work_dir, "--results", &results];
     let args = [&how[..], &small, &where_to, &["--report", &report]].concat();
@@ -179,4 +179,24 @@ fn a_ledger_that_makes_up_an_answer_fails_the_check() {
     let (code, said) = verify();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("BROKEN: lost: 500"), "{said}");
+}
+
+/// Awkward values, renamed targets and repeated requests. Each answer says that all was written,
+/// or the judge counts the request as refused and fails.
+#[test]
+fn what_comes_by_2_0_is_all_there() {
+    let Some(tidegate) = tidegate() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = folder.path().join("ledger").display().to_string();
+    let (_running, write, grpc) = start(&tidegate, folder.path());
+    let small = ["run", "--scenario=exact", "--series=1000", "--rounds=12", "--warmup-rounds=0"];
+    let to = ["--protocol=2.0", "--target", &write, "--ledger", &ledger];
+    let output = loadgen(&[&small[..], &to].concat());
+    let said = words(&output.stdout);
+    assert!(output.status.success(), "{said}{}", words(&output.stderr));
+    assert!(said.contains("acknowledged           12000 samples"), "{said}");
+    let output = loadgen(&["verify", "--ledger", &ledger, "--store-api", &grpc]);
+    let said = words(&output.stdout) + &words(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("stored 12000 (of these never acknowledged: 0)"), "{said}");
 }

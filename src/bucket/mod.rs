@@ -143,6 +143,11 @@ impl Bucket {
                 Kind::S3(store) => store.put_file(key, source).await,
                 Kind::Directory(dir) => {
                     let source = source.to_owned();
+                    let unreadable = |e| Error::new(Op::Upload, key, Fault::Local, e);
+                    let file = source.clone();
+                    let opened = spawn_blocking(move || std::fs::File::open(file)).await;
+                    // A block that cannot be read is no fault of the bucket.
+                    drop(opened.map_err(io::Error::other).flatten().map_err(unreadable)?);
                     local(dir, Op::Upload, key, move |d, k| d.put_file(k, &source)).await
                 }
             }

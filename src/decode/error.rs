@@ -1,9 +1,11 @@
-//! Why a body is not a write request.
+//! Why a body is not a write request, and why a series of one cannot be stored.
 //!
 //! Every case is the sender's doing: it is answered with a 4xx, and sending the same bytes again
 //! would end the same way. Nothing here may make a sender retry.
 
 use thiserror::Error;
+
+use crate::decode::region;
 
 /// Why bytes are not a write request. Positions count from the start of the decoded message, or of
 /// the label region if one is read.
@@ -79,6 +81,19 @@ pub enum Error {
         /// Most of each kind.
         max: usize,
     },
+    /// The symbol table of remote write 2.0 does not begin with the empty text, which all that is
+    /// not said refers to.
+    #[error("the first of the symbols has {length} bytes; it must be empty")]
+    FirstSymbolNotEmpty {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// Labels of a request of remote write 2.0 are too long when they are written out.
+    #[error("the labels written out have more than {limit} bytes")]
+    LabelsTooLarge {
+        /// Limit in bytes.
+        limit: usize,
+    },
     /// A label region holds something else than label records: it does not come from a scan.
     #[error("byte {at} of a label region: not a label")]
     NotALabel {
@@ -100,7 +115,9 @@ impl Error {
     /// What to answer. Each verdict is final for the request: a sender must not retry.
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::DecodedTooLarge { .. } | Self::TooManyRecords { .. } => Verdict::OverLimit,
+            Self::DecodedTooLarge { .. }
+            | Self::TooManyRecords { .. }
+            | Self::LabelsTooLarge { .. } => Verdict::OverLimit,
             Self::EmptyBody
             | Self::ImpossibleLength { .. }
             | Self::CorruptSnappy(_)
@@ -109,7 +126,152 @@ impl Error {
             | Self::BadFieldNumber { .. }
             | Self::BadWireType { .. }
             | Self::Group { .. }
+            | Self::FirstSymbolNotEmpty { .. }
             | Self::NotALabel { .. } => Verdict::Malformed,
         }
+    }
+}
+
+/// Why a series cannot be stored, by what it says of itself. It costs its series, not the request.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SeriesError {
+    /// No label is left, or there was none.
+    #[error("a series without labels")]
+    NoLabels,
+    /// A label has no name.
+    #[error("a label with an empty name and the value {value:?}")]
+    EmptyName {
+        /// The start of its value.
+        value: String,
+    },
+    /// Two labels share a name.
+    #[error("label name {name:?} occurs more than once")]
+    DuplicateName {
+        /// The start of the name.
+        name: String,
+    },
+    /// A name or a value is not UTF-8.
+    #[error("label {name:?} is not valid UTF-8")]
+    NotUtf8 {
+        /// The start of the name, repaired.
+        name: String,
+    },
+    /// A series has too many labels.
+    #[error("a series with more than {max} labels")]
+    TooManyNames {
+        /// Limit.
+        max: usize,
+    },
+    /// A name is too long.
+    #[error("label name {name:?} has {got} bytes, the limit is {max}")]
+    NameTooLong {
+        /// The start of the name.
+        name: String,
+        /// Its length in bytes.
+        got: usize,
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// A value is too long.
+    #[error("the value of label {name:?} has {got} bytes, the limit is {max}")]
+    ValueTooLong {
+        /// The start of the name.
+        name: String,
+        /// Length of the value in bytes.
+        got: usize,
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// All labels together are too long.
+    #[error("a series with {got} bytes of labels, the limit is {max}")]
+    RegionTooLong {
+        /// Length in bytes.
+        got: usize,
+        /// Limit in bytes.
+        max: usize,
+    },
+    /// A label is not a protobuf message.
+    #[error("a label that is not a label: {0}")]
+    Malformed(#[from] Error),
+    /// A name refers to a symbol, but nothing does for its value. Remote write 2.0 only.
+    #[error("an odd number of references to symbols: a name without a value")]
+    OddRefs,
+    /// A reference beyond the symbol table. Remote write 2.0 only.
+    #[error("a reference to symbol {reference}, but there are {symbols}")]
+    RefOutOfRange {
+        /// The reference.
+        reference: u32,
+        /// How many symbols there are.
+        symbols: usize,
+    },
+    /// There is no `__name__`. Remote write 2.0 only: 1.0 lets it pass, as Thanos does.
+    #[error("a series without the label __name__")]
+    NoMetricName,
+    /// There is nothing to store. Remote write 2.0 only: 1.0 lets it pass.
+    #[error("a series without a sample or a histogram")]
+    NoSamples,
+}
+
+impl SeriesError {
+    /// What to answer for the series.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::TooManyNames { .. }
+            | Self::NameTooLong { .. }
+            | Self::ValueTooLong { .. }
+            | Self::RegionTooLong { .. } => Verdict::OverLimit,
+            Self::NoLabels
+            | Self::EmptyName { .. }
+            | Self::DuplicateName { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Malformed(_)
+            | Self::OddRefs
+            | Self::RefOutOfRange { .. }
+            | Self::NoMetricName
+            | Self::NoSamples => Verdict::Malformed,
+        }
+    }
+}
+
+/// Series that cannot be stored, for one kind of reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSeries {
+    /// Why, in the words of the first of them.
+    pub error: SeriesError,
+    /// The labels of the first of them, as far as they can be shown.
+    pub shown: String,
+    /// How many series.
+    pub series: u64,
+    /// Their samples.
+    pub samples: u64,
+}
+
+impl BadSeries {
+    /// Counts a series to those of its kind in `all`.
+    pub fn add(all: &mut Vec<Self>, error: SeriesError, samples: u64, region: &[u8]) {
+        if let Some(known) = Self::like(all, &error) {
+            known.series += 1;
+            known.samples += samples;
+        } else {
+            all.push(Self { error, shown: region::shown(region), series: 1, samples });
+        }
+    }
+
+    /// Joins two lists, of each kind one entry.
+    pub fn merge(all: &mut Vec<Self>, others: Vec<Self>) {
+        for other in others {
+            match Self::like(all, &other.error) {
+                Some(known) => {
+                    known.series += other.series;
+                    known.samples += other.samples;
+                }
+                None => all.push(other),
+            }
+        }
+    }
+
+    fn like<'a>(all: &'a mut [Self], error: &SeriesError) -> Option<&'a mut Self> {
+        let kind = std::mem::discriminant(error);
+        all.iter_mut().find(|bad| std::mem::discriminant(&bad.error) == kind)
     }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //! body --snappy::decode--> decoded --write_request_v1--> Scan --route-->
 //!                          one buffer                    positions in it
+//!                          decoded --write_request_v2--> Scan
+//!                          symbols and references        positions in regions written out
 //!
 //! decoded  .. 0a len [0a len (0a len name 12 len value)] [0a ..] 12 len (sample) .. 0a len ..
 //!                     `----- label region of a series -----------' `-> Scan::samples
@@ -33,10 +35,23 @@ mod error;
 mod protobuf;
 pub mod region;
 mod remote_write_v1;
+mod remote_write_v2;
+mod scan;
 pub mod snappy;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use error::{Error, Verdict};
-pub use region::{LabelError, LabelLimits, Repairs};
-pub use remote_write_v1::{MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView, write_request_v1};
+pub use error::{BadSeries, Error, SeriesError, Verdict};
+pub use region::{LabelLimits, Repairs};
+pub use remote_write_v1::write_request_v1;
+pub use remote_write_v2::write_request_v2;
+pub use scan::{MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView};
+
+/// Version of remote write a request is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.0, message `prometheus.WriteRequest`.
+    V1,
+    /// 2.0, message `io.prometheus.write.v2.Request`.
+    V2,
+}

@@ -70,6 +70,19 @@ impl<'a> Cursor<'a> {
         self.at >= self.bytes.len()
     }
 
+    /// What is left of the message.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Steps over bytes of [`Cursor::rest`] that were read there.
+    #[inline]
+    pub(crate) fn step(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.left());
+        self.at += bytes;
+    }
+
     /// How many bytes are left of the message.
     #[inline]
     fn left(&self) -> usize {

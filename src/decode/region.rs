@@ -18,11 +18,8 @@
 use std::fmt::Write as _;
 use std::str;
 
-use thiserror::Error;
-
-use crate::decode::Error;
-use crate::decode::Verdict;
 use crate::decode::protobuf::{Cursor, RECORD, key, push_varint, varint_len};
+use crate::decode::{Error, SeriesError};
 use crate::model::Quoted;
 
 const LABEL: u32 = key(1, RECORD);
@@ -73,86 +70,6 @@ pub struct Repairs {
     pub sorted: bool,
     /// How many labels with empty values were left out.
     pub emptied: u32,
-}
-
-/// Why a region is not a label set. It costs its series, not the request.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LabelError {
-    /// No label is left, or there was none.
-    #[error("a series without labels")]
-    NoLabels,
-    /// A label has no name.
-    #[error("a label with an empty name and the value {value:?}")]
-    EmptyName {
-        /// The start of its value.
-        value: String,
-    },
-    /// Two labels share a name.
-    #[error("label name {name:?} occurs more than once")]
-    DuplicateName {
-        /// The start of the name.
-        name: String,
-    },
-    /// A name or a value is not UTF-8.
-    #[error("label {name:?} is not valid UTF-8")]
-    NotUtf8 {
-        /// The start of the name, repaired.
-        name: String,
-    },
-    /// A series has too many labels.
-    #[error("a series with more than {max} labels")]
-    TooManyNames {
-        /// Limit.
-        max: usize,
-    },
-    /// A name is too long.
-    #[error("label name {name:?} has {got} bytes, the limit is {max}")]
-    NameTooLong {
-        /// The start of the name.
-        name: String,
-        /// Its length in bytes.
-        got: usize,
-        /// Limit in bytes.
-        max: usize,
-    },
-    /// A value is too long.
-    #[error("the value of label {name:?} has {got} bytes, the limit is {max}")]
-    ValueTooLong {
-        /// The start of the name.
-        name: String,
-        /// Length of the value in bytes.
-        got: usize,
-        /// Limit in bytes.
-        max: usize,
-    },
-    /// All labels together are too long.
-    #[error("a series with {got} bytes of labels, the limit is {max}")]
-    RegionTooLong {
-        /// Length in bytes.
-        got: usize,
-        /// Limit in bytes.
-        max: usize,
-    },
-    /// A label is not a protobuf message.
-    #[error("a label that is not a label: {0}")]
-    Malformed(#[from] Error),
-}
-
-impl LabelError {
-    /// What to answer for the series.
-    pub fn verdict(&self) -> Verdict {
-        match self {
-            Self::TooManyNames { .. }
-            | Self::NameTooLong { .. }
-            | Self::ValueTooLong { .. }
-            | Self::RegionTooLong { .. } => Verdict::OverLimit,
-            Self::NoLabels
-            | Self::EmptyName { .. }
-            | Self::DuplicateName { .. }
-            | Self::NotUtf8 { .. }
-            | Self::Malformed(_) => Verdict::Malformed,
-        }
-    }
 }
 
 /// The names and values of a region in the order of its bytes, whatever they are. After an error
@@ -236,16 +153,16 @@ pub fn canonical(
     region: &[u8],
     limits: &LabelLimits,
     out: &mut Vec<u8>,
-) -> Result<Repairs, LabelError> {
+) -> Result<Repairs, SeriesError> {
     if region.len() > limits.region_bytes_max {
         let (got, max) = (region.len(), limits.region_bytes_max);
-        return Err(LabelError::RegionTooLong { got, max });
+        return Err(SeriesError::RegionTooLong { got, max });
     }
     let mut set: Vec<(&str, &str)> = Vec::new();
     for label in labels(region) {
         let (name, value) = label?;
         if set.len() >= limits.names_max {
-            return Err(LabelError::TooManyNames { max: limits.names_max });
+            return Err(SeriesError::TooManyNames { max: limits.names_max });
         }
         set.push(checked(name, value, limits)?);
     }
@@ -256,12 +173,12 @@ pub fn canonical(
     }
     let mut neighbours = set.iter().zip(set.iter().skip(1));
     if let Some(((name, _), _)) = neighbours.find(|((a, _), (b, _))| a == b) {
-        return Err(LabelError::DuplicateName { name: quoted(name.as_bytes()) });
+        return Err(SeriesError::DuplicateName { name: quoted(name.as_bytes()) });
     }
     let count = set.len();
     set.retain(|(_, value)| !value.is_empty());
     if set.is_empty() {
-        return Err(LabelError::NoLabels);
+        return Err(SeriesError::NoLabels);
     }
     let emptied = (count - set.len()) as u32;
     encode(set, out);
@@ -273,21 +190,21 @@ fn checked<'a>(
     name: &'a [u8],
     value: &'a [u8],
     limits: &LabelLimits,
-) -> Result<(&'a str, &'a str), LabelError> {
+) -> Result<(&'a str, &'a str), SeriesError> {
     if name.is_empty() {
-        return Err(LabelError::EmptyName { value: quoted(value) });
+        return Err(SeriesError::EmptyName { value: quoted(value) });
     }
     if name.len() > limits.name_bytes_max {
         let (got, max) = (name.len(), limits.name_bytes_max);
-        return Err(LabelError::NameTooLong { name: quoted(name), got, max });
+        return Err(SeriesError::NameTooLong { name: quoted(name), got, max });
     }
     if value.len() > limits.value_bytes_max {
         let (got, max) = (value.len(), limits.value_bytes_max);
-        return Err(LabelError::ValueTooLong { name: quoted(name), got, max });
+        return Err(SeriesError::ValueTooLong { name: quoted(name), got, max });
     }
     match (str::from_utf8(name), str::from_utf8(value)) {
         (Ok(name), Ok(value)) => Ok((name, value)),
-        _ => Err(LabelError::NotUtf8 { name: quoted(name) }),
+        _ => Err(SeriesError::NotUtf8 { name: quoted(name) }),
     }
 }
 
@@ -369,6 +286,7 @@ fn split_record(bytes: &[u8], key: u8) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Verdict;
     use crate::model::Labels;
     use proptest::prelude::*;
     use prost::Message as _;
@@ -381,7 +299,7 @@ mod tests {
         TimeSeries { labels, ..TimeSeries::default() }.encode_to_vec()
     }
 
-    fn repaired(region: &[u8], limits: &LabelLimits) -> Result<(Repairs, Vec<u8>), LabelError> {
+    fn repaired(region: &[u8], limits: &LabelLimits) -> Result<(Repairs, Vec<u8>), SeriesError> {
         let mut out = b"before".to_vec();
         let repairs = canonical(region, limits, &mut out);
         let rest = out.strip_prefix(b"before").expect("what was there before").to_vec();
@@ -430,29 +348,29 @@ mod tests {
 
     #[test]
     fn what_is_beyond_repair() {
-        let check = |region: &[u8], want: LabelError| {
+        let check = |region: &[u8], want: SeriesError| {
             assert_eq!(repaired(region, &LabelLimits::default()), Err(want), "{region:x?}");
             assert!(!is_canonical(region), "{region:x?}");
         };
-        let twice = |name: &str| LabelError::DuplicateName { name: name.into() };
-        check(b"", LabelError::NoLabels);
-        check(&by_prost(&[("a", ""), ("b", "")]), LabelError::NoLabels);
+        let twice = |name: &str| SeriesError::DuplicateName { name: name.into() };
+        check(b"", SeriesError::NoLabels);
+        check(&by_prost(&[("a", ""), ("b", "")]), SeriesError::NoLabels);
         check(&by_prost(&[("a", "1"), ("a", "1")]), twice("a"));
         check(&by_prost(&[("b", "1"), ("a", "1"), ("b", "")]), twice("b"));
-        check(&by_prost(&[("", "1"), ("a", "1")]), LabelError::EmptyName { value: "1".into() });
-        check(b"\x0a\x00", LabelError::EmptyName { value: String::new() });
-        let not_text = LabelError::NotUtf8 { name: "a".into() };
+        check(&by_prost(&[("", "1"), ("a", "1")]), SeriesError::EmptyName { value: "1".into() });
+        check(b"\x0a\x00", SeriesError::EmptyName { value: String::new() });
+        let not_text = SeriesError::NotUtf8 { name: "a".into() };
         check(b"\x0a\x06\x0a\x01a\x12\x01\xff", not_text);
-        let not_text = LabelError::NotUtf8 { name: "\u{fffd}".into() };
+        let not_text = SeriesError::NotUtf8 { name: "\u{fffd}".into() };
         check(b"\x0a\x06\x0a\x01\xff\x12\x01a", not_text);
         // A character cut in two by the border of name and value.
-        let cut = LabelError::NotUtf8 { name: "\u{fffd}".into() };
+        let cut = SeriesError::NotUtf8 { name: "\u{fffd}".into() };
         check(b"\x0a\x06\x0a\x01\xc3\x12\x01\xa9", cut);
         let truncated = Error::Truncated { at: 4, length: 9, left: 4 };
-        check(b"\x0a\x06\x0a\x09a\x12\x01b", LabelError::Malformed(truncated));
-        check(b"\x12\x00", LabelError::Malformed(Error::NotALabel { at: 0 }));
+        check(b"\x0a\x06\x0a\x09a\x12\x01b", SeriesError::Malformed(truncated));
+        check(b"\x12\x00", SeriesError::Malformed(Error::NotALabel { at: 0 }));
         let wrong = Error::BadWireType { at: 3, field: 1, wire_type: 0 };
-        check(b"\x0a\x02\x08\x01", LabelError::Malformed(wrong));
+        check(b"\x0a\x02\x08\x01", SeriesError::Malformed(wrong));
     }
 
     #[test]
@@ -463,7 +381,7 @@ mod tests {
             value_bytes_max: 200,
             region_bytes_max: 300,
         };
-        let check = |labels: &[(&str, &str)], want: Option<LabelError>| {
+        let check = |labels: &[(&str, &str)], want: Option<SeriesError>| {
             let got = repaired(&by_prost(labels), &limits).err();
             assert_eq!(got, want);
             let verdict = got.map(|e| e.verdict());
@@ -472,13 +390,13 @@ mod tests {
         let long = "x".repeat(201);
         let name = String::from("a");
         check(&[("abc", &long[..200]), ("d", "1")], None);
-        check(&[("a", "1"), ("b", "1"), ("c", "")], Some(LabelError::TooManyNames { max: 2 }));
-        let error = LabelError::NameTooLong { name: "abcd".into(), got: 4, max: 3 };
+        check(&[("a", "1"), ("b", "1"), ("c", "")], Some(SeriesError::TooManyNames { max: 2 }));
+        let error = SeriesError::NameTooLong { name: "abcd".into(), got: 4, max: 3 };
         check(&[("abcd", "1")], Some(error));
-        check(&[("a", &long)], Some(LabelError::ValueTooLong { name, got: 201, max: 200 }));
+        check(&[("a", &long)], Some(SeriesError::ValueTooLong { name, got: 201, max: 200 }));
         let labels = [("a", &long[..150]), ("b", &long[..150])];
         let got = by_prost(&labels).len();
-        check(&labels, Some(LabelError::RegionTooLong { got, max: 300 }));
+        check(&labels, Some(SeriesError::RegionTooLong { got, max: 300 }));
     }
 
     #[test]

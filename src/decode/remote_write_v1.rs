@@ -10,11 +10,6 @@
 //! metadata record is not found here, but by whoever reads it; all else is accepted and refused as
 //! prost does with these messages, but for groups.
 //!
-//! ## Limits
-//! At most [`RECORDS_MAX`] series, as many samples and as many pieces of torn label regions, of at
-//! most 16 bytes of memory each. A hostile message can hold one per two bytes; the smallest sample
-//! of this century has nine, so that an honest message of 32 MiB stays below.
-//!
 //! ## Why
 //! Prost's structs cost tens of times as much, and their strings an allocation each. Labels seen as
 //! slices would cost twice the scan, for bytes that nobody needs once the hash of the region is
@@ -24,15 +19,8 @@ use std::ops::Range;
 
 use crate::decode::Error;
 use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
+use crate::decode::scan::{MESSAGE_BYTES_MAX, Piece, RECORDS_MAX, Scan, SeriesView};
 use crate::model::Sample;
-
-/// Most series, most samples and most pieces of labels of one request.
-pub const RECORDS_MAX: usize = 4 << 20;
-/// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
-/// Arenas that grew beyond this are given back: one monster request must not cost its memory for
-/// ever, on every core it visits.
-const RECORDS_KEPT_MAX: usize = 1 << 17;
 
 const TIMESERIES: u32 = key(1, RECORD);
 const METADATA: u32 = key(3, RECORD);
@@ -42,78 +30,6 @@ const EXEMPLARS: u32 = key(3, RECORD);
 const HISTOGRAMS: u32 = key(4, RECORD);
 const VALUE: u32 = key(1, FIXED64);
 const TIMESTAMP: u32 = key(2, VARINT);
-
-/// What one request holds, as positions in its decoded bytes. It is reused from request to request,
-/// so that in the steady state a scan allocates nothing.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// The series in the order of the message; the same labels may come more than once.
-    pub series: Vec<SeriesView>,
-    /// All samples, those of one series together and in the order of the message.
-    pub samples: Vec<Sample>,
-    /// How many exemplars there were.
-    pub exemplars: u64,
-    /// How many native histograms there were.
-    pub histograms: u64,
-    /// How many metadata records there were.
-    pub metadata: u64,
-    /// Runs of labels of the series whose labels are not contiguous.
-    pieces: Vec<Piece>,
-}
-
-/// One series of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeriesView {
-    /// Bytes of the label region in the decoded buffer; empty if the series has no labels.
-    pub labels: Range<u32>,
-    /// Samples in [`Scan::samples`].
-    pub samples: Range<u32>,
-}
-
-/// One of several runs of labels of a series.
-#[derive(Debug)]
-struct Piece {
-    /// Position of the series in [`Scan::series`].
-    series: u32,
-    /// Bytes in the decoded buffer.
-    labels: Range<u32>,
-}
-
-impl Scan {
-    /// Forgets the request and keeps the memory, unless that is unusually much.
-    pub fn clear(&mut self) {
-        self.series.clear();
-        self.samples.clear();
-        self.pieces.clear();
-        if self.series.capacity().max(self.samples.capacity()).max(self.pieces.capacity())
-            > RECORDS_KEPT_MAX
-        {
-            self.series.shrink_to(RECORDS_KEPT_MAX);
-            self.samples.shrink_to(RECORDS_KEPT_MAX);
-            self.pieces.shrink_to(RECORDS_KEPT_MAX);
-        }
-        self.exemplars = 0;
-        self.histograms = 0;
-        self.metadata = 0;
-    }
-
-    #[inline]
-    fn push_sample(&mut self, sample: Sample) -> Result<(), Error> {
-        if self.samples.len() >= RECORDS_MAX {
-            return Err(Error::TooManyRecords { max: RECORDS_MAX });
-        }
-        self.samples.push(sample);
-        Ok(())
-    }
-
-    fn push_piece(&mut self, piece: Piece) -> Result<(), Error> {
-        if self.pieces.len() >= RECORDS_MAX {
-            return Err(Error::TooManyRecords { max: RECORDS_MAX });
-        }
-        self.pieces.push(piece);
-        Ok(())
-    }
-}
 
 /// Scans a message of type `prometheus.WriteRequest`. What `scan` held before is forgotten.
 ///

@@ -5,10 +5,11 @@
 //! | all stored, or nothing to store | 200 on `/api/v1/receive`, else 204 | 204 W |
 //! | out of order, out of bounds, too far in future, conflict | 409 | 400 W |
 //! | no labels, empty or doubled label name | 409 | 400 W |
+//! | bad references to symbols, no `__name__`, series without samples | | 400 W |
 //! | labels too many, too long, not UTF-8, malformed; histograms, exemplars | 400 | 400 W |
 //! | several of these | 400 before 409 | 400 |
 //! | bad HTTP, tenant, snappy, protobuf | 400 | 400 W |
-//! | body or decoded body too long | 413 | 413 W |
+//! | body, decoded body or labels written out too long | 413 | 413 W |
 //! | content type or encoding not spoken | 415 | 415 |
 //! | overloaded, not ready, shutting down, log failed | 503 R | 503 R W |
 //! | a panic | 500 | 500 W |
@@ -30,6 +31,7 @@
 
 use std::fmt::Write as _;
 
+pub use crate::decode::Version;
 use crate::listener::refusal::Refusal;
 use crate::listener::tally::{Class, Tally, Written};
 
@@ -122,15 +124,6 @@ impl Status {
             Self::VersionNotSupported => (505, "HTTP Version Not Supported"),
         }
     }
-}
-
-/// Version of remote write a request is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// 1.0, message `prometheus.WriteRequest`.
-    V1,
-    /// 2.0, message `io.prometheus.write.v2.Request`.
-    V2,
 }
 
 /// The path a request came by.

@@ -22,10 +22,6 @@
 use crate::listener::answer::{Version, excerpt};
 use crate::listener::refusal::Refusal;
 
-/// The versions this receiver speaks. A body in another one is 415, so that the sender can fall
-/// back.
-const SPOKEN: &[Version] = &[Version::V1];
-
 /// How much of a foreign header value an answer repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 100;
 
@@ -35,9 +31,6 @@ pub(crate) fn negotiate(
     content_encoding: Option<&[u8]>,
 ) -> Result<Version, Refusal> {
     let version = version_of(content_type.unwrap_or_default().trim_ascii())?;
-    if !SPOKEN.contains(&version) {
-        return Err(Refusal::MessageNotSpoken { message: message_of(version) });
-    }
     let encoding = content_encoding.unwrap_or_default().trim_ascii();
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"snappy") {
         return Err(Refusal::ContentEncodingUnknown { got: shown(encoding) });
@@ -121,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_snappy_and_only_spoken_versions_pass() {
+    fn only_snappy_passes() {
         for encoding in [None, Some(""), Some("snappy"), Some("Snappy")] {
             assert_eq!(negotiate(None, encoding.map(str::as_bytes)), Ok(Version::V1));
         }
@@ -130,7 +123,6 @@ mod tests {
             assert_eq!(got, Err(Refusal::ContentEncodingUnknown { got: encoding.into() }));
         }
         let v2 = b"application/x-protobuf;proto=io.prometheus.write.v2.Request";
-        let refusal = Refusal::MessageNotSpoken { message: "io.prometheus.write.v2.Request" };
-        assert_eq!(negotiate(Some(v2), Some(b"snappy")), Err(refusal));
+        assert_eq!(negotiate(Some(v2), Some(b"snappy")), Ok(Version::V2));
     }
 }

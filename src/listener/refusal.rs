@@ -41,20 +41,12 @@ pub enum Refusal {
     /// The content type is not one of remote write.
     #[error(
         "content type {got:?} is not of remote write; send \
-         application/x-protobuf or application/x-protobuf;proto=prometheus.WriteRequest"
+         application/x-protobuf or application/x-protobuf;proto=prometheus.WriteRequest (1.0), \
+         or application/x-protobuf;proto=io.prometheus.write.v2.Request (2.0)"
     )]
     ContentTypeUnknown {
         /// What was sent, cut to a bounded length.
         got: String,
-    },
-    /// The content type is of remote write, but of a version that is not spoken.
-    #[error(
-        "message {message} is not spoken here yet; send remote write 1.0: \
-         application/x-protobuf;proto=prometheus.WriteRequest"
-    )]
-    MessageNotSpoken {
-        /// The protobuf message.
-        message: &'static str,
     },
     /// The body is not compressed as remote write is.
     #[error("content encoding {got:?} is not spoken here; compress with snappy (block format)")]
@@ -75,6 +67,15 @@ pub enum Refusal {
     DecodedTooLong {
         /// The declared length.
         declared: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The labels of a request of remote write 2.0 come to more bytes than are allowed.
+    #[error(
+        "labels come to more than {max} bytes when their symbols are written out, as in remote \
+         write 1.0; send smaller requests"
+    )]
+    LabelsTooLong {
         /// The limit.
         max: u64,
     },
@@ -121,10 +122,10 @@ impl Refusal {
             | Self::Tenant { .. }
             | Self::SnappyInvalid { .. }
             | Self::MessageInvalid { .. } => Status::BadRequest,
-            Self::ContentTypeUnknown { .. }
-            | Self::MessageNotSpoken { .. }
-            | Self::ContentEncodingUnknown { .. } => Status::UnsupportedMediaType,
-            Self::DecodedTooLong { .. } => Status::ContentTooLarge,
+            Self::ContentTypeUnknown { .. } | Self::ContentEncodingUnknown { .. } => {
+                Status::UnsupportedMediaType
+            }
+            Self::DecodedTooLong { .. } | Self::LabelsTooLong { .. } => Status::ContentTooLarge,
             Self::Overloaded { .. }
             | Self::NotReady { .. }
             | Self::Draining
@@ -144,10 +145,10 @@ impl Refusal {
             Self::HeaderTwice { .. } => "header-twice",
             Self::Tenant { .. } => "tenant-invalid",
             Self::ContentTypeUnknown { .. } => "content-type-unknown",
-            Self::MessageNotSpoken { .. } => "message-not-spoken",
             Self::ContentEncodingUnknown { .. } => "content-encoding-unknown",
             Self::SnappyInvalid { .. } => "snappy-invalid",
             Self::DecodedTooLong { .. } => "decoded-too-long",
+            Self::LabelsTooLong { .. } => "labels-too-long",
             Self::MessageInvalid { .. } => "message-invalid",
             Self::Overloaded { .. } => "overloaded",
             Self::NotReady { .. } => "not-ready",

@@ -116,6 +116,18 @@ pub enum Fact {
         /// The limit.
         max: usize,
     },
+    /// References to symbols that are none, or one too few.
+    #[error("a series refers to symbols wrongly: {what}")]
+    SymbolRefsInvalid {
+        /// What is wrong with them.
+        what: String,
+    },
+    /// No `__name__`.
+    #[error("series has no label __name__")]
+    MetricNameMissing,
+    /// Neither samples nor histograms.
+    #[error("series has neither a sample nor a histogram")]
+    SamplesMissing,
     /// A native histogram, which this version does not store.
     #[error(
         "native histograms are not stored by this version; set send_native_histograms: false, \
@@ -155,6 +167,12 @@ pub enum Reason {
     LabelsTooMany,
     /// [`Fact::LabelNameTooLong`], [`Fact::LabelValueTooLong`], [`Fact::LabelSetTooLong`]
     LabelTooLong,
+    /// [`Fact::SymbolRefsInvalid`]
+    SymbolRefsInvalid,
+    /// [`Fact::MetricNameMissing`]
+    MetricNameMissing,
+    /// [`Fact::SamplesMissing`]
+    SamplesMissing,
     /// [`Fact::HistogramNotStored`]
     HistogramNotStored,
     /// [`Fact::ExemplarNotStored`]
@@ -172,7 +190,7 @@ pub(crate) enum Class {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::SampleOutOfOrder,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
@@ -184,6 +202,9 @@ impl Reason {
         Self::LabelMalformed,
         Self::LabelsTooMany,
         Self::LabelTooLong,
+        Self::SymbolRefsInvalid,
+        Self::MetricNameMissing,
+        Self::SamplesMissing,
         Self::HistogramNotStored,
         Self::ExemplarNotStored,
     ];
@@ -202,13 +223,16 @@ impl Reason {
             Self::LabelMalformed => "label-malformed",
             Self::LabelsTooMany => "labels-too-many",
             Self::LabelTooLong => "label-too-long",
+            Self::SymbolRefsInvalid => "symbol-refs-invalid",
+            Self::MetricNameMissing => "metric-name-missing",
+            Self::SamplesMissing => "samples-missing",
             Self::HistogramNotStored => "histogram-not-stored",
             Self::ExemplarNotStored => "exemplar-not-stored",
         }
     }
 
     /// Bad label sets that Thanos knows are conflicts, as there; what it lets through or loses
-    /// in silence (lengths, UTF-8, histograms) is malformed.
+    /// in silence (lengths, UTF-8, histograms) is malformed, and so is what only 2.0 can say.
     pub(crate) fn class(self) -> Class {
         match self {
             Self::SampleOutOfOrder
@@ -222,6 +246,9 @@ impl Reason {
             | Self::LabelMalformed
             | Self::LabelsTooMany
             | Self::LabelTooLong
+            | Self::SymbolRefsInvalid
+            | Self::MetricNameMissing
+            | Self::SamplesMissing
             | Self::HistogramNotStored
             | Self::ExemplarNotStored => Class::Malformed,
         }
@@ -245,6 +272,9 @@ impl Fact {
             Self::LabelNameTooLong { .. }
             | Self::LabelValueTooLong { .. }
             | Self::LabelSetTooLong { .. } => Reason::LabelTooLong,
+            Self::SymbolRefsInvalid { .. } => Reason::SymbolRefsInvalid,
+            Self::MetricNameMissing => Reason::MetricNameMissing,
+            Self::SamplesMissing => Reason::SamplesMissing,
             Self::HistogramNotStored => Reason::HistogramNotStored,
             Self::ExemplarNotStored => Reason::ExemplarNotStored,
         }

@@ -5,39 +5,24 @@
 //! storage. Only the listener is not there, and a second shard.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use prost::Message as _;
 use tidegate_proto::prometheus::WriteRequest;
 
 use self::requests::{Fleet, ROUNDS_PER_CHUNK};
-use crate::decode::{self, LabelLimits, Scan};
-use crate::model::{KeySecret, TenantId};
-use crate::route::{BATCH_COST_MAX, Message, Router, Settings};
+use crate::decode::{self, Scan, Version};
+use crate::route::node::{self, Node, settings, tenant};
+use crate::route::{BATCH_COST_MAX, Router};
 use crate::rt::allocations::counted;
 use crate::rt::channel::mpsc;
-use crate::rt::clock::Clock;
-use crate::rt::core::{Core, io_memory, mesh};
-use crate::rt::twin::Twin;
-use crate::shard::recover::{Recovered, recover};
-use crate::shard::{self, Generation, Shard};
 
 #[path = "../../benches/requests.rs"]
-mod requests;
+pub(super) mod requests;
 
-const SECRET: [u8; 32] = [5; 32];
 /// Bytes of a page of closed chunks.
 const PAGE_BYTES: usize = 1 << 20;
-
-/// A router, its shard, and what writes the shard's log.
-struct Node {
-    router: Router<Twin>,
-    shard: Rc<Shard<Twin>>,
-    commits: Pin<Box<dyn Future<Output = ()>>>,
-}
 
 /// How often a request allocates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,49 +33,9 @@ struct Allocations {
     committing: u64,
 }
 
-fn tenant() -> TenantId {
-    TenantId::new("gate").expect("a tenant")
-}
-
-fn settings(shards: u16) -> Settings {
-    Settings {
-        shards,
-        own: 0,
-        secret: KeySecret::new(SECRET),
-        decoded_bytes_max: 32 << 20,
-        lent_bytes_max: 256 << 20,
-        future_ms: None,
-        keep_ms: None,
-        clock: Clock::twin(0),
-    }
-}
-
 /// Runs on a core that has the only shard.
 fn on_a_core<T: Send + 'static>(work: impl FnOnce(Node) -> T + Send + 'static) -> T {
-    let port = mesh::<Message>(1, 1).remove(0);
-    let core = Core::start("gate", 0, io_memory(1), move || async move {
-        let settings_of_shard = shard::Settings {
-            shard: 0,
-            generations: vec![Generation { number: 1, shards: 1 }],
-            node: [9; 16],
-            secret: KeySecret::new(SECRET),
-            limits: LabelLimits::default(),
-            answers_wait: true,
-            segment_bytes: 16 << 20,
-            spare_segments: 0,
-            epochs: || 1,
-        };
-        let recovered = recover(Twin::new(1), Path::new("/data"), &settings_of_shard).await;
-        let Recovered { shard, log, series, .. } = recovered.expect("an empty log");
-        let shard = Rc::new(shard);
-        let committing = shard.clone();
-        let commits = Box::pin(async move {
-            committing.commit_loop(log, series, &Clock::twin(0)).await;
-        });
-        let mesh = Rc::new(port.connect(drop).await);
-        work(Node { router: Router::new(settings(1), shard.clone(), mesh), shard, commits })
-    });
-    core.expect("a core").join().expect("no panic")
+    node::on_a_core(async move |mesh| work(Node::new(mesh).await))
 }
 
 fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -99,8 +44,8 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 
 impl Node {
     /// Writes a body; the answer is there, all of it stored.
-    fn write(&mut self, body: &[u8]) -> Allocations {
-        let mut writing = pin!(self.router.write(tenant(), body));
+    fn count(&mut self, version: Version, body: &[u8]) -> Allocations {
+        let mut writing = pin!(self.router.write(tenant(), version, body));
         let (applying, early) = counted(|| poll(writing.as_mut()));
         assert!(early.is_pending(), "an answer waits for the log");
         let (committing, routed) = counted(|| {
@@ -137,13 +82,17 @@ struct Steady {
 
 impl Steady {
     /// With so many series and samples of each in a request.
-    fn of(series: usize, samples: usize) -> Self {
+    fn of(version: Version, series: usize, samples: usize) -> Self {
         let per_chunk = ROUNDS_PER_CHUNK / samples;
         on_a_core(move |mut node| {
             let fleet = Fleet::new(0..series);
             let write = |node: &mut Node, request: usize| {
                 let rounds = request * samples..(request + 1) * samples;
-                node.write(&requests::body(&fleet.message(rounds)))
+                let message = match version {
+                    Version::V1 => fleet.message(rounds),
+                    Version::V2 => fleet.message_v2(rounds),
+                };
+                node.count(version, &requests::body(&message))
             };
             let warm = 2 * per_chunk;
             for request in 0..warm {
@@ -190,10 +139,13 @@ fn dealing(series: usize, samples: usize) -> (u64, usize) {
 
 #[test]
 fn samples_and_known_series_cost_no_allocation() {
-    let ten = Steady::of(10, 1).check();
-    assert_eq!(ten, Allocations { applying: 9, committing: 1 });
-    assert_eq!(Steady::of(1_000, 1).check(), ten, "a hundred times the series");
-    assert_eq!(Steady::of(100, 10).check(), ten, "ten times the samples of a series");
+    for version in [Version::V1, Version::V2] {
+        let of = |series, samples| Steady::of(version, series, samples).check();
+        let ten = of(10, 1);
+        assert_eq!(ten, Allocations { applying: 9, committing: 1 }, "{version:?}");
+        assert_eq!(of(1_000, 1), ten, "a hundred times the series");
+        assert_eq!(of(100, 10), ten, "ten times the samples of a series");
+    }
 }
 
 #[test]
@@ -215,6 +167,6 @@ fn the_count_sees_what_is_allocated_per_series() {
     let (built, decoded) = counted(|| WriteRequest::decode(&message[..]));
     assert_eq!(decoded.expect("a request").timeseries.len(), 1_000);
     assert!(built >= 20 * 1_000, "{built}: prost makes two strings of a label");
-    let new = on_a_core(move |mut node| node.write(&requests::body(&message)));
+    let new = on_a_core(move |mut node| node.count(Version::V1, &requests::body(&message)));
     assert!(new.applying >= 1_000, "{new:?}: a new series is kept");
 }

@@ -17,12 +17,12 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::decode::{self, Scan};
+use crate::decode::{self, Scan, Version};
 use crate::model::{KeySecret, TenantId, TenantKeys};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::core::{self as rt_core, Accepted, Mesh};
-use crate::rt::mesh::{Loan, Pool};
+use crate::rt::mesh::{Home, Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::slots;
@@ -82,6 +82,8 @@ pub struct Routed {
     pub exemplars: u64,
     /// Metadata entries in the request.
     pub metadata: u64,
+    /// Times in the request at which a counter began.
+    pub start_timestamps: u64,
     /// Series in the request.
     pub series: u64,
 }
@@ -116,6 +118,8 @@ pub struct Router<S: Storage> {
     /// Batches sent to each core and not answered.
     under_way: Rc<[Cell<usize>]>,
     decoded: Pool,
+    /// Label regions of remote write 2.0, apart from messages: they are longer.
+    regions: Pool,
     scans: RefCell<Vec<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
     turned_away: RefCell<TurnedAway>,
@@ -131,6 +135,7 @@ impl<S: Storage> Router<S> {
             mesh,
             under_way,
             decoded: Pool::new(KEPT),
+            regions: Pool::new(KEPT),
             scans: RefCell::new(Vec::new()),
             keys: RefCell::new(HashMap::new()),
             turned_away: RefCell::default(),
@@ -141,29 +146,29 @@ impl<S: Storage> Router<S> {
     pub async fn write(
         &self,
         tenant: TenantId,
+        version: Version,
         body: impl Deref<Target = [u8]>,
     ) -> Result<Routed, Error> {
-        self.check_room(&body)?;
-        let mut decoded = self.decoded.take();
         let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
-        scan.clear();
-        let split = decode::snappy::decode(&body, self.settings.decoded_bytes_max, &mut decoded)
-            .and_then(|()| decode::write_request_v1(&mut decoded, &mut scan));
-        drop(body);
-        if let Err(error) = split {
-            self.decoded.home().give_back(decoded);
-            self.keep(scan);
-            return Err(error.into());
-        }
+        let bytes = match self.read(version, body, &mut scan) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.keep(scan);
+                return Err(error);
+            }
+        };
         let mut routed = Routed {
-            written: Written::default(),
+            written: Written { bad: std::mem::take(&mut scan.bad), ..Written::default() },
             histograms: scan.histograms,
             exemplars: scan.exemplars,
             metadata: scan.metadata,
+            start_timestamps: scan.start_timestamps,
             series: scan.series.len() as u64,
         };
+        routed.series += routed.written.bad.iter().map(|bad| bad.series).sum::<u64>();
         let (reply, mut answers) = mpsc::unbounded_channel();
-        let batches = self.deal(&tenant, &self.decoded.home().lend(decoded), &scan, &reply);
+        let batches = self.deal(&tenant, &bytes, &scan, &reply);
+        drop(bytes);
         drop(reply);
         self.keep(scan);
         let mut missing = batches.len() as u64;
@@ -183,15 +188,43 @@ impl<S: Storage> Router<S> {
 
     /// Whether decoded requests take all the memory they may.
     pub fn is_full(&self) -> bool {
-        self.decoded.home().lent_bytes() >= self.settings.lent_bytes_max
+        self.lent_bytes() >= self.settings.lent_bytes_max
     }
 
-    /// Whether there is room for what a body becomes. A core that lags keeps what is dealt to it,
-    /// so this is counted until the last shard has let go, also when the sender is gone by then.
-    fn check_room(&self, body: &[u8]) -> Result<(), Error> {
-        let declared = decode::snappy::declared_len(body)?.min(self.settings.decoded_bytes_max);
-        let lent = self.decoded.home().lent_bytes();
-        if lent > 0 && lent + declared as u64 > self.settings.lent_bytes_max {
+    fn lent_bytes(&self) -> u64 {
+        self.decoded.home().lent_bytes() + self.regions.home().lent_bytes()
+    }
+
+    /// Decodes and scans a body. What the scan's positions point into is lent out.
+    fn read(
+        &self,
+        version: Version,
+        body: impl Deref<Target = [u8]>,
+        scan: &mut Scan,
+    ) -> Result<Loan, Error> {
+        let limit = self.settings.decoded_bytes_max;
+        self.check_room(decode::snappy::declared_len(&body)?.min(limit))?;
+        let mut decoded = self.decoded.take();
+        let done = decode::snappy::decode(&body, limit, &mut decoded);
+        drop(body);
+        if done.is_err() || version == Version::V1 {
+            let done = done.and_then(|()| decode::write_request_v1(&mut decoded, scan));
+            return lend(self.decoded.home(), decoded, done.map_err(Error::Body));
+        }
+        let mut regions = self.regions.take();
+        let done = decode::write_request_v2(&decoded, limit, &mut regions, scan);
+        self.decoded.home().give_back(decoded);
+        // Only now it is known what the labels come to.
+        let done = done.map_err(Error::Body).and_then(|()| self.check_room(regions.capacity()));
+        lend(self.regions.home(), regions, done)
+    }
+
+    /// Whether there is room for so many bytes of a decoded request. A core that lags keeps what is
+    /// dealt to it, so this is counted until the last shard has let go, also when the sender is
+    /// gone by then.
+    fn check_room(&self, bytes: usize) -> Result<(), Error> {
+        let lent = self.lent_bytes();
+        if lent > 0 && lent + bytes as u64 > self.settings.lent_bytes_max {
             return Err(Error::NoMemory { lent });
         }
         Ok(())
@@ -324,6 +357,17 @@ fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
     (items.min(most), samples.min(most))
 }
 
+/// Lends a buffer out, or puts it back when what should be in it is not.
+fn lend(home: &Home, bytes: Vec<u8>, done: Result<(), Error>) -> Result<Loan, Error> {
+    match done {
+        Ok(()) => Ok(home.lend(bytes)),
+        Err(error) => {
+            home.give_back(bytes);
+            Err(error)
+        }
+    }
+}
+
 /// A place for a batch on the way to another core, given back when its request is answered.
 #[derive(Debug)]
 struct Place {
@@ -354,4 +398,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod allocations;
 #[cfg(test)]
+mod node;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;

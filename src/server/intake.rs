@@ -8,12 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::decode::{self, region};
+use crate::decode::{self, BadSeries, SeriesError, region};
 use crate::listener::{Body, Fact, Intake, Load, Outcome, Refusal, Tally, Version, Written};
 use crate::model::TenantId;
 use crate::route::{Error, Routed, Router};
 use crate::rt::core::Disk;
-use crate::shard::write::{BadSeries, Refusal as SampleRefusal, RefusedSample, Unavailable};
+use crate::shard::write::{Refusal as SampleRefusal, RefusedSample, Unavailable};
 
 const DECODED_FULL: Refusal = Refusal::Overloaded { what: "the budget of decoded bytes" };
 
@@ -41,6 +41,7 @@ pub(super) struct Counts {
     pub(super) duplicates: Cell<u64>,
     pub(super) series: Cell<u64>,
     pub(super) metadata: Cell<u64>,
+    pub(super) start_timestamps: Cell<u64>,
     pub(super) repaired: Cell<u64>,
     pub(super) bad_series: Cell<u64>,
 }
@@ -75,6 +76,7 @@ impl CoreIntake {
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
+        add(&counts.start_timestamps, routed.start_timestamps);
         add(&counts.repaired, written.repaired);
         add(&counts.bad_series, written.bad.iter().map(|b| b.series).sum());
     }
@@ -91,11 +93,11 @@ impl Intake for CoreIntake {
         Err(refusal)
     }
 
-    async fn write(&self, tenant: TenantId, _: Version, body: Body<'_>) -> Outcome {
+    async fn write(&self, tenant: TenantId, version: Version, body: Body<'_>) -> Outcome {
         let Some(router) = self.router() else {
             return Outcome::Refused(Refusal::Draining);
         };
-        match router.write(tenant, body).await {
+        match router.write(tenant, version, body).await {
             Ok(routed) => {
                 if let Some(why) = routed.written.unavailable {
                     // It comes again, and what is refused of it is counted when it is taken.
@@ -120,6 +122,7 @@ fn bad_body(error: &decode::Error) -> Refusal {
         decode::Error::DecodedTooLarge { declared, limit } => {
             Refusal::DecodedTooLong { declared: *declared as u64, max: *limit as u64 }
         }
+        decode::Error::LabelsTooLarge { limit } => Refusal::LabelsTooLong { max: *limit as u64 },
         decode::Error::EmptyBody
         | decode::Error::ImpossibleLength { .. }
         | decode::Error::CorruptSnappy(_) => Refusal::SnappyInvalid { what: error.to_string() },
@@ -154,7 +157,7 @@ fn outcome(routed: Routed) -> Outcome {
         }
     }
     for BadSeries { error, shown, samples, series } in written.bad {
-        tally.refuse(label_fact(error), samples.max(series), || shown);
+        tally.refuse(series_fact(error), samples.max(series), || shown);
     }
     if routed.histograms > 0 {
         tally.refuse(Fact::HistogramNotStored, routed.histograms, String::new);
@@ -175,8 +178,8 @@ fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
     }
 }
 
-fn label_fact(error: region::LabelError) -> Fact {
-    use region::LabelError as E;
+fn series_fact(error: SeriesError) -> Fact {
+    use SeriesError as E;
     match error {
         E::NoLabels => Fact::LabelsMissing,
         E::EmptyName { .. } => Fact::LabelNameEmpty,
@@ -187,5 +190,8 @@ fn label_fact(error: region::LabelError) -> Fact {
         E::NameTooLong { name, got, max } => Fact::LabelNameTooLong { name, got, max },
         E::ValueTooLong { name, got, max } => Fact::LabelValueTooLong { name, got, max },
         E::RegionTooLong { got, max } => Fact::LabelSetTooLong { got, max },
+        E::OddRefs | E::RefOutOfRange { .. } => Fact::SymbolRefsInvalid { what: error.to_string() },
+        E::NoMetricName => Fact::MetricNameMissing,
+        E::NoSamples => Fact::SamplesMissing,
     }
 }

@@ -42,6 +42,7 @@ fn sample_intake(intake: &CoreIntake, out: &mut Snapshot) {
     out.count(Metric::ReceivedSeries, vec![], counts.series.get());
     out.count(Metric::DuplicateSamples, vec![], counts.duplicates.get());
     out.count(Metric::ReceivedMetadata, vec![], counts.metadata.get());
+    out.count(Metric::ReceivedStartTimestamps, vec![], counts.start_timestamps.get());
     out.count(Metric::RepairedSeries, vec![], counts.repaired.get());
     out.count(Metric::RejectedSeries, vec![], counts.bad_series.get());
 }

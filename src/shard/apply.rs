@@ -3,7 +3,8 @@
 //! All of it happens without waiting: a batch is applied whole, then the shard turns to the next.
 //! Nothing is answered here; the answer follows the log.
 
-use crate::decode::region::{self, LabelError, LabelLimits};
+use crate::decode::region::{self, LabelLimits};
+use crate::decode::{BadSeries, SeriesError};
 use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
 use crate::rt::mesh::{Home, Loan};
 use crate::shard::alias::{Alias, Aliases};
@@ -114,7 +115,7 @@ enum Found {
     Here(SeriesIndex),
     Elsewhere(u128, Box<[u8]>),
     OutOfBounds,
-    Bad(LabelError),
+    Bad(SeriesError),
 }
 
 impl Applier {
@@ -182,7 +183,9 @@ impl Applier {
                 }
             }
             Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
-            Found::Bad(error) => tally.written.add_bad(error, samples.len() as u64, region),
+            Found::Bad(error) => {
+                BadSeries::add(&mut tally.written.bad, error, samples.len() as u64, region);
+            }
         }
     }
 

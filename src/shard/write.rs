@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::decode::region::{self, LabelError};
+use crate::decode::BadSeries;
 use crate::model::{Sample, TenantId, TimeRange};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
@@ -89,26 +89,6 @@ impl Past {
     }
 }
 
-/// Series whose labels are no label set, for one kind of reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadSeries {
-    /// Why, in the words of the first of them.
-    pub error: LabelError,
-    /// The labels of the first of them, as far as they can be shown.
-    pub shown: String,
-    /// How many series.
-    pub series: u64,
-    /// Their samples.
-    pub samples: u64,
-}
-
-impl BadSeries {
-    fn add(&mut self, series: u64, samples: u64) {
-        self.series += series;
-        self.samples += samples;
-    }
-}
-
 /// A sample that was refused, to be shown to the sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedSample {
@@ -133,7 +113,7 @@ pub struct Written {
     pub refused: [u64; Refusal::ALL.len()],
     /// The first of each.
     pub first_refused: [Option<Box<RefusedSample>>; Refusal::ALL.len()],
-    /// Series whose labels are no label set, by kind of reason.
+    /// Series that cannot be stored, by kind of reason.
     pub bad: Vec<BadSeries>,
     /// Series whose labels had to be sorted or had empty values dropped.
     pub repaired: u64,
@@ -146,8 +126,8 @@ pub struct Written {
 /// Requests of which a part was turned away, and why.
 ///
 /// A request may be several batches for one shard, and a series may be in two of them: were the
-/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what comes
-/// after a batch that was turned away is turned away as well.
+/// later one stored, the sender would repeat the earlier one in vain, as out of order. So what
+/// comes after a batch that was turned away is turned away as well.
 #[derive(Debug, Default)]
 pub struct TurnedAway(Vec<(mpsc::WeakUnboundedSender<Written>, Unavailable)>);
 
@@ -204,29 +184,10 @@ impl Written {
         for (first, theirs) in self.first_refused.iter_mut().zip(other.first_refused) {
             *first = first.take().or(theirs);
         }
-        for bad in other.bad {
-            match self.bad_like(&bad.error) {
-                Some(known) => known.add(bad.series, bad.samples),
-                None => self.bad.push(bad),
-            }
-        }
+        BadSeries::merge(&mut self.bad, other.bad);
         self.repaired += other.repaired;
         self.sent_on += other.sent_on;
         self.unavailable = self.unavailable.or(other.unavailable);
-    }
-
-    /// Counts a series with bad labels to those of the same kind.
-    pub(crate) fn add_bad(&mut self, error: LabelError, samples: u64, region: &[u8]) {
-        if let Some(known) = self.bad_like(&error) {
-            known.add(1, samples);
-        } else {
-            self.bad.push(BadSeries { error, shown: region::shown(region), series: 1, samples });
-        }
-    }
-
-    fn bad_like(&mut self, error: &LabelError) -> Option<&mut BadSeries> {
-        let kind = std::mem::discriminant(error);
-        self.bad.iter_mut().find(|bad| std::mem::discriminant(&bad.error) == kind)
     }
 
     /// Whether everything was written.

@@ -93,12 +93,14 @@ metrics! {
         "Series in write requests, each time they come.";
     ReceivedMetadata, Counter, "tidegate_received_metadata",
         "Metadata entries in write requests.";
+    ReceivedStartTimestamps, Counter, "tidegate_received_start_timestamps",
+        "Times in write requests at which a counter began; they are not stored.";
     DuplicateSamples, Counter, "tidegate_duplicate_samples",
         "Samples that were stored before, exactly; they count as written.";
     RejectedSamples, Counter, "tidegate_rejected_samples",
         "Samples, histograms and exemplars that were refused, by reason.";
     RejectedSeries, Counter, "tidegate_rejected_series",
-        "Series whose labels are no label set.";
+        "Series that cannot be stored: labels that are no label set, or nothing to store.";
     RepairedSeries, Counter, "tidegate_repaired_series",
         "New spellings of series whose labels were sorted or lost empty values.";
     TurnedAwayRequests, Counter, "tidegate_turned_away_requests",

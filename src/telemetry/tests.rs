@@ -41,6 +41,7 @@ fn the_list_of_metrics() {
             "Histogram thanos_receive_write_samples",
             "Counter tidegate_received_series",
             "Counter tidegate_received_metadata",
+            "Counter tidegate_received_start_timestamps",
             "Counter tidegate_duplicate_samples",
             "Counter tidegate_rejected_samples",
             "Counter tidegate_rejected_series",

@@ -38,7 +38,8 @@ fn what_is_past_retention_is_refused_and_costs_nobody() {
     assert_eq!(answer.status, 409, "{answer:?}");
     let stored = Store::connect(node.at.grpc).select(&[("tenant_id", "flood"), ("__name__", "m")]);
     assert!((180..=182).contains(&stored.len()), "{} ranges", stored.len());
-    let refused = node.metrics().sum("tidegate_rejected_samples_total{reason=\"out_of_bounds\"}");
+    let counter = "tidegate_rejected_samples_total{reason=\"sample-out-of-bounds\"}";
+    let refused = node.metrics().sum(counter);
     assert_eq!(refused as usize, 5 + 3_000 - stored.len());
 }
 

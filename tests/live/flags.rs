@@ -57,11 +57,15 @@ fn flags_of_receiving_act() {
     assert_eq!(tenants, ["nobody", "red"], "{stored:?}");
 
     for (labels, status, said) in [
-        (&[("__name__", "one"), ("a", "1"), ("b", "1"), ("c", "1")][..], 400, "4 labels"),
-        (&[("__name__", "one"), (&long[..21], "1")], 400, "21 bytes"),
-        (&[("__name__", "one"), ("a", &long[..2_100])], 400, "2100 bytes"),
-        (&[("a", &long[..2_000]), ("b", &long[..2_000])], 400, "label-set-bytes-max"),
-        (&[("a", &long[..])], 413, "8192"),
+        (
+            &[("__name__", "one"), ("a", "1"), ("b", "1"), ("c", "1")][..],
+            400,
+            "3 labels; --receive.labels-per-series-max",
+        ),
+        (&[("__name__", "one"), (&long[..21], "1")], 400, "--receive.label-name-bytes-max"),
+        (&[("__name__", "one"), ("a", &long[..2_100])], 400, "--receive.label-value-bytes-max"),
+        (&[("a", &long[..2_000]), ("b", &long[..2_000])], 400, "--receive.label-set-bytes-max"),
+        (&[("a", &long[..])], 413, "at most 8192 are allowed"),
     ] {
         let got = ask(&node, "", labels, t);
         assert!(got.0 == status && got.1.contains(said), "{said}: {got:?}");

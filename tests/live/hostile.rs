@@ -54,8 +54,6 @@ const MESSAGE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"message-
 const TENANT: (&str, f64) = ("tidegate_refused_requests_total{reason=\"tenant-invalid\"}", 1.0);
 const TWICE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"header-twice\"}", 1.0);
 const TYPE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"content-type-unknown\"}", 1.0);
-const VERSION: (&str, f64) =
-    ("tidegate_refused_requests_total{reason=\"message-not-spoken\"}", 1.0);
 const ENCODING: (&str, f64) =
     ("tidegate_refused_requests_total{reason=\"content-encoding-unknown\"}", 1.0);
 const PATH: (&str, f64) = ("tidegate_refused_requests_total{reason=\"path-unknown\"}", 1.0);
@@ -68,7 +66,7 @@ fn heads() -> Vec<Row> {
     let head = |line: &str| format!("{line}\r\nHost: gate\r\n\r\n").into_bytes();
     let raw = |more: &str| format!("{}{more}\r\n", write_head("")).into_bytes();
     let long = format!("POST /{} HTTP/1.1", "x".repeat(9 << 10));
-    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let v3 = "application/x-protobuf;proto=io.prometheus.write.v3.Request";
     let typed = |content: &str| {
         let head = "POST /api/v1/write HTTP/1.1\r\nHost: gate\r\nContent-Encoding: snappy\r\n";
         let length = body.len();
@@ -119,7 +117,7 @@ fn heads() -> Vec<Row> {
         row("two encodings", post("Content-Encoding: snappy\r\n"), 400, TWICE),
         row("JSON", typed("application/json"), 415, TYPE),
         row("another message", typed("application/x-protobuf;proto=a.B"), 415, TYPE),
-        row("remote write 2.0", typed(v2), 415, VERSION),
+        row("another version", typed(v3), 415, TYPE),
         row("gzip", coded("gzip"), 415, ENCODING),
         row("zstd", coded("zstd"), 415, ENCODING),
     ]

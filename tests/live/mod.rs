@@ -9,6 +9,7 @@
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `inspect` | does it say what a log holds, and what is none |
 //! | `numbers` | is every metric fed, and can it be read |
+//! | `receiver` | does it answer as a receiver of remote write must, in both versions |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `scarce` | what does it do without descriptors, without space, where it may not write |
 //! | `shares` | what do readers and writers get of a core that both want |
@@ -37,6 +38,7 @@ mod ledger;
 mod outage;
 mod numbers;
 mod prometheus;
+mod receiver;
 mod scarce;
 mod shares;
 mod stop;

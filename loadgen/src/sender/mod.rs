@@ -11,8 +11,10 @@
 //!
 //! ## What an answer means
 //!
-//! 2xx acked · 429 and 5xx: the same request again, after `Retry-After` or a growing pause ·
-//! other: refused, counted, never again · no answer: again; the request stays `sent` meanwhile.
+//! 2xx acked; in 2.0 only if it says that all samples were written, repeated ones too, for who does
+//! not say so may not have understood the message · 429 and 5xx: the same request again, after
+//! `Retry-After` or a growing pause · other: refused, counted, never again · no answer: again; the
+//! request stays `sent` meanwhile.
 //!
 //! ## Latency
 //!
@@ -30,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::http::{Answer, Connection, Url};
 use crate::ledger::{Event, Ledger};
 use crate::payload::{Head, Payload};
-use crate::scenario::{Mode, Scenario};
+use crate::scenario::{Mode, Protocol, Scenario};
 use crate::stream::{RequestId, Stream};
 use crate::throttle::{Clock, SystemClock, Throttle};
 
@@ -61,6 +63,9 @@ pub(crate) struct Job<'a> {
     pub(crate) first_round: u32,
     /// How long a request is tried.
     pub(crate) give_up: Duration,
+    /// Whether the target is one that keeps anything: then a 2xx in remote write 2.0 must say that
+    /// all was written.
+    pub(crate) keeps: bool,
 }
 
 /// How far a run is.
@@ -233,7 +238,8 @@ impl<'a> Sender<'a> {
     fn build(&mut self, connections: u32) {
         let Job { scenario, stream, url, first_round, .. } = *self.job;
         let tenant = (scenario.tenant_header.as_str(), scenario.tenant.as_str());
-        let head = Head::new(&url.host, &url.path, Some(tenant).filter(|(_, to)| !to.is_empty()));
+        let tenant = Some(tenant).filter(|(_, to)| !to.is_empty());
+        let head = Head::new(&url.host, &url.path, tenant, scenario.protocol);
         self.payloads = (self.first_request..stream.requests())
             .step_by(connections as usize)
             .map(|request| {
@@ -329,7 +335,7 @@ impl<'a> Sender<'a> {
         let latencies =
             if warmup { &mut self.outcome.warmup_latency_us } else { &mut self.outcome.latency_us };
         latencies.saturating_record(latency);
-        if verdict(answer.status) == Verdict::Refused {
+        if self.is_refused(slot, &answer) {
             self.refuse(&answer);
             return self.record(id, Event::Refused(answer.status));
         }
@@ -341,18 +347,29 @@ impl<'a> Sender<'a> {
         self.shared.acked_samples.fetch_add(samples, Ordering::Relaxed);
         if self.job.stream.is_repeated(id) {
             let answer = self.exchange(slot, id)?;
-            match verdict(answer.status) {
-                Verdict::Refused => self.refuse(&answer),
-                _ => self.outcome.repeated_requests += 1,
+            if self.is_refused(slot, &answer) {
+                self.refuse(&answer);
+            } else {
+                self.outcome.repeated_requests += 1;
             }
         }
         Ok(())
     }
 
+    /// Whether a final answer means that not all of the request is stored.
+    fn is_refused(&self, slot: usize, answer: &Answer) -> bool {
+        let is_told = self.job.keeps && self.job.scenario.protocol == Protocol::V2;
+        let all = Some(u64::from(self.payloads[slot].samples()));
+        verdict(answer.status) == Verdict::Refused || is_told && answer.samples_written != all
+    }
+
     fn refuse(&mut self, answer: &Answer) {
         *self.outcome.refused.entry(answer.status).or_default() += 1;
         self.outcome.first_refusal.get_or_insert_with(|| {
-            String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect()
+            let written = answer.samples_written.filter(|_| answer.body.is_empty());
+            let written = written.map(|samples| format!("{samples} samples written"));
+            let text = String::from_utf8_lossy(&answer.body);
+            text.trim().chars().take(300).chain(written.unwrap_or_default().chars()).collect()
         });
     }
 

@@ -36,7 +36,9 @@ fn drive(
             peers.into_iter().flat_map(|peer| peer.join().unwrap()).collect()
         });
         let give_up = Duration::from_secs(5);
-        let job = Job { scenario, stream: &stream, url: &url, ledger, first_round: 0, give_up };
+        let first_round = 0;
+        let job =
+            Job { scenario, stream: &stream, url: &url, ledger, first_round, give_up, keeps: true };
         let outcome = run(&job, |_| {});
         over.store(true, Ordering::Relaxed);
         TcpStream::connect(&host).unwrap();
@@ -146,6 +148,19 @@ fn a_refusal_is_counted_and_not_repeated() {
     assert_eq!((outcome.acked_requests, seen.len()), (44, 45));
     let history = History::read(folder.path()).unwrap();
     assert_eq!(history.refused, BTreeMap::from([(409, 1)]));
+}
+
+#[test]
+fn in_2_0_a_success_must_say_that_all_was_written() {
+    let scenario = Scenario { protocol: Protocol::V2, ..scenario() };
+    let (outcome, _) = drive(&scenario, None, |count| match count {
+        3 => "HTTP/1.1 204 x\r\nX-Prometheus-Remote-Write-Samples-Written: 99\r\n\r\n",
+        4 => OK,
+        _ => "HTTP/1.1 204 x\r\nx-prometheus-remote-write-samples-written: 100\r\n\r\n",
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.refused, BTreeMap::from([(204, 2)]));
+    assert_eq!(outcome.acked_samples, 4_300);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! prost skips them.
 
 mod spelling;
+pub(crate) mod v2;
 
 use std::ops::Range;
 
@@ -21,7 +22,8 @@ use tidegate_proto::prometheus::{
 use crate::decode::protobuf::push_varint;
 use crate::decode::tests::spelling::{Random, mutate, spell};
 use crate::decode::{
-    Error, LabelError, LabelLimits, RECORDS_MAX, Scan, SeriesView, region, snappy, write_request_v1,
+    Error, LabelLimits, RECORDS_MAX, Scan, SeriesError, SeriesView, region, snappy,
+    write_request_v1,
 };
 use crate::model::{STALE_NAN_BITS, Sample};
 
@@ -116,7 +118,7 @@ fn check_region(region: &[u8]) {
         want.sort_unstable();
         let pairs = region::canonical_labels(&out).map(|(n, v)| (n.as_bytes(), v.as_bytes()));
         assert!(pairs.eq(want), "{region:x?} became {out:x?}");
-    } else if let (Err(LabelError::Malformed(a)), Err(b)) = (&repairs, &labels) {
+    } else if let (Err(SeriesError::Malformed(a)), Err(b)) = (&repairs, &labels) {
         assert_eq!(a, b);
     }
 }
@@ -269,30 +271,40 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Mutated messages: whatever happens to the bytes, scan and oracles agree and nothing panics.
-/// `TIDEGATE_FUZZ_RUNS=5000000` looks for longer, `TIDEGATE_SEED` repeats a run.
-#[test]
-fn mutated_messages_are_judged_as_by_prost() {
+/// `TIDEGATE_FUZZ_RUNS=5000000` looks for longer, `TIDEGATE_SEED` repeats a run. `make` makes two
+/// good messages, `check` says whether the scan accepts one.
+fn judge_mutations(
+    mut make: impl FnMut(&mut Random) -> [Vec<u8>; 2],
+    mut check: impl FnMut(&[u8]) -> bool,
+) {
     let runs = setting("TIDEGATE_FUZZ_RUNS").unwrap_or(FUZZ_RUNS);
     let seed = setting("TIDEGATE_SEED").unwrap_or_else(|| getrandom::u64().expect("a seed"));
     println!("TIDEGATE_SEED={seed}");
     let mut random = Random::new(seed);
-    let mut seeds: Vec<Vec<u8>> = Vec::new();
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    for _ in 0..64 {
-        let request = a_request().new_tree(&mut runner).expect("a request").current();
-        seeds.push(request.encode_to_vec());
-        seeds.push(spell(&request, &mut random));
-    }
-    let (mut scan, mut accepted) = (Scan::default(), 0);
+    let seeds: Vec<Vec<u8>> = (0..64).flat_map(|_| make(&mut random)).collect();
+    let mut accepted = 0;
     for _ in 0..runs {
         let mut message = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(4) {
             mutate(&mut message, &seeds, &mut random);
         }
-        accepted += u64::from(check(&message, &mut scan));
+        accepted += u64::from(check(&message));
     }
     // The loop proves nothing if all its messages end at the first byte, or all are whole.
     assert!(accepted > runs / 50 && accepted < runs, "{accepted} of {runs} accepted");
+}
+
+#[test]
+fn mutated_messages_are_judged_as_by_prost() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut scan = Scan::default();
+    judge_mutations(
+        |random| {
+            let request = a_request().new_tree(&mut runner).expect("a request").current();
+            [request.encode_to_vec(), spell(&request, random)]
+        },
+        |message| check(message, &mut scan),
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Written by hand and apart from the decoder, so that a mistake would have to be made twice.
 
 use prost::Message as _;
+use tidegate_proto::io_prometheus_write_v2 as v2;
 use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
 
 /// A small generator of numbers (splitmix64), the same for a seed everywhere.
@@ -37,6 +38,42 @@ pub(crate) fn spell(request: &WriteRequest, random: &mut Random) -> Vec<u8> {
     let series = request.timeseries.iter().map(|s| (1, spell_series(s, random))).collect();
     let metadata = request.metadata.iter().map(|m| (3, m.encode_to_vec())).collect();
     spell_records(vec![series, metadata], random)
+}
+
+/// The same for remote write 2.0.
+pub(crate) fn spell_v2(request: &v2::Request, random: &mut Random) -> Vec<u8> {
+    let symbols = request.symbols.iter().map(|s| (4, s.clone().into_bytes())).collect();
+    let series = request.timeseries.iter().map(|s| (5, spell_series_v2(s, random))).collect();
+    spell_records(vec![symbols, series], random)
+}
+
+fn spell_series_v2(series: &v2::TimeSeries, random: &mut Random) -> Vec<u8> {
+    let mut refs = Vec::new();
+    let mut rest = &series.labels_refs[..];
+    while !rest.is_empty() {
+        let (some, more) = rest.split_at(1 + random.below(rest.len()));
+        let mut packed = Vec::new();
+        for &reference in some {
+            push_varint(reference.into(), &mut packed, random);
+        }
+        refs.push((1, packed));
+        rest = more;
+    }
+    let samples = series.samples.iter().map(|s| (2, spell_sample_v2(s, random))).collect();
+    let histograms = series.histograms.iter().map(|h| (3, h.encode_to_vec())).collect();
+    let exemplars = series.exemplars.iter().map(|e| (4, e.encode_to_vec())).collect();
+    let metadata = series.metadata.iter().map(|m| (5, m.encode_to_vec())).collect();
+    spell_records(vec![refs, samples, histograms, exemplars, metadata], random)
+}
+
+fn spell_sample_v2(sample: &v2::Sample, random: &mut Random) -> Vec<u8> {
+    let v2::Sample { value, timestamp, start_timestamp } = *sample;
+    let mut out = spell_sample(&Sample { value, timestamp }, random);
+    if start_timestamp != 0 || random.one_in(8) {
+        out.push(0x18);
+        push_varint(start_timestamp as u64, &mut out, random);
+    }
+    out
 }
 
 fn spell_series(series: &TimeSeries, random: &mut Random) -> Vec<u8> {

@@ -160,7 +160,7 @@ fn chunks() -> Vec<(&'static str, Vec<u8>, Want)> {
 /// Requests that are good HTTP: the connection lives on, and a good request behind is answered.
 fn refusals() -> Vec<(&'static str, Vec<u8>, Want)> {
     let with = |headers: &str| post(&format!("Content-Length: 3\r\n{headers}"), "abc");
-    let v2 = "Content-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request\r\n";
+    let unknown = "Content-Type: application/x-protobuf;proto=io.prometheus.write.v3.Request\r\n";
     vec![
         ("unknown path", line("POST /api/v1/receive/ HTTP/1.1"), (&[404], false)),
         ("path encoded", line("POST /api/v1/%72eceive HTTP/1.1"), (&[404], false)),
@@ -182,7 +182,7 @@ fn refusals() -> Vec<(&'static str, Vec<u8>, Want)> {
         ),
         ("two tenants", with("THANOS-TENANT: a\r\nthanos-tenant: b\r\n"), (&[400], false)),
         ("json", with("Content-Type: application/json\r\n"), (&[415], false)),
-        ("2.0", with(v2), (&[415], false)),
+        ("another message", with(unknown), (&[415], false)),
         ("zstd", with("Content-Encoding: zstd\r\n"), (&[415], false)),
         ("two types", with("Content-Type: a/b\r\nContent-Type: a/b\r\n"), (&[400], false)),
         ("conflict", post("Content-Length: 8\r\n", "conflict"), (&[409], false)),

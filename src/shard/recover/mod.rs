@@ -5,8 +5,8 @@
 //! - [`open`]: log and series file, to be written on.
 //!
 //! ## Order
-//! 1. Every segment is synced before it is read: nothing may rest on bytes that a second crash
-//!    could take back.
+//! 1. Every segment is synced before it is read, and behind a page cache the last one is written
+//!    once more: nothing may rest on bytes that a second crash could take back.
 //! 2. The cuts of all finished blocks are noted, so that samples in them are skipped.
 //! 3. The series files give labels to numbers.
 //! 4. The samples are appended again, generation by generation: within one, a slot's samples lie in

@@ -92,9 +92,7 @@ fn live(seed: u64, ends: Ends) -> Result<Lived, String> {
     let half = Load { rounds: load.rounds / 2, ..load };
     for life in 0..3 {
         twin.cut_after(20 + dice.below(ops));
-        if dice.below(5) == 0 {
-            twin.fail_writes(1);
-        }
+        let failing_writes = u64::from(dice.below(5) == 0);
         block_on(async {
             let started = async { Some(start(&twin, &settings).await) };
             let off = async {
@@ -104,7 +102,9 @@ fn live(seed: u64, ends: Ends) -> Result<Lived, String> {
             // The power may go while the shard recovers, too.
             if let Some(recovered) = future::or(started, off).await {
                 // Sometimes there is no room for a while: first for spares, then for segments.
+                // Not before: behind a page cache a start writes, and ends if that fails.
                 twin.run_out_of_room(dice.below(3) * dice.below(8));
+                twin.fail_writes(failing_writes);
                 let failing = dice.below(4).saturating_sub(1);
                 let others = Dice(!seed ^ life);
                 let senders = async |homes: &[Home]| {

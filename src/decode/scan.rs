@@ -1,0 +1,115 @@
+//! What a scan finds, the same for both versions of remote write: series as positions, samples as
+//! numbers.
+//!
+//! ## Limits
+//! At most [`RECORDS_MAX`] series, as many samples, as many pieces of torn label regions (1.0) and
+//! as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold one per
+//! two bytes; the smallest sample of this century has nine, so that an honest message of 32 MiB
+//! stays below.
+
+use std::ops::Range;
+
+use crate::decode::{BadSeries, Error};
+use crate::model::Sample;
+
+/// Most series, most samples, most pieces of labels and most symbols of one request.
+pub const RECORDS_MAX: usize = 4 << 20;
+/// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
+/// Arenas that grew beyond this are given back: one monster request must not cost its memory for
+/// ever, on every core it visits.
+const RECORDS_KEPT_MAX: usize = 1 << 17;
+
+/// What one request holds. Label regions are positions in the buffer that the scan of its version
+/// names. It is reused from request to request, so that in the steady state a scan allocates
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The series in the order of the message; the same labels may come more than once.
+    pub series: Vec<SeriesView>,
+    /// All samples, those of one series together and in the order of the message.
+    pub samples: Vec<Sample>,
+    /// How many exemplars there were.
+    pub exemplars: u64,
+    /// How many native histograms there were.
+    pub histograms: u64,
+    /// How many metadata records there were that say something.
+    pub metadata: u64,
+    /// How many times were said at which a counter began. Only 2.0 can.
+    pub start_timestamps: u64,
+    /// Series that are not in `series`, because they cannot be stored. Only 2.0 has them.
+    pub bad: Vec<BadSeries>,
+    /// Runs of labels of the series whose labels are not contiguous, in 1.0.
+    pub(super) pieces: Vec<Piece>,
+    /// The symbol table, in 2.0.
+    pub(super) symbols: Vec<Symbol>,
+}
+
+/// One series of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeriesView {
+    /// Bytes of the label region; empty if the series has no labels.
+    pub labels: Range<u32>,
+    /// Samples in [`Scan::samples`].
+    pub samples: Range<u32>,
+}
+
+/// One of several runs of labels of a series.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Position of the series in [`Scan::series`].
+    pub(super) series: u32,
+    /// Bytes in the decoded buffer.
+    pub(super) labels: Range<u32>,
+}
+
+/// A text of the symbol table, and the label it was last the value of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Symbol {
+    /// Where its length begins in the message.
+    pub(super) at: u32,
+    /// Bytes of length and text.
+    pub(super) len: u32,
+    /// Reference to the name of that label.
+    pub(super) name: u32,
+    /// Where that label begins among the regions.
+    pub(super) label_at: u32,
+    /// Its bytes; 0 if there is none yet.
+    pub(super) label_len: u32,
+}
+
+impl Scan {
+    /// Forgets the request and keeps the memory, unless that is unusually much.
+    pub fn clear(&mut self) {
+        fn empty<T>(arena: &mut Vec<T>) {
+            arena.clear();
+            arena.shrink_to(RECORDS_KEPT_MAX);
+        }
+        empty(&mut self.series);
+        empty(&mut self.samples);
+        empty(&mut self.pieces);
+        empty(&mut self.symbols);
+        self.bad.clear();
+        self.exemplars = 0;
+        self.histograms = 0;
+        self.metadata = 0;
+        self.start_timestamps = 0;
+    }
+
+    #[inline]
+    pub(super) fn push_sample(&mut self, sample: Sample) -> Result<(), Error> {
+        if self.samples.len() >= RECORDS_MAX {
+            return Err(Error::TooManyRecords { max: RECORDS_MAX });
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
+
+    pub(super) fn push_piece(&mut self, piece: Piece) -> Result<(), Error> {
+        if self.pieces.len() >= RECORDS_MAX {
+            return Err(Error::TooManyRecords { max: RECORDS_MAX });
+        }
+        self.pieces.push(piece);
+        Ok(())
+    }
+}
