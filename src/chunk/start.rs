@@ -32,7 +32,7 @@ impl Starts {
         Self { known: byte & 0x80 != 0, on: u16::from(byte & 0x7f), ..Self::default() }
     }
 
-    /// Reads the start time of sample `at`, whose time is `t`; that of the one before is `t_before`.
+    /// Reads the start time of sample `at` at `t`; the sample before is at `t_before`.
     pub(super) fn take(
         &mut self,
         stream: &mut bits::Reader<'_>,
