@@ -19,14 +19,13 @@ use crate::shard::blocks::{Origin, remove_unfinished};
 use crate::shard::cut_plan::Held;
 use crate::shard::flush::{FlushError, FlushOrder};
 use crate::shard::recover::{OldSegment, Recovered};
-use crate::shard::tests::power_cut::seeds;
 use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
     send, series_number, serve, settings, start, stored, tenant,
 };
 use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
-use crate::stdx::crc32c;
+use crate::stdx::{crc32c, seeds};
 
 /// Two shards, three, one, and the same one again.
 const GENERATIONS: [Generation; 3] = [
