@@ -47,6 +47,7 @@ async fn list(
         sets.push(Arc::new([]));
     }
     let (mut union, mut warnings, mut truncated) = (BTreeSet::new(), BTreeSet::new(), false);
+    let mut bytes = 0;
     for matchers in sets {
         let request = LabelsRequest { span, matchers, without: Arc::new([]), limit };
         let found = match &of {
@@ -55,7 +56,11 @@ async fn list(
         };
         truncated |= found.truncated;
         warnings.extend(found.failed.iter().map(ToString::to_string));
-        union.extend(found.texts);
+        for text in found.texts {
+            let len = text.len();
+            bytes += if union.insert(text) { len } else { 0 };
+        }
+        within_bound(bytes)?;
     }
     truncated |= limit != 0 && union.len() > limit;
     let texts = union.into_iter().take(if limit == 0 { usize::MAX } else { limit }).collect();
@@ -121,16 +126,19 @@ impl Found {
                     self.bytes -= key.len() + body.len();
                 }
             }
-            if self.bytes > ANSWER_BYTES_MAX {
-                let text = format!(
-                    "the answer would be over {ANSWER_BYTES_MAX} bytes; narrow match[] or set limit"
-                );
-                return Err(Failure::Execution(text));
-            }
+            within_bound(self.bytes)?;
         }
         self.truncated |= stream.truncated();
         Ok(())
     }
+}
+
+fn within_bound(bytes: usize) -> Result<(), Failure> {
+    if bytes <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    let why = "narrow match[] or set limit";
+    Err(Failure::Execution(format!("the answer would be over {ANSWER_BYTES_MAX} bytes; {why}")))
 }
 
 fn with_truncated(warnings: BTreeSet<String>, truncated: bool) -> Vec<String> {

@@ -53,7 +53,7 @@ use crate::rt::beside;
 use crate::rt::door::Door;
 use crate::telemetry::{Counters, Exposition};
 
-/// Most bytes of label sets in one answer.
+/// Most bytes of labels in one answer.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Longest time a connection may take to send the head of its next request. Longer than the usual

@@ -11,10 +11,14 @@ use axum::http::{Method, Uri};
 use crate::api::answer::Failure;
 use crate::model::{Matcher, TimeSpan};
 use crate::promql::parse_selectors;
+use crate::query::MATCHERS_MAX;
 
 /// Texts that clients send for the ends of all time, for RFC 3339 cannot write them.
 const MIN_TIME: &str = "-292273086-05-16T16:47:06Z";
 const MAX_TIME: &str = "292277025-08-18T07:12:54.999999999Z";
+
+/// Most `match[]` in one request: each is a query of its own.
+const SELECTORS_MAX: usize = 128;
 
 /// All pairs of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +79,20 @@ impl Params {
     /// The `match[]` sets; a series is wanted if it fulfils all of any of them.
     pub(super) fn matchers(&self) -> Result<Vec<Arc<[Matcher]>>, Failure> {
         let texts = self.0.iter().filter(|(n, _)| n == "match[]").map(|(_, text)| text);
+        let refuse = |why: String| Err(Failure::parameter("match[]", why));
+        let count = texts.clone().count();
+        if count > SELECTORS_MAX {
+            return refuse(format!(
+                "{count} selectors are given; at most {SELECTORS_MAX} are taken"
+            ));
+        }
         let sets = parse_selectors(texts).map_err(|e| Failure::parameter("match[]", e))?;
+        if let Some(set) = sets.iter().find(|set| set.len() > MATCHERS_MAX) {
+            let count = set.len();
+            return refuse(format!(
+                "a selector has {count} matchers; at most {MATCHERS_MAX} are taken"
+            ));
+        }
         Ok(sets.into_iter().map(Into::into).collect())
     }
 }

@@ -120,6 +120,42 @@ fn lists_as_prometheus_gives_them() {
 }
 
 #[test]
+fn lists_of_matchers_without_end_are_refused() {
+    run(async {
+        let twins = twins().await;
+        let selectors = |count| vec!["match[]=up"; count].join("&");
+        let matchers = |count| format!("match[]=up{{{}}}", vec!["job!='z'"; count].join(","));
+        for path in ["/api/v1/series", "/api/v1/labels"] {
+            for form in [selectors(128), matchers(999)] {
+                assert_eq!(post(&twins, path, &form).await.0, 200, "{path}");
+            }
+            for (form, why) in [
+                (selectors(129), "129 selectors are given; at most 128 are taken"),
+                (matchers(1000), "a selector has 1001 matchers; at most 1000 are taken"),
+            ] {
+                let want = bad(&format!("invalid parameter \"match[]\": {why}"));
+                assert_eq!(post(&twins, path, &form).await, want, "{path}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_list_of_labels_is_bounded() {
+    run(async {
+        let value = |i: usize| format!("{i:03}{}", "x".repeat(1 << 20));
+        let series = (0..65).map(|i| series("t1", &[("__name__", "m"), ("big", &value(i))]));
+        let heads = vec![Head { series: series.collect(), ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let (status, body) = get(&twins, "/api/v1/label/big/values").await;
+        assert_eq!((status, &body["errorType"]), (422, &json!("execution")));
+        let (status, body) = get(&twins, "/api/v1/label/big/values?limit=2").await;
+        assert_eq!((status, body["data"].as_array().map(Vec::len)), (200, Some(2)));
+    });
+}
+
+#[test]
 fn series_of_all_tenants() {
     run(async {
         let twins = twins().await;

@@ -43,6 +43,11 @@ impl Reader {
         &self.meta
     }
 
+    /// How many maps of files it holds.
+    pub fn maps(&self) -> usize {
+        1 + self.chunks.len()
+    }
+
     /// All label names, in order.
     pub fn label_names(&self) -> impl Iterator<Item = &str> {
         self.index.label_names()

@@ -4,20 +4,42 @@
 //! slice, in two integers that its owner stores ([`Writer::suspend`]): most appends to a chunk
 //! then touch no byte of it at all. The tests hold a twin of each that moves single bits.
 
+/// Where the whole words of a [`Writer`] go.
+pub trait Words {
+    /// Takes a word. `at` is its first byte; words come in order, without gaps.
+    fn put_word(&mut self, at: usize, word: [u8; 8]);
+}
+
+/// A slice that is long enough.
+impl Words for [u8] {
+    #[inline]
+    fn put_word(&mut self, at: usize, word: [u8; 8]) {
+        self[at..at + 8].copy_from_slice(&word);
+    }
+}
+
+/// A vector that holds all words before, and perhaps something in front of them.
+impl Words for Vec<u8> {
+    #[inline]
+    fn put_word(&mut self, _: usize, word: [u8; 8]) {
+        self.extend_from_slice(&word);
+    }
+}
+
 /// Appends bits. Whole words go to `stream`; the rest waits in `partial`.
 #[derive(Debug)]
-pub(super) struct Writer<'a> {
-    stream: &'a mut [u8],
+pub struct Writer<'a, S: Words + ?Sized = [u8]> {
+    stream: &'a mut S,
     /// Bits of the unfinished word, from the top; below them zeros.
     partial: u64,
     /// Bits written so far, over all words.
     len_bits: u32,
 }
 
-impl<'a> Writer<'a> {
+impl<'a, S: Words + ?Sized> Writer<'a, S> {
     /// Goes on where [`Writer::suspend`] stopped; `(0, 0)` begins.
     #[inline]
-    pub(super) fn resume(stream: &'a mut [u8], (partial, len_bits): (u64, u32)) -> Self {
+    pub(super) fn resume(stream: &'a mut S, (partial, len_bits): (u64, u32)) -> Self {
         Self { stream, partial, len_bits }
     }
 
@@ -41,7 +63,7 @@ impl<'a> Writer<'a> {
         }
         let over = n - free; // at most 63, as at least one bit was free
         let full = self.partial | value >> over;
-        self.stream[word..word + 8].copy_from_slice(&full.to_be_bytes());
+        self.stream.put_word(word, full.to_be_bytes());
         self.partial = if over == 0 { 0 } else { value << (64 - over) };
     }
 
@@ -58,7 +80,36 @@ impl<'a> Writer<'a> {
     pub(super) fn put_varint(&mut self, value: i64) {
         self.put_uvarint((value << 1 ^ value >> 63) as u64);
     }
+
+    /// Appends a signed integer in the shortest of the [`VARBIT`] fields that holds it.
+    pub(super) fn put_varbit(&mut self, value: i64) {
+        // `100..0` is the positive end, so the range is one step above two's complement.
+        let fits = |n: u32| (value.wrapping_add((1 << (n - 1)) - 1) as u64) < 1 << n;
+        self.put_field(value as u64, value == 0, fits);
+    }
+
+    /// Appends an unsigned integer in the shortest of the [`VARBIT`] fields that holds it.
+    pub(super) fn put_uvarbit(&mut self, value: u64) {
+        self.put_field(value, value == 0, |n| value < 1 << n);
+    }
+
+    fn put_field(&mut self, value: u64, zero: bool, fits: impl Fn(u32) -> bool) {
+        if zero {
+            return self.put(0, 1);
+        }
+        if let Some((&n, ones)) = VARBIT.iter().zip(1..).find(|&(&n, _)| fits(n)) {
+            let prefix = (1 << (ones + 1)) - 2;
+            self.put(prefix << n | value & ((1 << n) - 1), ones + 1 + n);
+        } else {
+            self.put(0xff, 8);
+            self.put(value, 64);
+        }
+    }
 }
+
+/// Widths of integers of variable width. In front of a field stand as many ones as its place here,
+/// from 1, and a zero. A single zero is the number 0; eight ones are followed by 64 bits.
+pub(super) const VARBIT: [u32; 7] = [3, 6, 9, 12, 18, 25, 56];
 
 /// Writes the unfinished word of a suspended writer behind the finished ones, so that the first
 /// `len_bits.div_ceil(8)` bytes of `stream` are exact. Changes nothing for the writer.
@@ -70,16 +121,23 @@ pub(super) fn settle(stream: &mut [u8], (partial, len_bits): (u64, u32)) {
 
 /// Why bits could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// The stream ends before.
     Ended,
     /// A variable-length integer has more than 64 bits.
     Overlong,
+    /// A window on a value has more than 64 bits.
+    Wide {
+        /// Announced leading zeros.
+        lead: u32,
+        /// Announced significant bits.
+        significant: u32,
+    },
 }
 
 /// Reads bits. Every read is checked against the end.
 #[derive(Debug, Clone)]
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     /// Position of the next bit.
     at: usize,
@@ -147,6 +205,35 @@ impl<'a> Reader<'a> {
         let zigzag = self.take_uvarint()?;
         Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
+
+    /// Reads what [`Writer::put_varbit`] wrote.
+    pub(super) fn take_varbit(&mut self) -> Result<i64, Fault> {
+        let (field, n) = self.take_field()?;
+        let over = n < 64 && field > 1 << n >> 1;
+        Ok(if over { field.wrapping_sub(1 << n) as i64 } else { field as i64 })
+    }
+
+    /// Reads what [`Writer::put_uvarbit`] wrote.
+    pub(super) fn take_uvarbit(&mut self) -> Result<u64, Fault> {
+        Ok(self.take_field()?.0)
+    }
+
+    /// A field of [`VARBIT`] and its width, 0 to 64.
+    fn take_field(&mut self) -> Result<(u64, u32), Fault> {
+        let ones = self.peek().leading_ones().min(8);
+        let n = match ones {
+            0 => 0,
+            8 => 64,
+            _ => VARBIT[ones as usize - 1],
+        };
+        self.skip((ones + 1).min(8))?;
+        Ok(if n == 0 { (0, 0) } else { (self.take(n)?, n) })
+    }
+
+    /// Bits that are left.
+    pub(super) fn left(&self) -> usize {
+        self.bytes.len() * 8 - self.at
+    }
 }
 
 /// Fewer than eight bytes as the top of a word.
@@ -193,13 +280,18 @@ mod tests {
         fn words_and_single_bits_agree(fields in fields()) {
             let mut plain = Plain::default();
             let mut stream = vec![0xa5; 200 * 8];
+            let mut words = Vec::new();
             let mut state = (0, 0);
             for &(value, n) in &fields {
-                let mut writer = Writer::resume(&mut stream, state);
+                let mut growing = Writer::resume(&mut words, state);
+                growing.put(value, n);
+                let mut writer = Writer::resume(&mut stream[..], state);
                 writer.put(value, n);
                 state = writer.suspend();
                 plain.put(value, n);
             }
+            prop_assert_eq!(words.len(), state.1 as usize / 64 * 8);
+            prop_assert_eq!(&words[..], &stream[..words.len()]);
             settle(&mut stream, state);
             let want = plain.bytes();
             prop_assert_eq!(state.1 as usize, plain.0.len());
@@ -220,14 +312,16 @@ mod tests {
             values in proptest::collection::vec((any::<i64>(), 0u32..64), 1..50),
             lead in 0u32..8,
         ) {
-            let mut stream = vec![0; 2 + values.len() * 20];
-            let mut writer = Writer::resume(&mut stream, (0, 0));
+            let mut stream = vec![0; 2 + values.len() * 38];
+            let mut writer = Writer::resume(&mut stream[..], (0, 0));
             if lead > 0 {
                 writer.put(0, lead);
             }
             for &(v, shift) in &values {
                 writer.put_varint(v >> shift);
                 writer.put_uvarint(v as u64 >> shift);
+                writer.put_varbit(v >> shift);
+                writer.put_uvarbit(v as u64 >> shift);
             }
             let state = writer.suspend();
             settle(&mut stream, state);
@@ -236,7 +330,45 @@ mod tests {
             for &(v, shift) in &values {
                 prop_assert_eq!(reader.take_varint(), Ok(v >> shift));
                 prop_assert_eq!(reader.take_uvarint(), Ok(v as u64 >> shift));
+                prop_assert_eq!(reader.take_varbit(), Ok(v >> shift));
+                prop_assert_eq!(reader.take_uvarbit(), Ok(v as u64 >> shift));
             }
+        }
+    }
+
+    #[test]
+    fn integers_of_variable_width_change_width_where_the_format_says() {
+        let check = |value: i64, bits: u32| {
+            let mut words = Vec::new();
+            let mut writer = Writer::resume(&mut words, (0, 0));
+            writer.put_varbit(value);
+            let state = writer.suspend();
+            assert_eq!(state.1, bits, "{value}");
+            words.resize(9, 0);
+            settle(&mut words, state);
+            assert_eq!(Reader::new(&words).take_varbit(), Ok(value));
+        };
+        check(0, 1);
+        let mut shorter = 1;
+        for (n, ones) in VARBIT.into_iter().zip(1..) {
+            let (low, high) = (-(1_i64 << (n - 1)) + 1, 1_i64 << (n - 1));
+            check(high, ones + 1 + n);
+            check(low, ones + 1 + n);
+            assert!(ones + 1 + n > shorter);
+            shorter = ones + 1 + n;
+        }
+        for wide in [(1 << 55) + 1, -(1 << 55), i64::MIN, i64::MAX] {
+            check(wide, 72);
+        }
+        for (value, bits) in [(0, 1), (1, 5), (7, 5), (8, 9), ((1 << 56) - 1, 64), (1 << 56, 72)] {
+            let mut words = Vec::new();
+            let mut writer = Writer::resume(&mut words, (0, 0));
+            writer.put_uvarbit(value);
+            let state = writer.suspend();
+            assert_eq!(state.1, bits, "{value}");
+            words.resize(9, 0);
+            settle(&mut words, state);
+            assert_eq!(Reader::new(&words).take_uvarbit(), Ok(value));
         }
     }
 

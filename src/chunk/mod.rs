@@ -8,10 +8,10 @@
 //! ## Format
 //!
 //! A chunk's payload begins with the number of its samples, big-endian, 16 bits; what follows is
-//! the business of its [`Encoding`], a continuous stream of bits, most significant first
-//! ([`xor`] for floats). The last byte is padded with zero bits. Writers of Prometheus 2.x leave
-//! one more zero byte when the stream ends on a byte's border, so a reader takes the samples that
-//! are announced and ignores what is left.
+//! the business of its [`Encoding`], a continuous stream of bits, most significant first ([`xor`]
+//! for floats, [`histogram`] for histograms). The last byte is padded with zero bits. Writers of
+//! Prometheus 2.x leave one more zero byte when the stream ends on a byte's border, so a reader
+//! takes the samples that are announced and ignores what is left.
 //!
 //! The payload does not hold its encoding, its length or a checksum: the file or the message
 //! around it does.
@@ -20,13 +20,21 @@
 //!
 //! - Bytes written here equal those of Prometheus for the same samples.
 //! - Reading foreign, cut or damaged bytes gives samples or an [`enum@Error`], never a panic, and
-//!   never takes memory.
+//!   takes no memory but for the buckets of one histogram, in proportion to the bytes.
+//! - What is written are encodings 1 to 3, which all readers know. Prometheus has more, 4 to 6,
+//!   with start times; they can be read ([`xor2`], [`histogram::Reader::with_starts`]).
 //! - The bits of a value survive: payloads of NaN, the sign of zero, the stale marker.
 
 mod bits;
+pub mod histogram;
+mod start;
+mod window;
 pub mod xor;
+pub mod xor2;
 
 use thiserror::Error;
+
+use crate::chunk::bits::Fault;
 
 /// How the samples of a chunk are encoded. The numbers are those of a block's chunk files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +50,7 @@ pub enum Encoding {
 
 impl Encoding {
     /// The encoding with this number in a block. Prometheus has others (4 to 6, and Thanos 255
-    /// for downsampled data); they are an error here because no reader of ours decodes them.
+    /// for downsampled data); they are an error here because they are neither written nor served.
     pub fn from_byte(byte: u8) -> Result<Self, Error> {
         match byte {
             1 => Ok(Self::Xor),
@@ -98,8 +106,8 @@ pub enum Error {
         /// The number.
         byte: u8,
     },
-    /// Not even the number of samples is there.
-    #[error("chunk of {len} bytes is too short to hold its number of samples")]
+    /// Not even the number of samples, or what else is in front of them, is there.
+    #[error("chunk of {len} bytes is too short to hold its header")]
     NoHeader {
         /// Length of the payload in bytes.
         len: usize,
@@ -130,6 +138,51 @@ pub enum Error {
         /// Announced significant bits.
         significant: u32,
     },
+    /// The schema of a chunk of histograms is unknown.
+    #[error("chunk of histograms has the schema {schema}; -9 to 52 and -53 are known")]
+    UnknownSchema {
+        /// The schema.
+        schema: i64,
+    },
+    /// A chunk of histograms announces more than it can hold.
+    #[error("chunk of histograms announces {announced} {what} in {bits} bits")]
+    LayoutTooLong {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        announced: u64,
+        /// Bits that are left of the chunk.
+        bits: usize,
+    },
+    /// A span does not fit into its type.
+    #[error("chunk of histograms has a span of {length} buckets at the offset {offset}")]
+    SpanTooWide {
+        /// Its offset.
+        offset: i64,
+        /// Its length.
+        length: u64,
+    },
+    /// A histogram is too large to open a chunk.
+    #[error(
+        "histogram of {parts} spans, buckets and bounds; a chunk takes {}: choose a coarser schema",
+        histogram::PARTS_MAX
+    )]
+    TooManyParts {
+        /// How many.
+        parts: u64,
+    },
+}
+
+impl Error {
+    /// The error of a sample that cannot be read.
+    #[cold]
+    fn at(fault: Fault, sample: u16, count: u16) -> Self {
+        match fault {
+            Fault::Ended => Self::Truncated { sample, count },
+            Fault::Overlong => Self::TimeOverflow { sample },
+            Fault::Wide { lead, significant } => Self::ValueOverflow { sample, lead, significant },
+        }
+    }
 }
 
 #[cfg(test)]

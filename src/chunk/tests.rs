@@ -10,13 +10,14 @@ use crate::model::{STALE_NAN_BITS, Sample};
 
 /// The encoding said once more, bit by bit and without a thought for speed, from the text of the
 /// format and not from the code under test.
-mod oracle {
+pub(super) mod oracle {
     use super::Sample;
 
-    struct Bits(Vec<bool>);
+    #[derive(Default)]
+    pub(in crate::chunk) struct Bits(pub(in crate::chunk) Vec<bool>);
 
     impl Bits {
-        fn push(&mut self, value: u64, n: u32) {
+        pub(in crate::chunk) fn push(&mut self, value: u64, n: u32) {
             for i in (0..n).rev() {
                 self.0.push(value >> i & 1 == 1);
             }
@@ -32,10 +33,15 @@ mod oracle {
                 }
             }
         }
+
+        pub(in crate::chunk) fn bytes(&self) -> Vec<u8> {
+            let byte = |b: &[bool]| (0..8).fold(0u8, |v, i| v * 2 + u8::from(i < b.len() && b[i]));
+            self.0.chunks(8).map(byte).collect()
+        }
     }
 
     pub(super) fn encode(samples: &[Sample]) -> Vec<u8> {
-        let mut out = Bits(Vec::new());
+        let mut out = Bits::default();
         out.push(samples.len() as u64, 16);
         let mut window: Option<(u32, u32)> = None;
         let mut deltas = vec![0u64];
@@ -55,8 +61,7 @@ mod oracle {
             deltas.push(delta);
             value(&mut out, s.bits ^ samples[i - 1].bits, &mut window);
         }
-        let byte = |b: &[bool]| (0..8).fold(0u8, |v, i| v * 2 + u8::from(i < b.len() && b[i]));
-        out.0.chunks(8).map(byte).collect()
+        out.bytes()
     }
 
     fn time(out: &mut Bits, dod: i64) {
@@ -81,7 +86,7 @@ mod oracle {
         }
     }
 
-    fn value(out: &mut Bits, x: u64, window: &mut Option<(u32, u32)>) {
+    pub(in crate::chunk) fn value(out: &mut Bits, x: u64, window: &mut Option<(u32, u32)>) {
         if x == 0 {
             return out.push(0, 1);
         }
@@ -102,12 +107,12 @@ mod oracle {
     }
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub(super) fn unhex(text: &str) -> Vec<u8> {
     let byte = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex");
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut s, b| {
         let _ = write!(s, "{b:02x}");
         s
@@ -131,23 +136,25 @@ fn decode(bytes: &[u8]) -> Result<Vec<Sample>, Error> {
     Reader::new(bytes)?.collect()
 }
 
-/// XOR chunks that Prometheus wrote: bytes and samples.
-fn vectors() -> Vec<(String, Vec<Sample>)> {
-    let text = include_str!("../../tests/data/xor_chunks.json");
-    let all: Vec<(String, Vec<String>)> = serde_json::from_str(text).expect("the vectors");
-    let sample = |line: String| {
-        let parts: Vec<&str> = line.split(' ').collect();
-        let bits = u64::from_str_radix(parts[2], 16).expect("bits");
-        Sample { t: parts[0].parse().expect("a time"), bits }
-    };
-    all.into_iter().map(|(hex, all)| (hex, all.into_iter().map(sample).collect())).collect()
+/// Chunks that Prometheus wrote: bytes and samples, as the file tells them.
+pub(super) fn vectors(text: &str) -> Vec<(String, Vec<String>)> {
+    serde_json::from_str(text).expect("the vectors")
+}
+
+/// Start time and float sample, as the vectors tell them.
+pub(super) fn float_sample(line: &str) -> (i64, Sample) {
+    let parts: Vec<&str> = line.split(' ').collect();
+    let bits = u64::from_str_radix(parts[2], 16).expect("bits");
+    let [t, start_t] = [0, 1].map(|i| parts[i].parse().expect("a time"));
+    (start_t, Sample { t, bits })
 }
 
 #[test]
 fn chunks_of_prometheus_are_read_and_written_alike() {
-    let vectors = vectors();
+    let vectors = vectors(include_str!("../../tests/data/xor_chunks.json"));
     assert_eq!(vectors.len(), 30);
     for (want, samples) in vectors {
+        let samples: Vec<Sample> = samples.iter().map(|line| float_sample(line).1).collect();
         assert_eq!(decode(&unhex(&want)).as_ref(), Ok(&samples), "{want}");
         let got = hex(&encode(&samples));
         // Old writers leave a whole byte of padding when the stream ends on a byte's border.

@@ -313,7 +313,7 @@ impl<'a> Reader<'a> {
                 n => n,
             };
             if lead + significant > 64 {
-                return Err(Error::ValueOverflow { sample: self.at, lead, significant });
+                return Err(self.fault(Fault::Wide { lead, significant }));
             }
             (self.lead, self.trail) = (lead, 64 - lead - significant);
         }
@@ -325,10 +325,7 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn fault(&self, fault: Fault) -> Error {
-        match fault {
-            Fault::Ended => Error::Truncated { sample: self.at, count: self.count },
-            Fault::Overlong => Error::TimeOverflow { sample: self.at },
-        }
+        Error::at(fault, self.at, self.count)
     }
 }
 

@@ -4,6 +4,7 @@
 //! means what the glossary of `ARCHITECTURE.md` says it means, everywhere in the tree.
 
 mod external;
+pub mod histogram;
 mod key;
 mod label;
 mod matcher;

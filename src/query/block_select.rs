@@ -9,35 +9,49 @@
 //! ## Promises
 //! - Parts are ascending by key; chunks of one label set from several blocks go into one run of
 //!   frames, in order of time.
-//! - A damaged series or chunk is left out and the rest answers; the damage is said at the end.
+//! - A damaged series or chunk, or a block that cannot be opened, is left out and the rest answers;
+//!   the damage is said at the end.
 //! - A step ends by itself after one part, so a slow client holds no thread of the pool; between
-//!   steps, and every [`LOOK_UP`] series within one, it is noticed that nobody listens any more.
+//!   steps and blocks, and every [`LOOK_UP`] series of one, it is noticed that nobody listens any
+//!   more. Until then the select's turn lasts.
+//! - A block is opened anew for each series that is read of it. That costs little while it is still
+//!   open, and a select over any number of blocks holds one of them at a time.
 //! - Strays are counted against the select's budget.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::{iter, vec};
 
 use bytes::Bytes;
 
-use crate::chunk::Chunk;
+use crate::block::{Error, Reader};
+use crate::chunk::{Chunk, Encoding};
 use crate::frame::{self, Frame, final_labels, in_shard};
 use crate::index::{Series, SeriesRef};
 use crate::model::{Labels, TimeSpan, sort_key};
 use crate::query::blocks::LocalBlock;
+use crate::query::gate::Turn;
+use crate::query::readers::Readers;
 use crate::rt::beside;
 use crate::shard::message::{PART_BYTES, Part, Select};
 
 /// Series between two looks at whether anybody still listens.
-const LOOK_UP: usize = 1024;
+pub(super) const LOOK_UP: usize = 1024;
 
 /// Runs a select over `blocks` and sends the parts to its reply channel.
-pub(super) fn start(blocks: Vec<Arc<LocalBlock>>, select: Select, stray_bytes_max: usize) {
+pub(super) fn start(
+    blocks: Vec<Arc<LocalBlock>>,
+    readers: Arc<Readers>,
+    select: Select,
+    stray_bytes_max: usize,
+    turn: Turn,
+) {
     beside::spawn(async move {
         let reply = select.reply.clone();
-        let open = move || BlockSelect::open(blocks, select, stray_bytes_max);
-        let mut step = match beside::blocking(open).await {
+        let open = move || BlockSelect::open(blocks, readers, select, stray_bytes_max);
+        let mut step = match turn.step(open).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(why)) => return drop(reply.send(Part::Failed(why)).await),
             Err(broken) => return drop(reply.send(Part::Failed(broken.to_string())).await),
@@ -47,7 +61,7 @@ pub(super) fn start(blocks: Vec<Arc<LocalBlock>>, select: Select, stray_bytes_ma
                 let part = step.next_part();
                 (step, part)
             };
-            let part = match beside::blocking(read).await {
+            let part = match turn.step(read).await {
                 Ok((after, part)) => {
                     step = after;
                     part
@@ -67,6 +81,7 @@ struct BlockSelect {
     cursors: Vec<Cursor>,
     /// The next key of every cursor that has one; cursors are in order of their blocks' ranges.
     heap: BinaryHeap<Reverse<(Bytes, usize)>>,
+    readers: Arc<Readers>,
     select: Select,
     series_left: usize,
     damage: Damage,
@@ -82,7 +97,7 @@ struct Damage {
 impl Damage {
     fn note(&mut self, block: &LocalBlock, what: &impl std::fmt::Display) {
         if self.count == 0 {
-            self.first = format!("block {}: {what}", block.reader.meta().ulid);
+            self.first = format!("block {}: {what}", block.ulid);
         }
         self.count += 1;
     }
@@ -132,16 +147,21 @@ impl Cursor {
     fn open(
         block: Arc<LocalBlock>,
         external: Labels,
+        readers: &Readers,
         select: &Select,
         budget: &mut usize,
         damage: &mut Damage,
-    ) -> Result<Self, String> {
+    ) -> Result<Option<Self>, String> {
         let (_, on_series) = select.external.split(&select.matchers);
-        let found = match block.reader.select(&on_series) {
-            Ok(found) => found,
+        let opened = readers.read(&block).and_then(|reader| {
+            let found = reader.select(&on_series)?;
+            Ok((reader, found))
+        });
+        let (reader, found) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 damage.note(&block, &error);
-                Vec::new()
+                return Ok(None);
             }
         };
         let wanted = Wanted { select, external: &external };
@@ -152,7 +172,7 @@ impl Cursor {
             if i % LOOK_UP == 0 && select.reply.is_closed() {
                 return Err("nobody listens any more".into());
             }
-            if let Err(error) = block.reader.series_into(at, &mut series) {
+            if let Err(error) = reader.series_into(at, &mut series) {
                 damage.note(&block, &error);
                 continue;
             }
@@ -170,22 +190,21 @@ impl Cursor {
                 strays.push((Bytes::copy_from_slice(&key), at));
             }
         }
-        drop(series);
+        if ordered.is_empty() && strays.is_empty() {
+            return Ok(None);
+        }
         strays.sort_unstable();
         let (ordered, strays) = (ordered.into_iter(), strays.into_iter().peekable());
-        Ok(Self { block, external, ordered, ahead: None, strays })
+        Ok(Some(Self { block, external, ordered, ahead: None, strays }))
     }
 
     /// The next key, without taking it.
-    fn peek(&mut self, select: &Select) -> Option<Bytes> {
-        if self.ahead.is_none() {
-            let mut key = Vec::new();
-            let mut series = Series::default();
-            let wanted = Wanted { select, external: &self.external };
-            // What could be read when the block was opened can be read now.
-            self.ahead = self.ordered.by_ref().find_map(|at| {
-                self.block.reader.series_into(at, &mut series).ok()?;
-                wanted.key(&series, &mut key).then(|| (Bytes::copy_from_slice(&key), at))
+    fn peek(&mut self, readers: &Readers, select: &Select, damage: &mut Damage) -> Option<Bytes> {
+        if self.ahead.is_none() && self.ordered.len() > 0 {
+            self.ahead = self.next_ordered(readers, select, damage).unwrap_or_else(|error| {
+                damage.note(&self.block, &error);
+                self.ordered = Vec::new().into_iter();
+                None
             });
         }
         let stray = self.strays.peek().map(|(key, _)| key);
@@ -194,6 +213,26 @@ impl Cursor {
             (Some((ahead, _)), None) => Some(ahead.clone()),
             (None, stray) => stray.cloned(),
         }
+    }
+
+    /// The next series that stands in order.
+    fn next_ordered(
+        &mut self,
+        readers: &Readers,
+        select: &Select,
+        damage: &mut Damage,
+    ) -> Result<Option<(Bytes, SeriesRef)>, Error> {
+        let reader = readers.read(&self.block)?;
+        let wanted = Wanted { select, external: &self.external };
+        let (mut series, mut key) = (Series::default(), Vec::new());
+        for at in self.ordered.by_ref() {
+            if let Err(error) = reader.series_into(at, &mut series) {
+                damage.note(&self.block, &error);
+            } else if wanted.key(&series, &mut key) {
+                return Ok(Some((key.into(), at)));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a series with this key, if the next one has it.
@@ -208,6 +247,7 @@ impl Cursor {
 impl BlockSelect {
     fn open(
         blocks: Vec<Arc<LocalBlock>>,
+        readers: Arc<Readers>,
         select: Select,
         stray_bytes_max: usize,
     ) -> Result<Self, String> {
@@ -215,16 +255,22 @@ impl BlockSelect {
         let (mut budget, mut damage) = (stray_bytes_max, Damage::default());
         let mut cursors = Vec::new();
         for block in blocks {
+            if select.reply.is_closed() {
+                return Err("nobody listens any more".into());
+            }
             let external = select.external.of(&block.tenant, block.shard);
             let value = |name: &str| external.get(name).unwrap_or_default();
             if on_external.iter().all(|m| m.matches(value(m.name()))) {
-                cursors.push(Cursor::open(block, external, &select, &mut budget, &mut damage)?);
+                let (budget, damage) = (&mut budget, &mut damage);
+                cursors.extend(Cursor::open(block, external, &readers, &select, budget, damage)?);
             }
         }
-        let first = |(i, cursor): (usize, &mut Cursor)| Some(Reverse((cursor.peek(&select)?, i)));
+        let first = |(i, cursor): (usize, &mut Cursor)| {
+            Some(Reverse((cursor.peek(&readers, &select, &mut damage)?, i)))
+        };
         let heap = cursors.iter_mut().enumerate().filter_map(first).collect();
         let series_left = if select.limit == 0 { usize::MAX } else { select.limit };
-        Ok(Self { cursors, heap, select, series_left, damage })
+        Ok(Self { cursors, heap, readers, select, series_left, damage })
     }
 
     /// The next part: about [`PART_BYTES`] of frames, or the end.
@@ -244,7 +290,8 @@ impl BlockSelect {
         match &self.damage {
             Damage { count: 0, .. } => Part::End,
             Damage { count, first } => {
-                Part::Failed(format!("{count} series or chunks cannot be read; the first: {first}"))
+                let what = "series, chunks or blocks cannot be read";
+                Part::Failed(format!("{count} {what}; the first: {first}"))
             }
         }
     }
@@ -259,11 +306,12 @@ impl BlockSelect {
             let Some(cursor) = self.cursors.get_mut(at) else { continue };
             while let Some(series) = cursor.take(&key) {
                 all.push((at, series));
-                if cursor.peek(&self.select).as_ref() != Some(&key) {
+                let next = cursor.peek(&self.readers, &self.select, &mut self.damage);
+                if next.as_ref() != Some(&key) {
                     break;
                 }
             }
-            if let Some(next) = cursor.peek(&self.select) {
+            if let Some(next) = cursor.peek(&self.readers, &self.select, &mut self.damage) {
                 self.heap.push(Reverse((next, at)));
             }
         }
@@ -273,34 +321,74 @@ impl BlockSelect {
 
     /// Encodes the series of one label set as one run of frames.
     fn encode(&mut self, key: &Bytes, all: &[(usize, SeriesRef)], frames: &mut Vec<Frame>) {
-        let (span, mut chunks, mut pairs) = (self.select.span, Vec::new(), None);
+        let mut copied = Copied::default();
         for &(cursor, at) in all {
             let Some(cursor) = self.cursors.get(cursor) else { continue };
-            let Ok(series) = cursor.block.reader.series(at) else { continue };
-            for meta in &series.chunks {
-                if self.select.skip_chunks
-                    || !span.overlaps(TimeSpan { min: meta.min_t, max: meta.max_t })
-                {
-                    continue;
-                }
-                match cursor.block.reader.chunk(meta) {
-                    Ok((encoding, bytes)) => {
-                        let (min_t, max_t) = (meta.min_t, meta.max_t);
-                        chunks.push(Chunk { encoding, min_t, max_t, bytes });
-                    }
-                    Err(error) => self.damage.note(&cursor.block, &error),
-                }
+            let read = self.readers.read(&cursor.block).and_then(|reader| {
+                copied.add(&reader.series(at)?, cursor, &reader, &self.select, &mut self.damage);
+                Ok(())
+            });
+            if let Err(error) = read {
+                self.damage.note(&cursor.block, &error);
             }
-            pairs.get_or_insert((series.labels, &cursor.external));
         }
-        let Some((own, external)) = pairs else { return };
-        if chunks.is_empty() && !self.select.skip_chunks {
+        copied.chunks.sort_by_key(|(_, span, _)| (span.min, span.max));
+        let Some(labels) = &copied.labels else { return };
+        if copied.chunks.is_empty() && !self.select.skip_chunks {
             return;
         }
-        chunks.sort_by_key(|c| (c.min_t, c.max_t));
-        let mut labels = Vec::with_capacity(own.len() + external.len());
-        final_labels(own.into_iter(), external, &self.select.without, &mut labels);
-        frame::encode(&labels, key, chunks.into_iter(), frames);
+        let labels: Vec<_> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        frame::encode(&labels, key, copied.chunks(), frames);
         self.series_left -= 1;
+    }
+}
+
+/// What one label set has in several blocks. Copied, so that no more than one of them is open.
+#[derive(Debug, Default)]
+struct Copied {
+    /// The final ones, known from the first series.
+    labels: Option<Vec<(String, String)>>,
+    chunks: Vec<(Encoding, TimeSpan, Range<usize>)>,
+    payloads: Vec<u8>,
+}
+
+impl Copied {
+    /// Adds the chunks of a series.
+    fn add(
+        &mut self,
+        series: &Series<'_>,
+        of: &Cursor,
+        reader: &Reader,
+        select: &Select,
+        damage: &mut Damage,
+    ) {
+        self.labels.get_or_insert_with(|| {
+            let mut labels = Vec::new();
+            final_labels(series.labels.iter().copied(), &of.external, &select.without, &mut labels);
+            labels.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+        });
+        for meta in series.chunks.iter().filter(|_| !select.skip_chunks) {
+            let span = TimeSpan { min: meta.min_t, max: meta.max_t };
+            if !select.span.overlaps(span) {
+                continue;
+            }
+            match reader.chunk(meta) {
+                Ok((encoding, payload)) => {
+                    let from = self.payloads.len();
+                    self.payloads.extend_from_slice(payload);
+                    self.chunks.push((encoding, span, from..self.payloads.len()));
+                }
+                Err(error) => damage.note(&of.block, &error),
+            }
+        }
+    }
+
+    fn chunks(&self) -> impl ExactSizeIterator<Item = Chunk<'_>> + Clone {
+        self.chunks.iter().map(|(encoding, span, payload)| Chunk {
+            encoding: *encoding,
+            min_t: span.min,
+            max_t: span.max,
+            bytes: &self.payloads[payload.clone()],
+        })
     }
 }

@@ -1,17 +1,20 @@
 //! Which finished blocks there are on this machine, and which of them a select needs.
 //!
 //! The list belongs to the control plane: the flush of a shard adds to it, retention takes away. A
-//! reader takes the list as it is and keeps its blocks open until it is done with them.
+//! reader takes the list as it is. A listed block costs no map: it is opened when it is read, see
+//! [`Readers`].
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::block::{Reader, Ulid};
 use crate::model::{TenantId, TimeRange, TimeSpan};
+use crate::query::readers::{MAPS_MAX, Readers};
 use crate::rt::channel::watch;
 use crate::shard::message::HeadFrom;
 
-/// A finished block of one tenant, one range and one shard, open for reading.
+/// A finished block of one tenant, one range and one shard.
 #[derive(Debug)]
 pub struct LocalBlock {
     /// Whose data.
@@ -23,21 +26,38 @@ pub struct LocalBlock {
     /// Whether this process wrote it. Then the shard's head may still serve its time; samples of a
     /// block that was there at start are never replayed into a head.
     pub born_in_this_process: bool,
-    /// The block.
-    pub reader: Reader,
+    /// Its name.
+    pub ulid: Ulid,
+    /// Where it is.
+    pub dir: PathBuf,
 }
 
 /// The list of blocks. Cheap to clone; clones are the same list.
-#[derive(Debug, Clone, Default)]
-pub struct Blocks(Arc<watch::Sender<BlockList>>);
+#[derive(Debug, Clone)]
+pub struct Blocks {
+    list: Arc<watch::Sender<BlockList>>,
+    readers: Arc<Readers>,
+}
 
 /// The list at one moment, in ascending order of range.
 pub(crate) type BlockList = Arc<[Arc<LocalBlock>]>;
 
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::new(MAPS_MAX)
+    }
+}
+
 impl Blocks {
-    /// Adds a block. A shard may let its head go only after this has returned.
-    pub fn add(&self, block: LocalBlock) {
-        self.0.send_modify(|list| {
+    /// A list whose open blocks keep to so many maps.
+    pub(super) fn new(maps_max: usize) -> Self {
+        Self { list: Arc::default(), readers: Arc::new(Readers::new(maps_max)) }
+    }
+
+    /// Adds a block that was just opened. A shard may let its head go only after this has returned.
+    pub fn add(&self, block: LocalBlock, reader: Reader) {
+        self.readers.keep(block.ulid, &Arc::new(reader));
+        self.list.send_modify(|list| {
             let mut blocks = list.to_vec();
             let at = blocks.partition_point(|other| other.range <= block.range);
             blocks.insert(at, Arc::new(block));
@@ -45,22 +65,30 @@ impl Blocks {
         });
     }
 
-    /// Takes a block out of the list; whose it was and its range, if it was there. Selects that use
-    /// it go on; its files may be removed, since maps outlive names.
-    pub fn remove(&self, ulid: Ulid) -> Option<(TenantId, TimeRange)> {
-        let mut gone = None;
-        self.0.send_modify(|list| {
-            let (those, others): (Vec<_>, Vec<_>) =
-                list.iter().cloned().partition(|b| b.reader.meta().ulid == ulid);
-            gone = those.first().map(|block| (block.tenant.clone(), block.range));
-            *list = others.into();
+    /// Takes a block out of the list. Reads that have begun open it again and again: its files may
+    /// be removed when nobody else holds what this returns.
+    pub fn remove(&self, ulid: Ulid) -> Option<Arc<LocalBlock>> {
+        let mut removed = None;
+        self.list.send_modify(|list| {
+            removed = list.iter().find(|block| block.ulid == ulid).cloned();
+            *list = list.iter().filter(|block| block.ulid != ulid).cloned().collect();
         });
-        gone
+        removed
+    }
+
+    /// Closes a block whose files are removed, so that the disk gets their room back.
+    pub fn close(&self, ulid: Ulid) {
+        self.readers.close(ulid);
+    }
+
+    /// The way to what is in the blocks.
+    pub(super) fn readers(&self) -> Arc<Readers> {
+        Arc::clone(&self.readers)
     }
 
     /// The blocks now.
     pub(crate) fn now(&self) -> BlockList {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.list.borrow())
     }
 }
 

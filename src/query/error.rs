@@ -1,6 +1,7 @@
 //! What can go wrong when reading, and where.
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -70,11 +71,23 @@ pub enum Error {
         /// The limit in bytes.
         limit_bytes: usize,
     },
+    /// Nobody read the stream for too long. The select was ended then.
+    #[error("no series was taken for {} s, so the query was ended", after.as_secs())]
+    Stalled {
+        /// How long.
+        after: Duration,
+    },
 }
 
 impl Error {
     /// Whether the select as a whole is over, and not only one of its sources.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::NotReady(_) | Self::Overloaded { .. } | Self::OverBudget { .. })
+        match self {
+            Self::NotReady(_)
+            | Self::Overloaded { .. }
+            | Self::OverBudget { .. }
+            | Self::Stalled { .. } => true,
+            Self::Gone { .. } | Self::Failed { .. } | Self::Disorder { .. } => false,
+        }
     }
 }

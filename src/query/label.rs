@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::query::block_labels::Question;
 use crate::query::blocks::Served;
+use crate::query::gate::Turn;
 use crate::query::{Error, LabelsRequest, Origin, View};
-use crate::rt::beside;
 use crate::rt::channel::oneshot;
 use crate::shard::message::{Ask, LabelsAsk};
 
@@ -50,7 +50,7 @@ impl View {
         if of.is_some_and(|label| request.without.iter().any(|w| w == label)) {
             return Ok(LabelList::default());
         }
-        let _running = self.pass().await?;
+        let turn = self.gate.pass().await?;
         let mut answers = Vec::with_capacity(self.shards.len());
         for asks in self.shards.iter() {
             let (reply, answer) = oneshot::channel();
@@ -66,7 +66,7 @@ impl View {
             drop(asks.send(Ask::Labels(ask)).await);
             answers.push(answer);
         }
-        let (mut union, mut failed) = self.list_blocks(&request, of).await;
+        let (mut union, mut failed) = (BTreeSet::new(), Vec::new());
         for (shard, answer) in (0u16..).zip(answers) {
             let origin = Origin::Head(shard);
             match answer.await {
@@ -75,14 +75,19 @@ impl View {
                 Err(_) => failed.push(Error::Gone { origin }),
             }
         }
+        // Not before all heads have answered: what they let go until then is in this list.
+        let (mut found, damage) = self.list_blocks(&turn, &request, of).await;
+        union.append(&mut found);
+        failed.extend(damage);
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let truncated = union.len() > limit;
         Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
     }
 
-    /// What the blocks have, while the shards look. What a head serves as well adds nothing.
+    /// What the blocks have. What a head serves as well adds nothing.
     async fn list_blocks(
         &self,
+        turn: &Turn,
         request: &LabelsRequest,
         of: Option<&str>,
     ) -> (BTreeSet<String>, Vec<Error>) {
@@ -90,14 +95,18 @@ impl View {
         if blocks.is_empty() {
             return (BTreeSet::new(), Vec::new());
         }
+        // Dropped with this future: then nobody waits any more.
+        let (asked, _asking) = oneshot::channel();
         let question = Question {
             blocks,
+            readers: self.blocks.readers(),
             external: Arc::clone(&self.external),
             matchers: Arc::clone(&request.matchers),
             without: Arc::clone(&request.without),
             of: of.map(Into::into),
+            asked,
         };
-        let (found, why) = match beside::blocking(move || question.answer()).await {
+        let (found, why) = match turn.step(move || question.answer()).await {
             Ok((found, damage)) => (found, damage),
             Err(broken) => (BTreeSet::new(), Some(broken.to_string())),
         };

@@ -8,14 +8,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::collections::binary_heap::PeekMut;
-use std::sync::Arc;
 use std::vec;
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::frame::Frame;
-use crate::query::probe::Probe;
+use crate::query::gate::Turn;
 use crate::query::{Error, Origin};
 use crate::rt::channel::mpsc;
 use crate::shard::message::Part;
@@ -39,10 +37,8 @@ impl Source {
 }
 
 /// Frames of a select, ascending by key; frames with equal keys follow each other.
-///
-/// Dropping it cancels the select.
 #[derive(Debug)]
-pub struct SeriesStream {
+pub(super) struct Merge {
     sources: Vec<Source>,
     /// The next frame of each source that has one in hand, smallest key first, then by source.
     heap: BinaryHeap<Reverse<Next>>,
@@ -56,8 +52,7 @@ pub struct SeriesStream {
     truncated: bool,
     in_hand_bytes: usize,
     in_hand_bytes_max: usize,
-    probe: Arc<Probe>,
-    _running: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 /// A frame and the source it came from. Ordered by key, then by source.
@@ -90,14 +85,13 @@ impl Ord for Next {
     }
 }
 
-impl SeriesStream {
+impl Merge {
     pub(super) fn new(
         sources: Vec<Source>,
         failed: VecDeque<Error>,
         limit: usize,
         in_hand_bytes_max: usize,
-        running: OwnedSemaphorePermit,
-        probe: Arc<Probe>,
+        turn: Turn,
     ) -> Self {
         let unknown = (0..sources.len()).rev().collect();
         Self {
@@ -111,22 +105,12 @@ impl SeriesStream {
             truncated: false,
             in_hand_bytes: 0,
             in_hand_bytes_max,
-            probe,
-            _running: running,
+            _turn: turn,
         }
     }
 
-    /// The next frame; `None` at the end. After an error the rest still comes, unless
-    /// [`Error::is_final`]. May be dropped and called again without losing a frame.
-    pub async fn next(&mut self) -> Option<Result<Frame, Error>> {
-        let next = self.merged().await;
-        if let Some(Err(error)) = &next {
-            self.probe.failed(error);
-        }
-        next
-    }
-
-    async fn merged(&mut self) -> Option<Result<Frame, Error>> {
+    /// The next frame; `None` at the end. May be dropped and called again without losing a frame.
+    pub(super) async fn next(&mut self) -> Option<Result<Frame, Error>> {
         if let Some(error) = self.failed.pop_front() {
             return Some(Err(error));
         }
@@ -158,7 +142,7 @@ impl SeriesStream {
     }
 
     /// Whether the limit left something out. Known once the stream has ended.
-    pub fn truncated(&self) -> bool {
+    pub(super) fn truncated(&self) -> bool {
         self.truncated
     }
 

@@ -23,31 +23,36 @@
 //! - A source that fails is one [`Error`] in the stream, after which the others go on: whether that
 //!   is a warning or the end is the caller's choice. Nothing is swallowed.
 //! - Memory per select is bounded: few parts ahead per source, [`Limits::buffered_bytes_max`] in
-//!   hand, one reader for all blocks. A slow client slows the shards' selects, not their intake.
-//! - Dropping the stream cancels the select everywhere.
+//!   hand; open blocks are bounded for all of them together. A slow client slows the shards'
+//!   selects, not their intake.
+//! - Dropping the stream cancels the select everywhere. So does not reading it for
+//!   [`Limits::stalled_after`].
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
-//!   overload sheds first.
+//!   overload sheds first. One whose client has left runs until its last step has noticed.
 
 mod block_labels;
 mod block_select;
 mod blocks;
 mod error;
+mod gate;
 mod label;
 mod merge;
 mod probe;
+mod readers;
 mod select;
 mod stats;
+mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod twin;
 
 use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use std::time::Duration;
 
 use crate::frame::Sharding;
 use crate::model::{External, Labels, Matcher, TimeSpan};
+use crate::query::gate::Gate;
 use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
 use crate::shard::message::Ask;
@@ -55,8 +60,8 @@ use crate::shard::message::Ask;
 pub use blocks::{Blocks, LocalBlock};
 pub use error::{Error, NotReady, Origin};
 pub use label::LabelList;
-pub use merge::SeriesStream;
 pub use stats::{KnownStats, follow};
+pub use stream::SeriesStream;
 
 /// The channels to all shards, by shard number.
 pub type Shards = Vec<mpsc::Sender<Ask>>;
@@ -70,14 +75,28 @@ pub struct Limits {
     pub waiting_max: usize,
     /// Bytes of frames that one select holds in hand.
     pub buffered_bytes_max: usize,
+    /// Time without taking a frame after which a reader's select is ended.
+    pub stalled_after: Duration,
 }
+
+/// Long enough for a Querier that waits for a slower store, and a quarter of its usual timeout of
+/// two minutes, so those that wait in line still get their turn.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 impl Default for Limits {
     /// 20 selects as in Thanos' store gateway, five times as many waiting, 64 MiB each.
     fn default() -> Self {
-        Self { selects_max: 20, waiting_max: 100, buffered_bytes_max: 64 << 20 }
+        Self {
+            selects_max: 20,
+            waiting_max: 100,
+            buffered_bytes_max: 64 << 20,
+            stalled_after: STALLED_AFTER,
+        }
     }
 }
+
+/// Most matchers in one request: each is asked for every series or value.
+pub const MATCHERS_MAX: usize = 1000;
 
 /// Which series, and how they shall look.
 #[derive(Debug, Clone)]
@@ -133,13 +152,6 @@ pub struct View {
     limits: Limits,
 }
 
-/// Lets few selects through at a time and few wait.
-#[derive(Debug)]
-struct Gate {
-    running: Arc<Semaphore>,
-    waiting: Semaphore,
-}
-
 impl View {
     /// A view. `ready` is set by who starts and stops things; `stats` is kept fresh by [`follow`].
     pub fn new(
@@ -150,10 +162,7 @@ impl View {
         stats: watch::Receiver<KnownStats>,
         limits: Limits,
     ) -> Self {
-        let gate = Arc::new(Gate {
-            running: Arc::new(Semaphore::new(limits.selects_max)),
-            waiting: Semaphore::new(limits.waiting_max),
-        });
+        let gate = Arc::new(Gate::new(limits));
         Self {
             shards: shards.into(),
             blocks,

@@ -1,15 +1,23 @@
 //! What went wrong in reading, counted.
 //!
 //! ## Metrics
-//! `tidegate_query_failures_total{reason}`: bumped once for each [`Error`] a caller is told.
+//! `tidegate_query_failures_total{reason}`: bumped once for each [`Error`] a caller is told;
+//! `stalled` when the select is ended, for its caller may never ask again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::query::Error;
 use crate::telemetry::{Metric, Snapshot};
 
-const REASONS: [&str; 6] =
-    ["not-ready", "overloaded", "source-gone", "source-failed", "disorder", "over-budget"];
+const REASONS: [&str; 7] = [
+    "not-ready",
+    "overloaded",
+    "source-gone",
+    "source-failed",
+    "disorder",
+    "over-budget",
+    "stalled",
+];
 
 /// Counters of all reads through one view. The control side's, so shared by its tasks.
 #[derive(Debug, Default)]
@@ -27,6 +35,7 @@ impl Probe {
             Error::Failed { .. } => 3,
             Error::Disorder { .. } => 4,
             Error::OverBudget { .. } => 5,
+            Error::Stalled { .. } => 6,
         };
         self.failures[reason].fetch_add(1, Relaxed);
     }

@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::query::block_select;
 use crate::query::blocks::Served;
-use crate::query::merge::Source;
-use crate::query::{Error, Gate, Origin, SelectRequest, SeriesStream, View};
+use crate::query::merge::{Merge, Source};
+use crate::query::{Error, Limits, Origin, SelectRequest, SeriesStream, View};
 use crate::rt::channel::mpsc;
 use crate::shard::message::{Ask, HeadFrom, Part, Select};
 
@@ -16,20 +14,6 @@ use crate::shard::message::{Ask, HeadFrom, Part, Select};
 const PARTS_AHEAD: usize = 2;
 
 impl View {
-    /// Waits for a turn to read, if the line is not too long.
-    pub(super) async fn pass(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let Gate { running, waiting } = &*self.gate;
-        if let Ok(permit) = Arc::clone(running).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let overloaded = Error::Overloaded {
-            running: self.limits.selects_max,
-            waiting: self.limits.waiting_max,
-        };
-        let Ok(_in_line) = waiting.try_acquire() else { return Err(overloaded) };
-        Arc::clone(running).acquire_owned().await.map_err(|_| overloaded)
-    }
-
     /// Starts a select. Sources that fail show up in the stream, see [`SeriesStream::next`].
     pub async fn select(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
         self.open(request).await.inspect_err(|error| self.probe.failed(error))
@@ -37,7 +21,7 @@ impl View {
 
     async fn open(&self, request: SelectRequest) -> Result<SeriesStream, Error> {
         self.ready()?;
-        let running = self.pass().await?;
+        let turn = self.gate.pass().await?;
         let mut failed = VecDeque::new();
         let mut sources = Vec::with_capacity(self.shards.len());
         let mut served = Served::default();
@@ -56,17 +40,13 @@ impl View {
         if !blocks.is_empty() {
             let (reply, parts) = mpsc::channel(PARTS_AHEAD);
             let select = self.message(&request, reply);
-            block_select::start(blocks, select, self.limits.buffered_bytes_max);
+            let (readers, budget) = (self.blocks.readers(), self.limits.buffered_bytes_max);
+            block_select::start(blocks, readers, select, budget, turn.clone());
             sources.insert(0, Source::new(Origin::Blocks, parts));
         }
-        Ok(SeriesStream::new(
-            sources,
-            failed,
-            request.limit,
-            self.limits.buffered_bytes_max,
-            running,
-            Arc::clone(&self.probe),
-        ))
+        let Limits { buffered_bytes_max, stalled_after, .. } = self.limits;
+        let merge = Merge::new(sources, failed, request.limit, buffered_bytes_max, turn);
+        Ok(SeriesStream::new(merge, stalled_after, Arc::clone(&self.probe)))
     }
 
     /// Sends the select to every shard.

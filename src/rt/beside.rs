@@ -2,13 +2,16 @@
 //!
 //! The control reactor must stay free to answer `Info` within 100 ms at any load, so nothing on it
 //! computes for long. What does (a select over blocks, a compaction step) runs as [`blocking`], on
-//! a pool whose size the runtime's builder bounds, in steps that each end by themselves: a thread
+//! a pool of [`POOL_THREADS`], in steps that each end by themselves: a thread
 //! of the pool never waits for a slow client.
 
 use std::future::Future;
 
 pub use tokio::task::{JoinHandle, spawn, yield_now};
 pub use tokio::time::{error::Elapsed, sleep, timeout};
+
+/// Threads of the pool.
+pub const POOL_THREADS: usize = 6;
 
 /// The step did not end: it panicked, or the runtime is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -6,8 +6,7 @@ use std::io;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Threads of the pool for work that computes or blocks.
-const POOL_THREADS: usize = 4;
+use crate::rt::beside::POOL_THREADS;
 
 /// Runs a future on this thread as the control plane until it ends. Steps on the pool that still
 /// run then are not waited for: what must end is waited for by the future.

@@ -19,8 +19,8 @@
 //! - [`commit`]: group commit. [`recover`]: from the logs to a head.
 //! - [`answer`], [`select`], [`labels`]: reading, in slices; [`keys`], [`budget`], [`pins`]: what a
 //!   read holds meanwhile, and whom it holds up.
-//! - [`flush`], [`blocks`], [`cut_plan`]: from the head to a block. [`truncation`], [`old`]: what may
-//!   go then.
+//! - [`flush`], [`blocks`], [`cut_plan`]: from the head to a block. [`truncation`], [`old`]: what
+//!   may go then.
 //! - [`cuts`], [`slots`]: what is in blocks, who owns what.
 //! - [`head`], [`wal`]: they do not know each other.
 //!

@@ -15,6 +15,19 @@ pub fn splitmix64(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The seeds of a test: `TIDEGATE_SEEDS` of them or, unless it is said, `short`; with
+/// `TIDEGATE_SEED` just that one.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
+pub(crate) fn seeds(short: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match (number("TIDEGATE_SEED"), number("TIDEGATE_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => 0..count,
+        (None, None) => 0..short,
+    }
+}
+
 pub mod hex;
 pub mod signal;
 pub(crate) mod sort;

@@ -19,6 +19,7 @@
 //!   `Info` answers within 100 ms at any load.
 //! - Requests may be compressed with snappy, which Thanos can be told to use; answers never are.
 //!   A message over [`REQUEST_BYTES_MAX`] is refused before it is read.
+//! - A stream whose client takes nothing for 30 s ends with `DeadlineExceeded` and frees its place.
 //! - There are only so many connections; one more is closed, see [`crate::rt::door`].
 //! - Pings are answered at any pace: gRPC's 10 s keepalive never meets `too_many_pings`.
 //!

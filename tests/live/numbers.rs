@@ -197,14 +197,15 @@ fn two_ranges() -> WriteRequest {
 }
 
 /// What stands still in a life without trouble. `scarce` moves the metrics of a log that is refused
-/// and of writes that are turned away; tests of one module those that no act from outside moves
-/// when it is told to: a caught panic, a dropped line of the log, a query that fails.
+/// and of writes that are turned away. What no act from outside moves at will, the tests of its
+/// module do: a caught panic, a dropped line of the log, a query that fails.
 #[test]
 fn trouble_is_counted() {
     let home = home();
     let flags = ["--shards=1", "--receive.connections-per-core-max=2"];
     let mut node = Node::start(home.path(), &flags);
     node.may_warn("a flush failed; it is tried again");
+    node.may_warn("cannot remove a block that failed");
     node.may_warn("block not shipped, will try again");
     let data = home.path().join("data");
     let (bucket, tenant) = (data.join("bucket"), data.join("blocks/red"));

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
@@ -11,8 +13,10 @@ use crate::chunk::{Chunk, Encoding, xor};
 use crate::model::{External, Labels, Sample, TenantId, TimeRange, TimeSpan};
 use crate::query::tests::{all, any_labels, any_matcher, external, read, run, series};
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series};
-use crate::query::{Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
-use crate::rt::DirSink;
+use crate::query::{Blocks, Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
+use crate::rt::channel::mpsc;
+use crate::rt::{DirSink, beside, thread};
+use crate::shard::message::Ask;
 
 /// Length of a test's block range.
 const RANGE_MS: i64 = 20;
@@ -24,7 +28,7 @@ async fn block(
     tenant: &TenantId,
     range: TimeRange,
     all: &[Series],
-) -> Option<LocalBlock> {
+) -> Option<(LocalBlock, Reader)> {
     let mut sorted: Vec<&Series> = all.iter().filter(|s| s.tenant == *tenant).collect();
     sorted.sort_by(|a, b| a.labels.cmp(&b.labels));
     let ulid = Ulid::from_parts(dir.read_dir().expect("a directory").count() as u64, 7);
@@ -58,7 +62,8 @@ async fn block(
     writer.finish().await.expect("a block");
     let reader = Reader::open(&target).expect("it opens");
     let tenant = tenant.clone();
-    Some(LocalBlock { tenant, range, shard, born_in_this_process: true, reader })
+    let born_in_this_process = true;
+    Some((LocalBlock { tenant, range, shard, born_in_this_process, ulid, dir: target }, reader))
 }
 
 /// Label sets with their samples inside `span`; sets without one are left out. A sample that came
@@ -88,7 +93,7 @@ struct World {
     whole: Vec<Head>,
     /// What heads really hold.
     heads: Vec<Head>,
-    blocks: Vec<LocalBlock>,
+    blocks: Vec<(LocalBlock, Reader)>,
 }
 
 async fn world(dir: &Path, all: &[Series], shards: u16, from: i64, at_start: bool) -> World {
@@ -104,7 +109,7 @@ async fn world(dir: &Path, all: &[Series], shards: u16, from: i64, at_start: boo
             for start in (0..3 * RANGE_MS).step_by(RANGE_MS as usize) {
                 let range = TimeRange { start, end: start + RANGE_MS };
                 if let Some(mut block) = block(dir, shard, &tenant, range, &own).await {
-                    block.born_in_this_process = !(at_start && range.end <= from);
+                    block.0.born_in_this_process = !(at_start && range.end <= from);
                     world.blocks.push(block);
                 }
             }
@@ -165,7 +170,7 @@ proptest! {
         let (whole, (found, errors)) = run(async {
             let world = world(dir.path(), &all, shards, cut * RANGE_MS, at_start).await;
             let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
-            world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+            world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
             let mut stream = twins.view.select(request.clone()).await.expect("a stream");
             (world.whole, read(&mut stream).await)
         });
@@ -194,7 +199,7 @@ proptest! {
         let (whole, got) = run(async {
             let world = world(dir.path(), &all, 2, cut * RANGE_MS, true).await;
             let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
-            world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+            world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
             let got = match of {
                 None => twins.view.label_names(request.clone()).await,
                 Some(label) => twins.view.label_values(label, request.clone()).await,
@@ -230,7 +235,7 @@ fn strays_are_sorted_within_a_budget() {
             let block = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
             let limits = Limits { buffered_bytes_max: budget, ..Limits::default() };
             let twins = twin::view(vec![Head::default()], external.clone(), limits).await;
-            twins.blocks.add(block);
+            twins.blocks.add(block.0, block.1);
             let mut stream = twins.view.select(all()).await.expect("a stream");
             let (found, errors) = read(&mut stream).await;
             assert_eq!(found.len(), want);
@@ -248,15 +253,15 @@ fn damage_is_said_and_the_rest_is_read() {
     run(async {
         let range = TimeRange { start: 0, end: 20 };
         let tenant = TenantId::new("p").expect("a tenant");
-        let whole = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
-        let file = dir.path().join(whole.reader.meta().ulid.to_string()).join("chunks/000001");
+        let (whole, reader) = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+        let file = dir.path().join(whole.ulid.to_string()).join("chunks/000001");
         let mut bytes = std::fs::read(&file).expect("chunks");
         let at = bytes.len() - 6;
         bytes[at] ^= 1;
         std::fs::write(&file, bytes).expect("written");
         let twins = twin::view(vec![Head::default()], external(&[]), Limits::default()).await;
-        let ulid = whole.reader.meta().ulid;
-        twins.blocks.add(whole);
+        let ulid = whole.ulid;
+        twins.blocks.add(whole, reader);
         let mut stream = twins.view.select(all()).await.expect("a stream");
         let (found, errors) = read(&mut stream).await;
         // The last chunk is one of two of its series.
@@ -265,12 +270,108 @@ fn damage_is_said_and_the_rest_is_read() {
         let [Error::Failed { origin: Origin::Blocks, why }] = &errors[..] else {
             panic!("{errors:?}")
         };
-        assert!(why.contains(&ulid.to_string()) && why.starts_with("1 series or chunks"), "{why}");
+        assert!(why.contains(&ulid.to_string()) && why.starts_with("1 series, chunks"), "{why}");
 
-        twins.blocks.remove(ulid);
+        assert_eq!(twins.blocks.remove(ulid).map(|block| block.ulid), Some(ulid));
         let mut stream = twins.view.select(all()).await.expect("a stream");
         assert_eq!(read(&mut stream).await, (vec![], vec![]));
     });
+}
+
+/// All names, or values.
+fn names() -> LabelsRequest {
+    let (matchers, without) = (Arc::new([]), Arc::new([]));
+    LabelsRequest { span: TimeSpan::ALL, matchers, without, limit: 0 }
+}
+
+/// Maps of files in `dir` that this process has.
+fn maps_in(dir: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+    maps.lines().filter(|line| line.contains(dir.to_str().expect("a text"))).count()
+}
+
+#[test]
+fn any_number_of_blocks_is_read_with_few_maps() {
+    const BLOCKS: i64 = 300;
+    // Eight blocks: an index and a file of chunks each.
+    const MAPS_MAX: usize = 16;
+    let tenant = TenantId::new("p").expect("a tenant");
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let mut twins = twin::view(vec![Head::default()], external(&[]), Limits::default()).await;
+        twins.view.blocks = Blocks::new(MAPS_MAX);
+        for number in 0..BLOCKS {
+            let range = TimeRange { start: number * RANGE_MS, end: (number + 1) * RANGE_MS };
+            let times = range.start..range.start + 4;
+            let own = series("p", &[("own", &format!("{number:03}"))], times.clone());
+            let sets = [series("p", &[("common", "1")], times), own];
+            let (block, reader) =
+                block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+            twins.view.blocks.add(block, reader);
+        }
+        let (path, done) = (dir.path().to_owned(), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&done);
+        let watch = move || {
+            let mut most = 0;
+            while !until.load(Ordering::Relaxed) {
+                most = most.max(maps_in(&path));
+            }
+            most
+        };
+        let watch = thread::spawn_named("maps", watch).expect("a thread");
+        let mut stream = twins.view.select(all()).await.expect("a stream");
+        let (found, errors) = read(&mut stream).await;
+        let values = twins.view.label_values("own", names()).await.expect("a list");
+        done.store(true, Ordering::Relaxed);
+        let most = watch.join().expect("no panic");
+        assert_eq!(errors, []);
+        assert_eq!(found.len() as i64, BLOCKS + 1);
+        let all: usize = samples(&found, TimeSpan::ALL).into_values().map(|s| s.len()).sum();
+        assert_eq!(all as i64, BLOCKS * 4 * 2);
+        assert_eq!(values.texts.len() as i64, BLOCKS);
+        // One block more is open, the one that is being read; and the kernel tells the maps one by
+        // one, while they come and go.
+        assert!((1..=MAPS_MAX * 2).contains(&most), "{most} maps");
+        assert_eq!(maps_in(dir.path()), MAPS_MAX, "the last ones stay open");
+    });
+}
+
+#[test]
+fn a_block_that_goes_away_while_it_is_read_is_held_or_said() {
+    let sets: Vec<Series> =
+        (0..4_000).map(|i| series("p", &[("i", &format!("{i:04}"))], 0..4)).collect();
+    let tenant = TenantId::new("p").expect("a tenant");
+    for close in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        run(async {
+            let range = TimeRange { start: 0, end: 20 };
+            let (block, reader) =
+                block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+            let (ulid, path) = (block.ulid, block.dir.clone());
+            let twins = twin::view(vec![Head::default()], external(&[]), Limits::default()).await;
+            twins.blocks.add(block, reader);
+            let mut stream = twins.view.select(all()).await.expect("a stream");
+            stream.next().await.expect("a frame").expect("no error");
+            let block = twins.blocks.remove(ulid).expect("it was listed");
+            assert!(Arc::strong_count(&block) > 1, "whoever deletes sees that it is read");
+            std::fs::remove_dir_all(&path).expect("removed");
+            if close {
+                twins.blocks.close(ulid);
+            }
+            let (found, errors) = read(&mut stream).await;
+            if close {
+                let [Error::Failed { why, .. }] = &errors[..] else { panic!("{errors:?}") };
+                assert!(why.contains(&ulid.to_string()) && found.len() < 3_999, "{why}");
+            } else {
+                assert_eq!((found.len(), errors), (3_999, vec![]));
+            }
+            assert_eq!(twins.blocks.now().len(), 0);
+            drop(stream);
+            while Arc::strong_count(&block) > 1 {
+                beside::yield_now().await;
+            }
+        });
+    }
 }
 
 #[test]
@@ -281,11 +382,34 @@ fn a_failed_head_does_not_hide_its_blocks() {
         let mut world = world(dir.path(), &all_series, 1, 0, false).await;
         world.heads[0].fault = Fault::NoBegin;
         let twins = twin::view(world.heads, external(&[]), Limits::default()).await;
-        world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+        world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
         read(&mut twins.view.select(all()).await.expect("a stream")).await
     });
     assert_eq!(errors.len(), 1);
     assert_eq!(samples(&found, TimeSpan::ALL).into_values().map(|s| s.len()).sum::<usize>(), 30);
+}
+
+/// A head that lets its series go just when it is asked, after they were put in a block.
+#[test]
+fn lists_know_what_a_head_lets_go_meanwhile() {
+    let sets = [series("p", &[("a", "1")], 0..4)];
+    let tenant = TenantId::new("p").expect("a tenant");
+    let dir = tempfile::tempdir().expect("a directory");
+    let list = run(async {
+        let range = TimeRange { start: 0, end: 20 };
+        let (block, reader) = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+        let mut twins = twin::view(Vec::new(), external(&[]), Limits::default()).await;
+        let (asks, mut asked) = mpsc::channel(1);
+        twins.view.shards = [asks].into();
+        let blocks = twins.blocks.clone();
+        beside::spawn(async move {
+            let Some(Ask::Labels(ask)) = asked.recv().await else { panic!("it is asked") };
+            blocks.add(block, reader);
+            ask.reply.send(Ok(BTreeSet::new())).expect("it waits");
+        });
+        twins.view.label_names(names()).await.expect("a list")
+    });
+    assert_eq!(list.texts, ["a", "tenant_id"]);
 }
 
 #[test]
@@ -295,7 +419,7 @@ fn info_spans_blocks_and_heads() {
     let info = run(async {
         let world = world(dir.path(), &all_series, 1, 40, true).await;
         let twins = twin::view(world.heads, external(&[]), Limits::default()).await;
-        world.blocks.into_iter().for_each(|block| twins.blocks.add(block));
+        world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
         twins.view.info()
     });
     assert_eq!(info.len(), 1);

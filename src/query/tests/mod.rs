@@ -259,7 +259,12 @@ fn a_reader_that_stops_stops_the_shards() {
 #[test]
 fn reading_needs_readiness_a_turn_and_a_budget() {
     run(async {
-        let limits = Limits { selects_max: 1, waiting_max: 1, buffered_bytes_max: 4000 };
+        let limits = Limits {
+            selects_max: 1,
+            waiting_max: 1,
+            buffered_bytes_max: 4000,
+            ..Limits::default()
+        };
         let Twins { view, ready, .. } =
             twin::view(vec![many(100, Fault::None)], external(&[]), limits).await;
         let not_ready = NotReady { why: "replaying the log".into() };
@@ -283,6 +288,31 @@ fn reading_needs_readiness_a_turn_and_a_budget() {
             twin::view(vec![many(100, Fault::None)], external(&[]), limits).await;
         let (found, errors) = read(&mut view.select(all()).await.expect("a stream")).await;
         assert_eq!((found, errors), (vec![], vec![Error::OverBudget { limit_bytes: 100 }]));
+    });
+}
+
+#[test]
+fn a_reader_that_takes_nothing_loses_its_turn() {
+    run(async {
+        let stalled_after = Duration::from_millis(200);
+        let limits = Limits { selects_max: 1, waiting_max: 1, stalled_after, ..Limits::default() };
+        let Twins { view, .. } =
+            twin::view(vec![many(1_000, Fault::None)], external(&[]), limits).await;
+        let mut slow = view.select(all()).await.expect("the only turn");
+        for _ in 0..10 {
+            slow.next().await.expect("a frame").expect("no error");
+            beside::sleep(stalled_after / 5).await;
+        }
+        let next = beside::timeout(Duration::from_secs(20), view.select(all())).await;
+        let mut next = next.expect("the turn is never given back").expect("a stream");
+        assert_eq!(slow.next().await, Some(Err(Error::Stalled { after: stalled_after })));
+        assert_eq!(slow.next().await, None);
+        let (found, errors) = read(&mut next).await;
+        assert_eq!((found.len(), errors), (1_000, vec![]));
+        let mut exposition = Exposition::default();
+        exposition.source(move |out| view.sample(out));
+        let text = exposition.render(Format::Text).expect("text");
+        assert!(text.contains("tidegate_query_failures_total{reason=\"stalled\"} 1"), "{text}");
     });
 }
 

@@ -244,8 +244,10 @@ impl StorageFile for DiskFile {
         self.wrote.set(true);
         let written = written.map_err(io_error)?;
         if written != bytes.len() {
+            // The rest found no room; nothing else makes a write to a file short.
             let text = format!("{written} of {} bytes were written", bytes.len());
-            return Err(io::Error::new(io::ErrorKind::WriteZero, text));
+            let error = NumberedError { number: libc::ENOSPC, text };
+            return Err(io::Error::new(io::ErrorKind::StorageFull, error));
         }
         Ok(())
     }

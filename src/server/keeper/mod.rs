@@ -8,7 +8,7 @@
 //! ## Order
 //! A block is in the list of the view before its shard lets the head go, and offered to the
 //! shipper after. It is deleted locally only when it is verified in the bucket and past retention:
-//! first from the list, then from the disk.
+//! first from the list, then, when nobody reads it any more, from the disk.
 //!
 //! ## Crash
 //! Every step is found again at the next start: finished blocks are listed and offered once more.
@@ -40,6 +40,9 @@ use crate::telemetry::{Counters, Metric};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two runs of retention.
 const RETAIN_EVERY: Duration = Duration::from_mins(1);
+/// Longest time that a block past retention stays on the disk for those who still read it: far
+/// more than a query takes, and little of a retention.
+const READ_ON_MAX: Duration = Duration::from_mins(10);
 /// Most blocks deleted in one run.
 const RETAIN_AT_MOST: usize = 64;
 
@@ -92,23 +95,16 @@ pub(super) struct Keeper {
     plan: CutPlan,
     /// Blocks that a shard has written and nobody can read yet.
     unlisted: Vec<(TenantId, u16, PathBuf)>,
-    /// Blocks past retention that are not listed any more and still on the disk.
-    doomed: Vec<Doomed>,
-}
-
-/// A block that goes, and what is said of it then.
-struct Doomed {
-    dir: PathBuf,
-    tenant: String,
-    range: String,
+    /// Blocks past retention, not listed any more, and since when.
+    retired: Vec<(Arc<LocalBlock>, Moment)>,
 }
 
 impl Keeper {
     /// Takes over the blocks that are there: lists them for readers and offers them to the
     /// shipper. To be called before the process is ready.
     pub(super) async fn take_over(parts: Parts) -> Self {
-        let (kept, plan, unlisted, doomed) = Default::default();
-        let mut keeper = Self { parts, kept, plan, unlisted, doomed };
+        let (kept, plan, unlisted, retired) = Default::default();
+        let mut keeper = Self { parts, kept, plan, unlisted, retired };
         let root = keeper.parts.root.join("blocks");
         for dir in names_in(&root) {
             let Some(tenant) = TenantId::of_dir(&dir) else { continue };
@@ -294,37 +290,47 @@ impl Keeper {
         let reader = opened.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         let meta = reader.meta();
         let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
-        let range = meta.range();
-        self.parts.blocks.add(LocalBlock {
+        let min_time_ms = meta.min_time;
+        let block = LocalBlock {
             tenant: tenant.clone(),
-            range,
+            range: meta.range(),
             shard: born.unwrap_or_else(|| shard_of(meta, &self.parts.external)),
             born_in_this_process: born.is_some(),
-            reader,
-        });
+            ulid: meta.ulid,
+            dir: dir.to_owned(),
+        };
+        self.parts.blocks.add(block, reader);
         self.kept.insert(dir.to_owned(), kept);
         // Without a shipper there is nobody to offer to: the process is stopping.
-        let offer = ship::Ask::Offer { dir: dir.to_owned(), min_time_ms: range.start };
-        drop(self.parts.to_ship.send(offer).await);
+        drop(self.parts.to_ship.send(ship::Ask::Offer { dir: dir.to_owned(), min_time_ms }).await);
         Ok(())
     }
 
-    /// Deletes the blocks that are not listed any more; those that stay are tried again in the next
+    /// Deletes the retired blocks that nobody reads any more. What stays is tried again in the next
     /// run.
-    async fn delete_doomed(&mut self) {
-        for doomed in std::mem::take(&mut self.doomed) {
-            let owned = doomed.dir.clone();
-            let removed = beside::blocking(move || files::remove_dir(&owned)).await;
-            let Doomed { dir, tenant, range } = &doomed;
+    async fn delete_retired(&mut self) {
+        let is_read = |(block, since): &mut (Arc<LocalBlock>, Moment)| {
+            Arc::strong_count(block) > 1 && since.elapsed() < READ_ON_MAX
+        };
+        let unread: Vec<_> = self.retired.extract_if(.., |retired| !is_read(retired)).collect();
+        for (block, since) in unread {
+            let (blocks, of) = (self.parts.blocks.clone(), Arc::clone(&block));
+            let remove = move || {
+                let removed = files::remove_dir(&of.dir);
+                blocks.close(of.ulid);
+                removed
+            };
+            let removed = beside::blocking(remove).await;
+            let (tenant, ulid, range) = (&block.tenant, block.ulid, block.range);
             match removed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
                 Ok(()) => {
                     let what = "a block is past retention and deleted from the local disk";
-                    tracing::info!(dir = %dir.display(), tenant, range, "{what}");
+                    tracing::info!(%tenant, block = %ulid, %range, "{what}");
                 }
                 Err(error) => {
                     let what = "cannot delete a block that is past retention; it is tried again";
-                    tracing::error!(dir = %dir.display(), error, "{what}");
-                    self.doomed.push(doomed);
+                    tracing::error!(dir = %block.dir.display(), %error, "{what}");
+                    self.retired.push((block, since));
                 }
             }
         }
@@ -340,14 +346,12 @@ impl Keeper {
             else {
                 continue;
             };
-            let gone = self.parts.blocks.remove(ulid);
+            let removed = self.parts.blocks.remove(ulid);
+            self.retired.extend(removed.map(|block| (block, Moment::now())));
             self.kept.remove(&dir);
-            drop(self.parts.to_ship.send(ship::Ask::Forget(dir.clone())).await);
-            let (tenant, range) =
-                gone.map(|(t, r)| (t.to_string(), r.to_string())).unwrap_or_default();
-            self.doomed.push(Doomed { dir, tenant, range });
+            drop(self.parts.to_ship.send(ship::Ask::Forget(dir)).await);
         }
-        self.delete_doomed().await;
+        self.delete_retired().await;
         let newest_ms = all.iter().map(|kept| kept.max_time_ms).max().unwrap_or(i64::MIN);
         let Some(mut pruner) = self.parts.pruner.take() else { return };
         let pruned = beside::blocking(move || {

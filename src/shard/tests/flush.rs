@@ -19,7 +19,6 @@ use crate::shard::blocks::{Origin, remove_unfinished};
 use crate::shard::cut_plan::Held;
 use crate::shard::flush::{FlushError, FlushOrder, Flushed};
 use crate::shard::recover::{OldSegment, Recovered};
-use crate::shard::tests::power_cut::seeds;
 use crate::shard::tests::recover::{ONE, ledger, write};
 use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
@@ -27,7 +26,7 @@ use crate::shard::tests::world::{
 };
 use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
-use crate::stdx::crc32c;
+use crate::stdx::{crc32c, seeds};
 
 /// Two shards, three, one, and the same one again.
 const GENERATIONS: [Generation; 3] = [

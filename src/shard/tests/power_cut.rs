@@ -1,7 +1,7 @@
 //! Power cuts and kills: a seed decides the load, the moment of the end and what the device kept.
 //!
-//! The invariant after every recovery: acknowledged ⊆ stored ⊆ sent, and values bit for bit. In some
-//! seeds ranges are cut, too, as if their blocks had been written and deleted since: series come
+//! The invariant after every recovery: acknowledged ⊆ stored ⊆ sent, and values bit for bit. In
+//! some seeds ranges are cut, too, as if their blocks had been written and deleted since: series come
 //! and go, log is let go, and the series file is written anew under the feet of the power cut.
 //! `TIDEGATE_SEEDS=100000` runs more seeds, `TIDEGATE_SEED=n` runs one. The runs with syncs that
 //! lie, and with relaxed answers and power cuts, must fail: a test that cannot fail proves nothing.
@@ -21,6 +21,7 @@ use crate::shard::tests::world::{
 use crate::shard::wal::writer::segment_number;
 use crate::shard::write::{Unavailable, Written};
 use crate::shard::{Generation, Settings, Shard};
+use crate::stdx::seeds;
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 const LOAD: Load = Load { rounds: 120, step_ms: 15_000, turns: 6 };
@@ -153,16 +154,6 @@ fn live(seed: u64, ends: Ends) -> Result<Lived, String> {
 fn first_series_segment(twin: &Twin) -> Option<u64> {
     let files = twin.files_below(&Path::new(ROOT).join("shard-0/series"));
     files.iter().find_map(|(path, _)| segment_number(path.to_str()?))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
-pub(super) fn seeds(short: u64) -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("TIDEGATE_SEED"), number("TIDEGATE_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(count)) => 0..count,
-        (None, None) => 0..short,
-    }
 }
 
 #[test]

@@ -84,14 +84,19 @@ impl<S: Storage> Backlog<S> {
     }
 
     async fn let_go(&self, segment: &Closed, path: &Path) -> io::Result<()> {
-        if segment.damaged {
+        let done = if segment.damaged {
             // For somebody to look at.
             let kept = self.dir.join(format!("{:016}.damaged", segment.number));
-            self.storage.rename(path, &kept).await?;
+            self.storage.rename(path, &kept).await
         } else if self.spares.wants(segment.size) {
-            return self.spares.recycle(path).await;
+            self.spares.recycle(path).await
         } else {
-            self.storage.remove(path).await?;
+            self.storage.remove(path).await
+        };
+        match done {
+            // An earlier try got as far as that. What is made a spare then is found at a start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
         }
         self.storage.sync_dir(&self.dir).await
     }
