@@ -115,9 +115,9 @@ pub(crate) fn block_dir(root: &Path, tenant: &TenantId, ulid: Ulid) -> PathBuf {
     tenant_dir(root, tenant).join(ulid.to_string())
 }
 
-/// The cuts that the blocks below `root` stand for. A block whose `meta.json` is missing or makes no
-/// sense stands for none and is not served; who serves the blocks will tell of it. One that cannot
-/// be read now may be served later: its samples would be there twice.
+/// The cuts that the blocks below `root` stand for. A block whose `meta.json` is missing or makes
+/// no sense stands for none and is not served; who serves the blocks will tell of it. One that
+/// cannot be read now may be served later: its samples would be there twice.
 ///
 /// The names are made durable first: a replay that skips what a block has must find the block again
 /// after the next crash.

@@ -62,8 +62,8 @@ pub fn deletable(blocks: &[Kept], retention: Retention, wall_ms: i64) -> Vec<Uli
     old.into_iter().take(retention.at_most).map(|b| b.ulid).collect()
 }
 
-/// Retention of the default bucket, the directory that Tidegate owns alone, in use or not. It takes a
-/// [`Directory`], not a bucket: nobody prunes an object store by mistake.
+/// Retention of the default bucket, the directory that Tidegate owns alone, in use or not. It
+/// takes a [`Directory`], not a bucket: nobody prunes an object store by mistake.
 #[derive(Debug)]
 pub struct Pruner {
     directory: Directory,
@@ -95,9 +95,9 @@ impl Pruner {
         Self { directory, seen: BTreeMap::new() }
     }
 
-    /// Deletes what retention lets go. The data's own clock goes to `newest_ms` at least: the newest
-    /// blocks may be shipped to another bucket by now. Blocks the thread. What a crash leaves of a
-    /// block lacks `meta.json`, and goes as an abandoned upload.
+    /// Deletes what retention lets go. The data's own clock goes to `newest_ms` at least: the
+    /// newest blocks may be shipped to another bucket by now. Blocks the thread. What a crash
+    /// leaves of a block lacks `meta.json`, and goes as an abandoned upload.
     pub fn run(
         &mut self,
         retention: Retention,

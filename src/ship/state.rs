@@ -55,9 +55,9 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Reads the state beside the blocks in `dir`, for the bucket at a place. A missing file is an empty state; so is one that
-    /// is damaged or cannot be read, which is said. Blocks the thread, like all that is not a
-    /// question.
+    /// Reads the state beside the blocks in `dir`, for the bucket at a place. A missing file is an
+    /// empty state; so is one that is damaged or cannot be read, which is said. Blocks the thread,
+    /// like all that is not a question.
     pub(super) fn load(dir: &Path, bucket: &str) -> Self {
         let (path, bucket) = (dir.join(STATE_FILE), bucket.to_owned());
         let (uploaded, copies) = (BTreeSet::new(), BTreeMap::new());
