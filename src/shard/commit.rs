@@ -209,9 +209,9 @@ impl<S: Storage> Shard<S> {
         done.await.unwrap_or(Err(Unavailable::Stopping))
     }
 
-    /// Lets segments go whose samples are all cut, and waits for the end of it. What is then durable
-    /// in this shard's own log and series file: every cut of its slots, and the labels of every
-    /// series number.
+    /// Lets segments go whose samples are all cut, and waits for the end of it. What is then
+    /// durable in this shard's own log and series file: every cut of its slots, and the labels of
+    /// every series number.
     pub(crate) async fn settle_log(&self) -> Result<(), Unavailable> {
         let done = {
             let mut state = self.state.borrow_mut();

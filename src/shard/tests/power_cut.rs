@@ -1,8 +1,8 @@
 //! Power cuts and kills: a seed decides the load, the moment of the end and what the device kept.
 //!
 //! The invariant after every recovery: acknowledged ⊆ stored ⊆ sent, and values bit for bit. In
-//! some seeds ranges are cut, too, as if their blocks had been written and deleted since: series come
-//! and go, log is let go, and the series file is written anew under the feet of the power cut.
+//! some seeds ranges are cut, too, as if their blocks had been written and deleted since: series
+//! come and go, log is let go, and the series file is written anew meanwhile.
 //! `TIDEGATE_SEEDS=100000` runs more seeds, `TIDEGATE_SEED=n` runs one. The runs with syncs that
 //! lie, and with relaxed answers and power cuts, must fail: a test that cannot fail proves nothing.
 
