@@ -2,6 +2,8 @@
 //! the only place that knows it.
 //!
 //! ## Traps, each handled here, and its test
+//! - Without sysfs glommio panics when it places a core: [`probe`] looks for it first.
+//!   `rt::core::tests::a_root_without_sysfs_is_told`
 //! - Without io_uring glommio panics in the new thread: [`probe`] asks the kernel first.
 //!   `live::traps::without_io_uring_it_says_so`
 //! - Registered buffers count against memlock three times per core: [`io_memory`] divides it.
@@ -37,6 +39,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -82,6 +85,17 @@ pub enum RingError {
          SystemCallFilter) must allow io_uring_setup, io_uring_enter and io_uring_register"
     )]
     Refused(io::Error),
+    /// Nothing tells which processors there are.
+    #[error(
+        "{} cannot be read ({source}): mount sysfs on /sys, also in a container or a chroot",
+        path.display()
+    )]
+    NoSysfs {
+        /// What was looked for.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
     /// The memory this user may lock is used up by its other processes.
     #[error(
         "this user's processes have locked all memory they may ({limit} bytes): raise \
@@ -112,6 +126,7 @@ pub fn cpus() -> Vec<usize> {
 
 /// Asks the kernel whether cores can run at all, before any is started.
 pub fn probe() -> Result<(), RingError> {
+    sysfs_is_there(Path::new("/sys/devices/system/cpu/online"))?;
     let want = 512 * 1024;
     let limit = memlock();
     // First, for a ring is locked memory too, and the kernel would say no more than "no memory".
@@ -124,6 +139,14 @@ pub fn probe() -> Result<(), RingError> {
             Err(RingError::LockedMemoryUsed { limit })
         }
         (Err(error), _) => Err(RingError::Refused(error)),
+    }
+}
+
+/// Without it glommio panics when it looks for the processors.
+fn sysfs_is_there(online: &Path) -> Result<(), RingError> {
+    match std::fs::metadata(online) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(RingError::NoSysfs { path: online.to_owned(), source }),
     }
 }
 

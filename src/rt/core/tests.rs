@@ -196,3 +196,11 @@ fn work_in_the_background_keeps_to_its_rate() {
     });
     assert!(took >= Duration::from_millis(118), "{took:?}");
 }
+
+#[test]
+fn a_root_without_sysfs_is_told() {
+    let error = sysfs_is_there(Path::new("/nowhere/online")).expect_err("nothing is there");
+    let text = error.to_string();
+    assert!(text.starts_with("/nowhere/online cannot be read (No such file"), "{text}");
+    assert!(probe().is_ok(), "here it is");
+}
