@@ -3,22 +3,36 @@
 use std::future::Future;
 use std::io;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::rt::beside::POOL_THREADS;
 
-/// Runs a future on this thread as the control plane until it ends. Steps on the pool that still
-/// run then are not waited for: what must end is waited for by the future.
+/// A reactor that has what it needs of the system and waits for something to run.
+#[derive(Debug)]
+pub struct Reactor(Runtime);
+
+impl Reactor {
+    /// Takes its file descriptors. What is to run on a thread of its own gets its reactor before
+    /// the thread begins, where a failure still has somebody to tell.
+    pub fn new() -> io::Result<Self> {
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all().max_blocking_threads(POOL_THREADS).thread_name("tidegate-pool");
+        builder.build().map(Self)
+    }
+
+    /// Runs a future on this thread until it ends. Steps on the pool that still run then are not
+    /// waited for: what must end is waited for by the future.
+    pub fn run<T>(self, root: impl Future<Output = T>) -> T {
+        let ended = self.0.block_on(root);
+        self.0.shutdown_background();
+        ended
+    }
+}
+
+/// Runs a future on this thread as the control plane until it ends.
 pub fn run<T>(root: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(POOL_THREADS)
-        .thread_name("tidegate-pool")
-        .build()?;
-    let ended = runtime.block_on(root);
-    runtime.shutdown_background();
-    Ok(ended)
+    Reactor::new().map(|reactor| reactor.run(root))
 }
 
 /// SIGTERM and SIGINT, from when this is made; until then they end the process.

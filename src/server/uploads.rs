@@ -40,14 +40,12 @@ impl Uploads {
         let (to_ship, offers) = mpsc::channel(OFFERS);
         // Without a bound: the keeper waits for the shipper, so the shipper must not wait for it.
         let (tell, shipped) = mpsc::unbounded_channel();
+        let failed = start_error("cannot start the shipper");
+        let reactor = control::Reactor::new().map_err(&failed)?;
         let work = move || {
-            let shipping = async { Shipper::new(bucket, settings, tell).run(offers, stop).await };
-            if let Err(error) = control::run(shipping) {
-                tracing::error!(%error, "the shipper cannot run; blocks stay here");
-            }
+            reactor.run(async { Shipper::new(bucket, settings, tell).run(offers, stop).await });
         };
-        let thread = thread::spawn_named("tidegate-ship", work);
-        let thread = thread.map_err(start_error("cannot start the shipper"))?;
+        let thread = thread::spawn_named("tidegate-ship", work).map_err(failed)?;
         Ok(Self { to_ship, shipped, thread })
     }
 
