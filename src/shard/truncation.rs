@@ -40,7 +40,7 @@ use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::commit::Notice;
-use crate::shard::head::{SeriesIndex, TenantIndex};
+use crate::shard::head::{SeriesIndex, TenantIndex, Truncation};
 use crate::shard::wal::backlog::{Backlog, Closed};
 use crate::shard::wal::record::{CutRecord, Group};
 use crate::shard::wal::series_file::SeriesFile;
@@ -127,29 +127,11 @@ impl<S: Storage> Shard<S> {
 
     /// Drops the samples of a tenant before `end_ms`; returns the series taken out.
     async fn drop_before(&self, tenant: TenantIndex, end_ms: i64) -> Vec<SeriesIndex> {
-        let members = self.state.borrow().applier.head.tenants[tenant as usize].members.clone();
-        let (mut kept, mut removed) = (Vec::new(), Vec::new());
-        let (mut oldest, mut at) = (i64::MAX, 0);
-        loop {
-            {
-                let head = &mut self.state.borrow_mut().applier.head;
-                for &series in members.from(at).iter().take(TRUNCATE_SERIES) {
-                    at += 1;
-                    if let Some(t) = head.truncate_series(series, end_ms) {
-                        kept.push(series);
-                        oldest = oldest.min(t);
-                    } else {
-                        removed.push(series);
-                    }
-                }
-                // Series that are made meanwhile come in at the end and are looked at, too.
-                if at == members.len() {
-                    head.end_truncation(tenant, kept, oldest);
-                    return removed;
-                }
-            }
+        let mut truncation = Truncation::begin(&self.state.borrow().applier.head, tenant, end_ms);
+        while !truncation.slice(&mut self.state.borrow_mut().applier.head, TRUNCATE_SERIES) {
             self.storage.pause().await;
         }
+        truncation.removed
     }
 
     /// Gives positions and symbols of series that were taken out to others.

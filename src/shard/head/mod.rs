@@ -33,3 +33,4 @@ mod tests;
 pub(crate) use append::Appended;
 pub use append::Refusal;
 pub(crate) use series::{Head, SeriesIndex, TenantIndex};
+pub(crate) use truncate::Truncation;

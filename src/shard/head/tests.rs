@@ -8,7 +8,7 @@ use crate::chunk::xor;
 use crate::model::{Sample, TenantId, TimeSpan};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::read::Copied;
-use crate::shard::head::{Appended, Head, Refusal};
+use crate::shard::head::{Appended, Head, Refusal, Truncation};
 
 const HOUR: i64 = 3_600_000;
 const OPEN: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
@@ -129,15 +129,11 @@ fn a_truncation_leaves_what_is_newer_and_nothing_of_the_rest() {
                 assert_eq!(head.append(index, sample, OPEN), Appended::Stored);
             }
         }
-        let members = head.tenants[tenant as usize].members.clone();
-        let mut kept = Vec::new();
-        for &index in members.from(0).iter() {
-            match head.truncate_series(index, start) {
-                Some(_) => kept.push(index),
-                None => head.release(index),
-            }
+        let mut truncation = Truncation::begin(&head, tenant, start);
+        while !truncation.slice(&mut head, 7) {}
+        for index in truncation.removed {
+            head.release(index);
         }
-        head.end_truncation(tenant, kept, start);
         let walked: usize = head.cold.iter().map(|cold| cold.values.len()).sum();
         assert_eq!((head.values, walked), (200, 200), "round {round}");
         assert_eq!(head.len(), 100, "only the series of this round");

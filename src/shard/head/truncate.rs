@@ -23,10 +23,9 @@ impl Head {
         self.tenants[cold.tenant as usize].chunks -= chunks - self.closed.len();
     }
 
-    /// Drops the samples of a series before `end`; takes the series out when nothing is left: it is
-    /// to be [released](Head::release) when nobody can remember it.
+    /// Drops the samples of a series before `end`; takes the series out when nothing is left.
     /// Returns the time of its oldest sample if it stays.
-    pub(crate) fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
+    fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
         self.drop_before(index, end);
         let kept = self.cold[index as usize].closed;
         let hot = &self.hot[index as usize];
@@ -42,16 +41,47 @@ impl Head {
         }
         Some(oldest)
     }
+}
 
-    /// Ends a truncation of a tenant: all its series are now `kept`.
-    pub(crate) fn end_truncation(
-        &mut self,
-        tenant: TenantIndex,
-        kept: Vec<SeriesIndex>,
-        oldest_ms: i64,
-    ) {
-        let owner = &mut self.tenants[tenant as usize];
-        owner.members = Members::new(kept);
-        owner.oldest_ms = oldest_ms;
+/// A pass over the series of a tenant that drops their samples before a time, in slices. Series
+/// that are made meanwhile come in at the end and are looked at, too.
+#[derive(Debug)]
+pub(crate) struct Truncation {
+    tenant: TenantIndex,
+    end: i64,
+    members: Members,
+    at: usize,
+    kept: Vec<SeriesIndex>,
+    oldest_ms: i64,
+    /// Series that were taken out, to be [released](Head::release) when nobody can remember them.
+    pub(crate) removed: Vec<SeriesIndex>,
+}
+
+impl Truncation {
+    /// Nothing is dropped yet.
+    pub(crate) fn begin(head: &Head, tenant: TenantIndex, end: i64) -> Self {
+        let members = head.tenants[tenant as usize].members.clone();
+        let (kept, removed) = (Vec::new(), Vec::new());
+        Self { tenant, end, members, at: 0, kept, oldest_ms: i64::MAX, removed }
+    }
+
+    /// Looks at so many series more. Whether that was all.
+    pub(crate) fn slice(&mut self, head: &mut Head, series: usize) -> bool {
+        for &index in self.members.from(self.at).iter().take(series) {
+            self.at += 1;
+            if let Some(t) = head.truncate_series(index, self.end) {
+                self.kept.push(index);
+                self.oldest_ms = self.oldest_ms.min(t);
+            } else {
+                self.removed.push(index);
+            }
+        }
+        if self.at < self.members.len() {
+            return false;
+        }
+        let owner = &mut head.tenants[self.tenant as usize];
+        owner.members = Members::new(std::mem::take(&mut self.kept));
+        owner.oldest_ms = self.oldest_ms;
+        true
     }
 }

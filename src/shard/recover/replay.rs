@@ -18,7 +18,7 @@ use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
-use crate::shard::head::{Appended, TenantIndex};
+use crate::shard::head::{Appended, TenantIndex, Truncation};
 use crate::shard::recover::Report;
 use crate::shard::recover::discover::{Dir, Files};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
@@ -191,21 +191,14 @@ impl<S: Storage> Replay<S> {
     /// Takes series out that have no sample left, once all is read.
     pub(super) async fn sweep(&mut self) {
         while let Some(tenant) = self.dropped.pop_first() {
-            let members = self.applier.head.tenants[tenant as usize].members.clone();
-            let (mut kept, mut oldest, mut at) = (Vec::new(), i64::MAX, 0);
+            let mut truncation = Truncation::begin(&self.applier.head, tenant, i64::MIN);
             loop {
                 let head = &mut self.applier.head;
-                for &index in members.from(at).iter().take(SLICE_SERIES) {
-                    at += 1;
-                    if let Some(t) = head.truncate_series(index, i64::MIN) {
-                        kept.push(index);
-                        oldest = oldest.min(t);
-                    } else {
-                        head.release(index);
-                    }
+                let over = truncation.slice(head, SLICE_SERIES);
+                for index in truncation.removed.drain(..) {
+                    head.release(index);
                 }
-                if at == members.len() {
-                    head.end_truncation(tenant, kept, oldest);
+                if over {
                     break;
                 }
                 self.storage.pause().await;

@@ -11,6 +11,7 @@ use crate::model::{External, Labels, MatchOp, Matcher, Sample, TimeSpan};
 use crate::rt::channel::{oneshot, watch};
 use crate::shard::Shard;
 use crate::shard::budget::Budget;
+use crate::shard::head::Truncation;
 use crate::shard::message::{Ask, Part, TenantStats};
 use crate::shard::tests::reading::{
     House, Question, Stored, hear, labels, row, samples, tenant, write,
@@ -315,10 +316,7 @@ fn stats_count_what_is_there() {
     assert_eq!(stats(&house), [shown.clone(), none]);
     {
         let head = &mut house.shards[0].state.borrow_mut().applier.head;
-        let members = head.tenants[0].members.clone();
-        for &index in members.from(0).iter() {
-            head.truncate_series(index, 120 * MINUTE);
-        }
+        assert!(Truncation::begin(head, 0, 120 * MINUTE).slice(head, usize::MAX));
     }
     assert_eq!(stats(&house)[0], TenantStats { chunks: 3, ..shown });
 }
