@@ -95,9 +95,10 @@ async fn serve_connections(
             accepted = door.accept() => accepted,
             () = &mut stop => break,
         };
+        let (read, write) = tokio::io::split(stream);
+        let stream = TokioIo::new(tokio::io::join(Mended::new(read), write));
         let service = TowerToHyperService::new(routes.clone());
-        let connection =
-            open.watch(http.serve_connection(TokioIo::new(Mended::new(stream)), service));
+        let connection = open.watch(http.serve_connection(stream, service));
         // A connection that breaks is its client's matter.
         beside::spawn(async move { drop(connection.await) });
     }

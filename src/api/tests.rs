@@ -1,6 +1,8 @@
 //! The routes over twins of shards: a client over loopback where the socket matters, else the
 //! router itself.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -239,16 +241,23 @@ fn requests_that_cannot_be_meant() {
     });
 }
 
+/// A door that stays open, and where it is.
+async fn open_door(
+    twins: &Twins,
+    head_time: Duration,
+) -> (SocketAddr, impl Future<Output = ()> + use<>) {
+    let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let door = Door::new(listener, Places::new("http", 16, b""));
+    (address, serve_connections(routes, door, head_time, std::future::pending()))
+}
+
 #[test]
 fn a_selector_may_stand_in_a_url_as_it_is() {
     run(async {
         let twins = twins().await;
-        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let listener = Door::new(listener, Places::new("http", 16, b""));
-        let door =
-            serve_connections(routes, listener, Duration::from_secs(9), std::future::pending());
+        let (address, door) = open_door(&twins, Duration::from_secs(9)).await;
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             let one = "GET /api/v1/series?match[]=up{job=\"b\"} HTTP/1.1\r\nHost: x\r\n";
@@ -365,12 +374,7 @@ fn metrics_over_a_socket() {
 fn a_connection_that_says_nothing_is_closed() {
     run(async {
         let twins = twins().await;
-        let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let listener = Door::new(listener, Places::new("http", 16, b""));
-        let head_time = Duration::from_millis(50);
-        let door = serve_connections(routes, listener, head_time, std::future::pending());
+        let (address, door) = open_door(&twins, Duration::from_millis(50)).await;
         let clients = async {
             for said in ["", "GET /-/healthy HTTP/1.1\r\nHost"] {
                 let mut client = TcpStream::connect(address).await.expect("a connection");
