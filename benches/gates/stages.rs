@@ -242,7 +242,6 @@ impl Request {
             bytes: Home::new(1).lend(self.message.clone()),
             max_t: i64::MAX,
             past: Past { now_ms: 0, keep_ms: None },
-            forwarded: false,
             reply: mpsc::unbounded_channel().0,
         }
     }

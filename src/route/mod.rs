@@ -260,7 +260,6 @@ impl<S: Storage> Router<S> {
             bytes: bytes.clone(),
             max_t,
             past,
-            forwarded: false,
             reply: reply.clone(),
         };
         let mut open: Vec<(Batch, usize)> = (0..shards).map(|_| (empty(), 0)).collect();
@@ -332,13 +331,12 @@ impl<S: Storage> Router<S> {
     }
 
     fn send_on(&self, shard: u16, batch: Batch) {
-        let earlier = self.turned_away.borrow_mut().reason(&batch);
-        if let Some(reason) = earlier {
-            return self.turned_away.borrow_mut().turn_away(&batch, reason);
+        if self.turned_away.borrow_mut().turns_away(&batch, None) {
+            return;
         }
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
-            self.turned_away.borrow_mut().turn_away(&batch, Unavailable::NoRoom);
+            self.turned_away.borrow_mut().turns_away(&batch, Some(Unavailable::NoRoom));
         }
     }
 }

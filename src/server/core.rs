@@ -125,12 +125,15 @@ async fn open_door(
     let taker = (intake.clone(), listener.clone());
     let too_early = Rc::new(RefCell::new(TurnedAway::default()));
     let mesh = port.connect(move |message| match message {
-        Message::Batch(batch) => match taker.0.router() {
-            Some(router) if too_early.borrow_mut().reason(&batch).is_none() => {
+        Message::Batch(batch) => {
+            let router = taker.0.router();
+            let starting = router.is_none().then_some(Unavailable::NoRoom);
+            if !too_early.borrow_mut().turns_away(&batch, starting)
+                && let Some(router) = router
+            {
                 router.deliver(*batch);
             }
-            _ => too_early.borrow_mut().turn_away(&batch, Unavailable::NoRoom),
-        },
+        }
         Message::Connection(accepted) => serve(taker.1.clone(), accepted),
     });
     let mesh = Rc::new(mesh.await);

@@ -153,8 +153,7 @@ impl<S: Storage> Shard<S> {
         let gathered = state.applier.group.len_bytes().max(state.applier.untold.len_bytes());
         let full = gathered > GROUP_BYTES_MAX;
         let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
-        if let Some(reason) = now.or_else(|| state.turned_away.reason(&batch)) {
-            state.turned_away.turn_away(&batch, reason);
+        if state.turned_away.turns_away(&batch, now) {
             return Vec::new();
         }
         let mut sent_on = SentOn::default();

@@ -39,8 +39,6 @@ pub struct Batch {
     pub max_t: i64,
     /// How old a sample may be.
     pub past: Past,
-    /// Whether a shard has found these labels spelt otherwise and has sent them on.
-    pub forwarded: bool,
     /// Where the answer goes, once all of it is durable.
     pub reply: mpsc::UnboundedSender<Written>,
 }
@@ -55,7 +53,6 @@ impl Batch {
             bytes,
             max_t: self.max_t,
             past: self.past,
-            forwarded: true,
             reply: self.reply.clone(),
         }
     }
@@ -132,8 +129,21 @@ pub struct Written {
 pub struct TurnedAway(Vec<(mpsc::WeakUnboundedSender<Written>, Unavailable)>);
 
 impl TurnedAway {
+    /// Whether a batch is turned away: because it cannot be taken `now`, or because an earlier one
+    /// of its request was. Then it is answered: its sender must come again with the whole request.
+    pub fn turns_away(&mut self, batch: &Batch, now: Option<Unavailable>) -> bool {
+        let earlier = self.reason(batch);
+        let Some(reason) = now.or(earlier) else { return false };
+        if earlier.is_none() {
+            self.0.push((batch.reply.downgrade(), reason));
+        }
+        // Whoever asked may be gone.
+        drop(batch.reply.send(Written { unavailable: Some(reason), ..Written::default() }));
+        true
+    }
+
     /// Why an earlier batch of this request was turned away, if one was.
-    pub fn reason(&mut self, batch: &Batch) -> Option<Unavailable> {
+    fn reason(&mut self, batch: &Batch) -> Option<Unavailable> {
         if self.0.is_empty() {
             return None;
         }
@@ -143,16 +153,6 @@ impl TurnedAway {
             reply.upgrade().is_some_and(|reply| reply.same_channel(&batch.reply))
         };
         self.0.iter().find(|(reply, _)| same(reply)).map(|&(_, reason)| reason)
-    }
-
-    /// Answers a batch that is not taken: its sender must come again, with all of the request.
-    pub fn turn_away(&mut self, batch: &Batch, reason: Unavailable) {
-        if self.reason(batch).is_none() {
-            self.0.push((batch.reply.downgrade(), reason));
-        }
-        // Whoever asked may be gone.
-        let written = Written { unavailable: Some(reason), ..Written::default() };
-        drop(batch.reply.send(written));
     }
 }
 

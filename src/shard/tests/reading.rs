@@ -240,7 +240,6 @@ pub(super) fn write(shard: &Shard<Twin>, tenant: &TenantId, labels: &Labels, sam
         bytes: Home::new(1).lend(region),
         max_t: i64::MAX,
         past: Past::ANY,
-        forwarded: false,
         reply,
     };
     assert!(shard.write(batch).is_empty(), "it stays here");

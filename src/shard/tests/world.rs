@@ -207,7 +207,6 @@ pub(super) fn batch(
         bytes: mesh::Home::new(1).lend(bytes),
         max_t: i64::MAX,
         past: Past::ANY,
-        forwarded: false,
         reply,
     };
     (batch, answer)
