@@ -144,24 +144,6 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-impl Outcome {
-    /// Joins what two shards made of their parts: 5xx before 4xx before 2xx.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Applied(mut sum), Self::Applied(part)) => {
-                sum.join(part);
-                Self::Applied(sum)
-            }
-            (Self::Refused(one), Self::Refused(two)) => {
-                let later = two.status().code() >= 500 && one.status().code() < 500;
-                Self::Refused(if later { two } else { one })
-            }
-            (Self::Refused(refusal), _) | (_, Self::Refused(refusal)) => Self::Refused(refusal),
-        }
-    }
-}
-
 /// To whom an answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {

@@ -1,8 +1,7 @@
 //! What became of the samples of one write request: how many are stored, how many are not, why.
 //!
-//! One [`Tally`] comes from each shard that owns a part; [`Tally::join`] adds them up. Of all
-//! facts only the counts and one example are kept: the first one of the class that decides the
-//! answer, with the labels of its series, because that is what the sender's log can show.
+//! Of all facts only the counts and one example are kept: the first one of the class that decides
+//! the answer, with the labels of its series, because that is what the sender's log can show.
 
 use thiserror::Error;
 
@@ -302,7 +301,7 @@ pub struct Load {
     pub samples: u64,
 }
 
-/// The account of a request, or of one shard's part of it.
+/// The account of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
     /// What it held.
@@ -335,21 +334,6 @@ impl Tally {
         }
         if self.class() < Some(fact.reason().class()) {
             self.example = Some(Box::new(Example { fact, series: series() }));
-        }
-    }
-
-    /// Adds another shard's part.
-    pub fn join(&mut self, other: Self) {
-        self.load.series += other.load.series;
-        self.load.samples += other.load.samples;
-        self.written.samples += other.written.samples;
-        self.written.histograms += other.written.histograms;
-        self.written.exemplars += other.written.exemplars;
-        for (sum, part) in self.refused.iter_mut().zip(other.refused) {
-            *sum += part;
-        }
-        if self.class() < other.class() {
-            self.example = other.example;
         }
     }
 

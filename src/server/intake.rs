@@ -73,6 +73,10 @@ impl CoreIntake {
     fn account(&self, routed: &Routed) {
         let counts = &self.counts;
         let written = &routed.written;
+        if written.unavailable.is_some() {
+            // It comes again, and is counted when it is taken.
+            return;
+        }
         add(&counts.duplicates, written.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
@@ -99,13 +103,8 @@ impl Intake for CoreIntake {
         };
         match router.write(tenant, version, body).await {
             Ok(routed) => {
-                if let Some(why) = routed.written.unavailable {
-                    // It comes again, and what is refused of it is counted when it is taken.
-                    Outcome::Refused(unavailable(why))
-                } else {
-                    self.account(&routed);
-                    outcome(routed)
-                }
+                self.account(&routed);
+                outcome(routed)
             }
             Err(Error::NoRoom { .. }) => {
                 Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
@@ -143,8 +142,12 @@ fn unavailable(why: Unavailable) -> Refusal {
     }
 }
 
+/// What a request has come to. Shards that differ give one answer: 503 before 4xx before 2xx.
 fn outcome(routed: Routed) -> Outcome {
     let written = routed.written;
+    if let Some(why) = written.unavailable {
+        return Outcome::Refused(unavailable(why));
+    }
     let samples = written.stored + written.duplicates;
     let refused: u64 = written.refused.iter().sum();
     let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();
@@ -193,5 +196,52 @@ fn series_fact(error: SeriesError) -> Fact {
         E::OddRefs | E::RefOutOfRange { .. } => Fact::SymbolRefsInvalid { what: error.to_string() },
         E::NoMetricName => Fact::MetricNameMissing,
         E::NoSamples => Fact::SamplesMissing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::{Answer, Endpoint, Reply, Status};
+    use crate::model::Sample;
+    use crate::shard::write::Written as Stored;
+
+    #[test]
+    fn shards_that_differ_answer_503_before_4xx_before_2xx() {
+        let fine = || Stored { stored: 1, ..Stored::default() };
+        let waits = || Stored { unavailable: Some(Unavailable::LogWaits), ..fine() };
+        let bad = || {
+            let mut part = fine();
+            BadSeries::add(&mut part.bad, SeriesError::TooManyNames { max: 3 }, 1, b"");
+            part
+        };
+        let conflict = || {
+            let (mut part, at) = (fine(), SampleRefusal::Conflict as usize);
+            let sample = Sample { t: 1, bits: 1 };
+            let first = RefusedSample { region: Vec::new(), sample, newest: 1, bounds: (0, 9) };
+            part.refused[at] = 1;
+            part.first_refused[at] = Some(Box::new(first));
+            part
+        };
+        let in_order: [(&dyn Fn() -> Stored, Status); 4] = [
+            (&waits, Status::Unavailable),
+            (&bad, Status::BadRequest),
+            (&conflict, Status::Conflict),
+            (&fine, Status::Ok),
+        ];
+        let status = |parts: [Stored; 2]| {
+            let mut routed = Routed::default();
+            for part in parts {
+                routed.written.merge(part);
+            }
+            let (version, endpoint) = (Some(Version::V1), Some(Endpoint::Receive));
+            Answer::of(&outcome(routed), Reply { version, endpoint, pause_s: 5 }).status
+        };
+        for (i, (one, decides)) in in_order.iter().enumerate() {
+            for (two, _) in &in_order[i..] {
+                assert_eq!(status([one(), two()]), *decides);
+                assert_eq!(status([two(), one()]), *decides);
+            }
+        }
     }
 }

@@ -130,14 +130,6 @@ fn the_strongest_fact_decides_and_is_the_example() {
         for (version, status) in [(Version::V1, v1), (Version::V2, v2)] {
             let whole = Outcome::Applied(tally(&facts));
             assert_eq!(Answer::of(&whole, reply(version)).status.code(), status);
-            // The same from one shard per fact.
-            let parts = facts.iter().map(|f| {
-                let mut part = tally(std::slice::from_ref(f));
-                part.written = Written::default();
-                Outcome::Applied(part)
-            });
-            let joined = parts.fold(Outcome::Applied(tally(&[])), Outcome::join);
-            assert_eq!(joined, whole);
         }
     }
     let text =
@@ -199,30 +191,15 @@ fn an_answer_and_the_metrics_say_the_same_words() {
 }
 
 #[test]
-fn shards_that_differ_answer_503_before_4xx_before_2xx() {
-    let overloaded = Outcome::Refused(Refusal::Overloaded { what: "the queue" });
-    let too_many = Outcome::Refused(Refusal::DecodedTooLong { declared: 2, max: 1 });
-    let partial = Outcome::Applied(tally(&[Fact::SampleConflict { t: 1 }]));
-    let fine = Outcome::Applied(tally(&[]));
-    let in_order = [&overloaded, &too_many, &partial, &fine];
-    let status = |outcome: &Outcome| Answer::of(outcome, reply(Version::V1)).status;
-    for (i, one) in in_order.iter().enumerate() {
-        for two in &in_order[i..] {
-            let forth = (*one).clone().join((*two).clone());
-            let back = (*two).clone().join((*one).clone());
-            assert_eq!((status(&forth), status(&back)), (status(one), status(one)));
-        }
-    }
-}
-
-#[test]
 fn texts_are_one_bounded_line() {
     let evil = "\u{1b}[31m\r\nX: y\r\n\r\né".repeat(200);
     let mut all = tally(&facts().into_iter().map(|(fact, ..)| fact).collect::<Vec<_>>());
     all.refuse(Fact::LabelsTooMany { max: 1 }, 1, || evil.clone());
     let mut worst = Tally::default();
     worst.refuse(Fact::LabelMalformed { what: evil.clone() }, u64::MAX / 8, || evil.clone());
-    worst.join(tally(&facts().into_iter().take(13).map(|(fact, ..)| fact).collect::<Vec<_>>()));
+    for (fact, ..) in facts().into_iter().take(13) {
+        worst.refuse(fact, 3, || evil.clone());
+    }
     let refusal = Outcome::Refused(Refusal::MessageInvalid { what: evil });
     for outcome in [Outcome::Applied(all), Outcome::Applied(worst), refusal] {
         let answer = Answer::of(&outcome, reply(Version::V2));
