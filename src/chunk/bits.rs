@@ -336,39 +336,45 @@ mod tests {
         }
     }
 
+    /// What is written takes so many bits, and is read back.
+    fn check<T: Copy + PartialEq + std::fmt::Debug>(
+        (value, bits): (T, u32),
+        put: fn(&mut Writer<'_, Vec<u8>>, T),
+        take: fn(&mut Reader<'_>) -> Result<T, Fault>,
+    ) {
+        let mut words = Vec::new();
+        let mut writer = Writer::resume(&mut words, (0, 0));
+        put(&mut writer, value);
+        let state = writer.suspend();
+        assert_eq!(state.1, bits, "{value:?}");
+        words.resize(9, 0);
+        settle(&mut words, state);
+        assert_eq!(take(&mut Reader::new(&words)), Ok(value));
+    }
+
     #[test]
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the methods' paths name one lifetime, the closures any"
+    )]
     fn integers_of_variable_width_change_width_where_the_format_says() {
-        let check = |value: i64, bits: u32| {
-            let mut words = Vec::new();
-            let mut writer = Writer::resume(&mut words, (0, 0));
-            writer.put_varbit(value);
-            let state = writer.suspend();
-            assert_eq!(state.1, bits, "{value}");
-            words.resize(9, 0);
-            settle(&mut words, state);
-            assert_eq!(Reader::new(&words).take_varbit(), Ok(value));
+        let signed = |value, bits| {
+            check((value, bits), |w, v| w.put_varbit(v), |r| r.take_varbit());
         };
-        check(0, 1);
+        signed(0, 1);
         let mut shorter = 1;
         for (n, ones) in VARBIT.into_iter().zip(1..) {
             let (low, high) = (-(1_i64 << (n - 1)) + 1, 1_i64 << (n - 1));
-            check(high, ones + 1 + n);
-            check(low, ones + 1 + n);
+            signed(high, ones + 1 + n);
+            signed(low, ones + 1 + n);
             assert!(ones + 1 + n > shorter);
             shorter = ones + 1 + n;
         }
         for wide in [(1 << 55) + 1, -(1 << 55), i64::MIN, i64::MAX] {
-            check(wide, 72);
+            signed(wide, 72);
         }
-        for (value, bits) in [(0, 1), (1, 5), (7, 5), (8, 9), ((1 << 56) - 1, 64), (1 << 56, 72)] {
-            let mut words = Vec::new();
-            let mut writer = Writer::resume(&mut words, (0, 0));
-            writer.put_uvarbit(value);
-            let state = writer.suspend();
-            assert_eq!(state.1, bits, "{value}");
-            words.resize(9, 0);
-            settle(&mut words, state);
-            assert_eq!(Reader::new(&words).take_uvarbit(), Ok(value));
+        for case in [(0, 1), (1, 5), (7, 5), (8, 9), ((1 << 56) - 1, 64), (1 << 56, 72)] {
+            check(case, |w, v| w.put_uvarbit(v), |r| r.take_uvarbit());
         }
     }
 

@@ -24,9 +24,4 @@ impl Sample {
     pub fn value(self) -> f64 {
         f64::from_bits(self.bits)
     }
-
-    /// Whether this is the stale marker.
-    pub fn is_stale(self) -> bool {
-        self.bits == STALE_NAN_BITS
-    }
 }

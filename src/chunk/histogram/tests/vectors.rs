@@ -7,6 +7,7 @@ use crate::chunk::histogram::tests::{Timed, decode, encode, read_all, spans};
 use crate::chunk::histogram::{Codec, Reader, header};
 use crate::chunk::tests::{float_sample, hex, unhex, vectors};
 use crate::chunk::xor2;
+use crate::model::STALE_NAN_BITS;
 use crate::model::histogram::{
     Double, Float, FloatHistogram, Histogram, Integer, IntegerHistogram, ResetHint, Side, Span,
 };
@@ -197,6 +198,6 @@ fn the_examples_of_floats_with_start_times_are_exact() {
         assert_eq!(got, times.into_iter().zip(starts).collect::<Vec<_>>());
         let values: Vec<_> = read[..4].iter().map(|read| read.sample.value()).collect();
         assert_eq!(values, [1.0, 1.0, 2.0, 2.5]);
-        assert!(read[4].sample.is_stale());
+        assert_eq!(read[4].sample.bits, STALE_NAN_BITS);
     }
 }
