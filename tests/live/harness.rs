@@ -152,6 +152,17 @@ impl Node {
         self.may_warn.push(words);
     }
 
+    /// Asks it to end, which it does in time and well.
+    pub(crate) fn stops_within(&mut self, most: Duration) {
+        let begun = Instant::now();
+        self.terminate();
+        let status = self.wait();
+        let took = begun.elapsed();
+        println!("stopped in {took:?}");
+        assert!(status.success(), "{status}");
+        assert!(took < most, "{took:?}");
+    }
+
     /// What it warned of without a reason that the test gave it.
     fn warnings(&self) -> Vec<String> {
         let log = self.log();
