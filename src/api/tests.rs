@@ -1,8 +1,10 @@
 //! The routes over twins of shards: a client over loopback where the socket matters, else the
 //! router itself.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::Service as _;
 
+use crate::api::answer::PIECE_BYTES;
 use crate::api::{routes, serve, serve_connections};
 use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
@@ -154,6 +157,60 @@ fn a_list_of_labels_is_bounded() {
         assert_eq!((status, &body["errorType"]), (422, &json!("execution")));
         let (status, body) = get(&twins, "/api/v1/label/big/values?limit=2").await;
         assert_eq!((status, body["data"].as_array().map(Vec::len)), (200, Some(2)));
+    });
+}
+
+/// Others' turns while `work` runs, and what it gives.
+async fn turns_of_others<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let turns = Rc::new(Cell::new(0));
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            beside::yield_now().await;
+        }
+    };
+    tokio::select! {
+        done = work => (turns.get(), done),
+        () = others => unreachable!("others never end"),
+    }
+}
+
+#[test]
+fn long_lists_are_written_in_pieces() {
+    run(async {
+        let value = |i: usize| format!("{i:05}{}", "\"é".repeat(100));
+        let of = |i| series("t1", &[("__name__", "m"), ("big", &value(i))]);
+        let mut all: Vec<_> = (0..5000).map(of).collect();
+        let huge = "x".repeat(300_000);
+        all.push(series("t1", &[("__name__", "m"), ("big", &huge)]));
+        let heads = vec![Head { series: all, ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let values: Vec<_> = (0..5000).map(value).chain([huge]).collect();
+        let sets: Vec<_> = values
+            .iter()
+            .map(|big| json!({"__name__": "m", "big": big, "tenant_id": "t1"}))
+            .collect();
+        for (path, want) in
+            [("/api/v1/label/big/values", json!(values)), ("/api/v1/series?match[]=m", json!(sets))]
+        {
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            let (turns, response) = turns_of_others(send(&twins, request)).await;
+            assert!(turns > 5000 / 256, "{path}: {turns} turns while it was gathered");
+            let (mut body, mut text, mut pieces) = (response.into_body(), Vec::new(), 0);
+            let read = async {
+                while let Some(frame) = body.frame().await {
+                    let piece = frame.expect("a piece").into_data().expect("bytes");
+                    assert!(piece.len() <= PIECE_BYTES, "{path}: {}", piece.len());
+                    text.extend_from_slice(&piece);
+                    pieces += 1;
+                }
+            };
+            let (turns, ()) = turns_of_others(read).await;
+            assert!(turns >= pieces && pieces > 20, "{path}: {turns} turns, {pieces} pieces");
+            let answer: Value = serde_json::from_slice(&text).expect("JSON");
+            assert_eq!((200, answer), good(want), "{path}");
+        }
     });
 }
 
