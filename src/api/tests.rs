@@ -22,7 +22,7 @@ use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
 use crate::rt::door::{Door, Places};
-use crate::telemetry::{Counters, Exposition, Metric};
+use crate::telemetry::{Counters, Exposition, Metric, Snapshot};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -298,15 +298,20 @@ fn requests_that_cannot_be_meant() {
     });
 }
 
+fn places() -> Places {
+    Places::new("http", 16, b"")
+}
+
 /// A door that stays open, and where it is.
 async fn open_door(
     twins: &Twins,
     head_time: Duration,
+    places: &Places,
 ) -> (SocketAddr, impl Future<Output = ()> + use<>) {
     let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let door = Door::new(listener, Places::new("http", 16, b""));
+    let door = Door::new(listener, places.clone());
     (address, serve_connections(routes, door, head_time, std::future::pending()))
 }
 
@@ -314,7 +319,7 @@ async fn open_door(
 fn a_selector_may_stand_in_a_url_as_it_is() {
     run(async {
         let twins = twins().await;
-        let (address, door) = open_door(&twins, Duration::from_secs(9)).await;
+        let (address, door) = open_door(&twins, Duration::from_secs(9), &places()).await;
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             let one = "GET /api/v1/series?match[]=up{job=\"b\"} HTTP/1.1\r\nHost: x\r\n";
@@ -431,7 +436,7 @@ fn metrics_over_a_socket() {
 fn a_connection_that_says_nothing_is_closed() {
     run(async {
         let twins = twins().await;
-        let (address, door) = open_door(&twins, Duration::from_millis(50)).await;
+        let (address, door) = open_door(&twins, Duration::from_millis(50), &places()).await;
         let clients = async {
             for said in ["", "GET /-/healthy HTTP/1.1\r\nHost"] {
                 let mut client = TcpStream::connect(address).await.expect("a connection");
@@ -445,6 +450,49 @@ fn a_connection_that_says_nothing_is_closed() {
         tokio::select! {
             () = door => panic!("the door stays open"),
             () = clients => {}
+        }
+    });
+}
+
+#[test]
+fn who_does_not_take_his_answer_is_closed_and_counted() {
+    run(async {
+        let value = |i: usize| format!("{i:02}{}", "x".repeat(1 << 20));
+        let all = (0..40).map(|i| series("t1", &[("__name__", "m"), ("big", &value(i))]));
+        let heads = vec![Head { series: all.collect(), ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let places = places().stalled_after(Duration::from_millis(300));
+        let (address, door) = open_door(&twins, Duration::from_mins(1), &places).await;
+        let count = |metric, labels: &[_]| {
+            let mut out = Snapshot::default();
+            places.sample(&mut out);
+            out.total(metric, labels) as u64
+        };
+        let client = async {
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            let ask = b"GET /api/v1/label/big/values HTTP/1.1\r\nHost: x\r\n\r\n";
+            client.write_all(ask).await.expect("is taken");
+            // Slow is not stalled.
+            let mut piece = vec![0; 1 << 20];
+            for _ in 0..10 {
+                client.read_exact(&mut piece).await.expect("it goes on");
+                beside::sleep(Duration::from_millis(50)).await;
+            }
+            let reason = [("door", "http"), ("reason", "stalled")];
+            assert_eq!(count(Metric::ReaderConnectionsLost, &reason), 0);
+            while count(Metric::ReaderConnectionsLost, &reason) == 0 {
+                beside::sleep(Duration::from_millis(20)).await;
+            }
+            while count(Metric::ReaderConnections, &[]) > 0 {
+                beside::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(count(Metric::ReaderConnectionsLost, &reason), 1);
+        };
+        let client = beside::timeout(Duration::from_secs(20), client);
+        tokio::select! {
+            () = door => panic!("the door stays open"),
+            ended = client => ended.expect("it is closed in time"),
         }
     });
 }

@@ -55,6 +55,7 @@ use crate::model::{External, Labels, Matcher, TimeSpan};
 use crate::query::gate::Gate;
 use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
+use crate::rt::door::STALLED_AFTER;
 use crate::shard::message::Ask;
 
 pub use blocks::{Blocks, LocalBlock};
@@ -78,10 +79,6 @@ pub struct Limits {
     /// Time without taking a frame after which a reader's select is ended.
     pub stalled_after: Duration,
 }
-
-/// Long enough for a Querier that waits for a slower store, and a quarter of its usual timeout of
-/// two minutes, so those that wait in line still get their turn.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 impl Default for Limits {
     /// 20 selects as in Thanos' store gateway, five times as many waiting, 64 MiB each.
