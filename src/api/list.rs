@@ -45,8 +45,7 @@ async fn list(
     params: Params,
     of: Option<String>,
 ) -> Result<List<impl Iterator<Item = String>>, Failure> {
-    let (span, limit) = (params.span()?, params.limit()?);
-    let mut sets = params.matchers()?;
+    let Params { span, limit, matchers: mut sets } = params;
     if sets.is_empty() {
         sets.push(Arc::new([]));
     }
@@ -79,11 +78,10 @@ pub(super) async fn series(
     State(shared): State<Shared>,
     params: Params,
 ) -> Result<List<impl Iterator<Item = LabelObject>>, Failure> {
-    let sets = params.matchers()?;
+    let Params { span, limit, matchers: sets } = params;
     if sets.is_empty() {
         return Err(Failure::BadData("no match[] parameter provided".into()));
     }
-    let (span, limit) = (params.span()?, params.limit()?);
     let mut found = Found { limit, ..Found::default() };
     for matchers in sets {
         let request = SelectRequest {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,7 @@ use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
+use crate::rt::clock::Moment;
 use crate::rt::door::{Door, Places};
 use crate::telemetry::{Counters, Exposition, Metric, Snapshot};
 
@@ -215,6 +217,34 @@ fn long_lists_are_written_in_pieces() {
 }
 
 #[test]
+fn patterns_are_compiled_beside() {
+    run(async {
+        let twins = twins().await;
+        // Seconds of work in all.
+        let dear: Vec<_> = (0..40).map(|i| format!("job=~'(?i)[{i}\\\\pL]{{60}}.'")).collect();
+        let selector = format!("up{{{}}}", dear.join(","));
+        let form = format!("match[]={}", utf8_percent_encode(&selector, NON_ALPHANUMERIC));
+        let longest = Rc::new(Cell::new(Duration::ZERO));
+        let others = async {
+            loop {
+                let begun = Moment::now();
+                beside::yield_now().await;
+                longest.set(longest.get().max(begun.elapsed()));
+            }
+        };
+        let begun = Moment::now();
+        tokio::select! {
+            (status, answer) = post(&twins, "/api/v1/series", &form) => {
+                assert_eq!(status, 200, "{answer}");
+            }
+            () = others => unreachable!("others never end"),
+        }
+        let (all, longest) = (begun.elapsed(), longest.get());
+        assert!(longest * 4 < all, "others waited {longest:?} of {all:?}");
+    });
+}
+
+#[test]
 fn series_of_all_tenants() {
     run(async {
         let twins = twins().await;
@@ -268,9 +298,18 @@ fn requests_that_cannot_be_meant() {
                 "/api/v1/labels?limit=x",
                 "invalid parameter \"limit\": cannot parse \"x\" as a number",
             ),
+            (
+                "/api/v1/labels?match[]=up%7Ba%3D%22%zz%22%7D",
+                "error parsing form values: invalid URL escape \"%zz\"",
+            ),
+            ("/api/v1/labels?a%2=b", "error parsing form values: invalid URL escape \"%2\""),
+            ("/api/v1/labels?%22%=b", "error parsing form values: invalid URL escape \"%\""),
         ] {
             assert_eq!(get(&twins, path).await, bad(want), "{path}");
         }
+        let want = bad("error parsing form values: invalid URL escape \"%g1\"");
+        assert_eq!(post(&twins, "/api/v1/series", "match[]=up&limit=%g1").await, want);
+
         let (status, answer) = get(&twins, "/api/v1/series?match[]=up%7B").await;
         assert_eq!((status, &answer["errorType"]), (400, &json!("bad_data")));
         let error = answer["error"].as_str().expect("text");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::rt::beside::BrokenOff;
+
 /// Where frames come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -77,6 +79,9 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
+    /// A step of the read itself, not of a source, did not end.
+    #[error(transparent)]
+    BrokenOff(#[from] BrokenOff),
 }
 
 impl Error {
@@ -86,7 +91,8 @@ impl Error {
             Self::NotReady(_)
             | Self::Overloaded { .. }
             | Self::OverBudget { .. }
-            | Self::Stalled { .. } => true,
+            | Self::Stalled { .. }
+            | Self::BrokenOff(_) => true,
             Self::Gone { .. } | Self::Failed { .. } | Self::Disorder { .. } => false,
         }
     }

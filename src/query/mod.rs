@@ -172,6 +172,16 @@ impl View {
         }
     }
 
+    /// Works out on the control pool what a read needs, such as its patterns, which may take long
+    /// to compile. It waits for a turn as a read does, and gives it back.
+    pub async fn prepare<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let prepared = async { Ok(self.gate.pass().await?.step(step).await?) };
+        prepared.await.inspect_err(|error| self.probe.failed(error))
+    }
+
     /// Whether data can be read, or why not.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.ready.borrow().clone()
