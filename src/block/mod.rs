@@ -43,6 +43,7 @@ pub use meta::{
     Stats, Thanos,
 };
 pub use reader::Reader;
+pub use select::LOOK_UP;
 pub use ulid::Ulid;
 pub use verify::{Fault, Health, verify};
 pub use writer::Writer;
@@ -137,6 +138,9 @@ pub enum Error {
         /// The computed one.
         got: u32,
     },
+    /// It was given up, for whoever asked has left.
+    #[error("nobody waits for the answer any more")]
+    Unwanted,
 }
 
 #[cfg(test)]

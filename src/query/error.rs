@@ -67,8 +67,8 @@ pub enum Error {
         /// Which.
         origin: Origin,
     },
-    /// The select would hold more in hand than it may. It ends here.
-    #[error("the query holds more than {limit_bytes} bytes of series in hand; narrow it")]
+    /// The read would hold more in hand than it may. It ends here.
+    #[error("the query holds more than {limit_bytes} bytes in hand; narrow it, or set a limit")]
     OverBudget {
         /// The limit in bytes.
         limit_bytes: usize,

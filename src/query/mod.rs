@@ -74,7 +74,7 @@ pub struct Limits {
     pub selects_max: usize,
     /// Selects that wait for one of these to end; more are refused.
     pub waiting_max: usize,
-    /// Bytes of frames that one select holds in hand.
+    /// Bytes of frames that one select holds in hand, or of texts that one list of labels holds.
     pub buffered_bytes_max: usize,
     /// Time without taking a frame after which a reader's select is ended.
     pub stalled_after: Duration,
