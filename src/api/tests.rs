@@ -361,7 +361,8 @@ fn a_selector_may_stand_in_a_url_as_it_is() {
         let (address, door) = open_door(&twins, Duration::from_secs(9), &places()).await;
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
-            let one = "GET /api/v1/series?match[]=up{job=\"b\"} HTTP/1.1\r\nHost: x\r\n";
+            let one =
+                "GET /api/v1/series?match[]=up{job=\"b\", job!=\"a b\"} HTTP/1.1\r\nHost: x\r\n";
             let two = format!("{one}\r\n{one}Connection: close\r\n\r\n");
             stream.write_all(two.as_bytes()).await.expect("written");
             let mut answers = String::new();
