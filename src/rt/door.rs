@@ -28,8 +28,8 @@ use crate::telemetry::{Metric, Snapshot};
 /// Longest silence after a connection is taken.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// Longest time in which a reader takes nothing of its answer. Long enough for a Querier that waits
-/// for a slower store, and a quarter of its usual timeout of two minutes, so those that wait in line
-/// still get their turn.
+/// for a slower store, and a quarter of its usual timeout of two minutes, so those that wait in
+/// line still get their turn.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
