@@ -1,6 +1,6 @@
 //! Label names and values: the union of what the heads and finished blocks have. It is made on the
-//! control pool, and ends when it is noticed that nobody waits any more: before each head and block
-//! and every [`LOOK_UP`] values or series.
+//! control pool, in steps that make room for others as those of a select do, and ends when it is
+//! noticed that nobody waits any more: at each step and every [`LOOK_UP`] values.
 //!
 //! ## Limits
 //! What is held counts against the budget of a select, and with a limit of `n` no more than the
@@ -8,26 +8,36 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::vec;
 
 use crate::block::{self, LOOK_UP};
-use crate::index::Series;
-use crate::model::{External, Labels, Matcher};
+use crate::index::{Series, SeriesRef};
+use crate::model::{External, Matcher};
 use crate::query::Error;
 use crate::query::blocks::LocalBlock;
+use crate::query::gate::Slice;
 use crate::query::readers::Readers;
 use crate::rt::channel::oneshot;
 
-/// What is asked of the blocks.
+/// What is asked, and how far the answer is.
 pub(super) struct Question {
-    pub(super) blocks: Vec<Arc<LocalBlock>>,
+    /// What heads said that is not added yet.
+    pub(super) heads: Vec<BTreeSet<String>>,
+    /// The blocks that are not looked at yet.
+    pub(super) blocks: vec::IntoIter<Arc<LocalBlock>>,
+    /// The block that is being read, and its series that are left.
+    pub(super) walk: Option<(Arc<LocalBlock>, vec::IntoIter<SeriesRef>)>,
     pub(super) readers: Arc<Readers>,
     pub(super) external: Arc<External>,
-    pub(super) matchers: Arc<[Matcher]>,
+    pub(super) on_external: Vec<Matcher>,
+    pub(super) on_series: Vec<Matcher>,
     pub(super) without: Arc<[String]>,
     /// `None`: the names. `Some(label)`: the values of this label.
     pub(super) of: Option<String>,
     /// Closed when nobody waits for the answer any more.
     pub(super) asked: oneshot::Sender<()>,
+    /// The first that could not be read, in words.
+    pub(super) damage: Option<String>,
 }
 
 /// Texts of all sources: the first of them, each once.
@@ -97,61 +107,62 @@ impl From<Error> for Stop {
 }
 
 impl Question {
-    /// Adds the names or values of heads and blocks to `found`; what is damaged.
-    pub(super) fn answer(
-        self,
-        heads: Vec<BTreeSet<String>>,
-        found: &mut Union,
-    ) -> Result<Option<String>, Error> {
-        let (on_external, on_series) = self.external.split(&self.matchers);
-        let mut damage = None;
-        for texts in heads {
-            if self.asked.is_closed() {
-                break;
+    /// Adds names or values to `found` until the time is over. True at the end.
+    pub(super) fn step(&mut self, found: &mut Union, slice: Slice) -> Result<bool, Error> {
+        while !self.asked.is_closed() {
+            if let Some(texts) = self.heads.pop() {
+                texts.into_iter().try_for_each(|text| found.add(text))?;
+            } else if let Some((block, mut series)) = self.walk.take() {
+                let walked = self.walk(&block, &mut series, found, slice);
+                let sound = self.note(&block, walked)?.is_some();
+                self.walk = (sound && series.len() > 0).then_some((block, series));
+            } else if let Some(block) = self.blocks.next() {
+                let added = self.add(&block, found);
+                self.walk = self.note(&block, added)?.map(|series| (block, series.into_iter()));
+            } else {
+                return Ok(true);
             }
-            texts.into_iter().try_for_each(|text| found.add(text))?;
-        }
-        for block in &self.blocks {
-            if self.asked.is_closed() {
-                break;
-            }
-            let external = self.external.of(&block.tenant, block.shard);
-            let value = |name: &str| external.get(name).unwrap_or_default();
-            if !on_external.iter().all(|m| m.matches(value(m.name()))) {
-                continue;
-            }
-            match self.add(block, &external, &on_series, found) {
-                Ok(()) => {}
-                Err(Stop::Damaged(error)) => {
-                    damage.get_or_insert(format!("block {}: {error}", block.ulid));
-                }
-                Err(Stop::Over(error)) => return Err(error),
+            if slice.is_over() {
+                return Ok(false);
             }
         }
-        Ok(damage)
+        Ok(true)
     }
 
-    /// Adds what one block has. External labels count only if a series matches, and hide stored
-    /// ones of their name.
-    fn add(
-        &self,
-        block: &LocalBlock,
-        external: &Labels,
-        matchers: &[Matcher],
-        found: &mut Union,
-    ) -> Result<(), Stop> {
+    /// What was read of a block, or nothing if it is damaged.
+    fn note<T>(&mut self, block: &LocalBlock, read: Result<T, Stop>) -> Result<Option<T>, Error> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(Stop::Damaged(error)) => {
+                self.damage.get_or_insert_with(|| format!("block {}: {error}", block.ulid));
+                Ok(None)
+            }
+            Err(Stop::Over(error)) => Err(error),
+        }
+    }
+
+    /// Adds what one block has, but for what only the series tell that it returns. External labels
+    /// count only if a series matches, and hide stored ones of their name.
+    fn add(&self, block: &LocalBlock, found: &mut Union) -> Result<Vec<SeriesRef>, Stop> {
+        let external = self.external.of(&block.tenant, block.shard);
+        let value = |name: &str| external.get(name).unwrap_or_default();
+        if !self.on_external.iter().all(|m| m.matches(value(m.name()))) {
+            return Ok(Vec::new());
+        }
         let reader = self.readers.read(block)?;
         let unwanted = || self.asked.is_closed();
-        let all_match = matchers.is_empty();
-        let series = if all_match { Vec::new() } else { reader.select(matchers, &unwanted)? };
+        let all_match = self.on_series.is_empty();
+        let series =
+            if all_match { Vec::new() } else { reader.select(&self.on_series, &unwanted)? };
         if !all_match && series.is_empty() {
-            return Ok(());
+            return Ok(series);
         }
         match &self.of {
             None => external.iter().try_for_each(|(name, _)| self.keep(name, found))?,
             Some(label) => {
                 if let Some(value) = external.get(label) {
-                    return Ok(self.keep(value, found)?);
+                    self.keep(value, found)?;
+                    return Ok(Vec::new());
                 }
             }
         }
@@ -166,13 +177,21 @@ impl Question {
                 }
                 self.keep(text, found)?;
             }
-            return Ok(());
         }
+        Ok(series)
+    }
+
+    /// Adds what the next series of a block have.
+    fn walk(
+        &self,
+        block: &LocalBlock,
+        left: &mut vec::IntoIter<SeriesRef>,
+        found: &mut Union,
+        slice: Slice,
+    ) -> Result<(), Stop> {
+        let reader = self.readers.read(block)?;
         let mut one = Series::default();
-        for (i, at) in series.into_iter().enumerate() {
-            if i % LOOK_UP == 0 && unwanted() {
-                break;
-            }
+        for at in left {
             reader.series_into(at, &mut one)?;
             for (name, value) in &one.labels {
                 match &self.of {
@@ -180,6 +199,9 @@ impl Question {
                     Some(label) if label == name => self.keep(value, found)?,
                     Some(_) => {}
                 }
+            }
+            if slice.is_over() {
+                break;
             }
         }
         Ok(())
@@ -194,9 +216,11 @@ impl Question {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::block::Ulid;
-    use crate::model::{TenantId, TimeRange};
+    use crate::model::{Labels, TenantId, TimeRange};
 
     #[test]
     fn no_block_is_opened_for_nobody() {
@@ -213,17 +237,23 @@ mod tests {
         for (waits, damaged) in [(true, true), (false, false)] {
             let (asked, asking) = oneshot::channel();
             let asking = Some(asking).filter(|_| waits);
-            let question = Question {
-                blocks: vec![Arc::clone(&block)],
+            let mut question = Question {
+                heads: Vec::new(),
+                blocks: vec![Arc::clone(&block)].into_iter(),
+                walk: None,
                 readers: Arc::new(Readers::new(2)),
                 external: Arc::clone(&external),
-                matchers: Arc::new([]),
+                on_external: Vec::new(),
+                on_series: Vec::new(),
                 without: Arc::new([]),
                 of: None,
                 asked,
+                damage: None,
             };
             let mut found = Union::new(0, 100);
-            let damage = question.answer(Vec::new(), &mut found).expect("within the budget");
+            let slice = Slice::begin(Duration::from_secs(20));
+            assert_eq!(question.step(&mut found, slice), Ok(true));
+            let damage = question.damage;
             assert_eq!((found.end(), damage.is_some()), ((vec![], false), damaged), "{damage:?}");
             drop(asking);
         }

@@ -1,70 +1,74 @@
 //! A select over finished blocks: all of them as one source, read in steps on the control pool.
 //!
-//! A block stores its series by their own labels, but a stream is ordered by the final ones, and
-//! adding a constant label can turn the order of two sets around (`{a}` and `{a, b}` with an
-//! external `aa`). It rarely does. So a block is gone through once to find the series that stand
-//! wrong: those are kept with their keys and sorted, the *strays*; all others are read again, in
-//! stored order, when their turn comes, and cost four bytes each until then.
+//! Each block is walked by a [`Cursor`], which gives its series in order of their final label sets;
+//! a heap holds the next key of each. Nothing is found before its turn but the first series of each
+//! block, so a select with a limit reads little.
 //!
 //! ## Promises
 //! - Parts are ascending by key; chunks of one label set from several blocks go into one run of
 //!   frames, in order of time.
 //! - A damaged series or chunk, or a block that cannot be opened, is left out and the rest answers;
 //!   the damage is said at the end.
-//! - A step ends by itself after one part, so a slow client holds no thread of the pool; between
-//!   steps and blocks, and every [`LOOK_UP`] series of one, it is noticed that nobody listens any
-//!   more. Until then the select's turn lasts.
+//! - A step ends after one part or [`Limits::step_max`], looked at after each series, so neither a
+//!   slow client nor a wide select holds a thread of the pool. Between steps others have their turn
+//!   and it is noticed that nobody listens any more. Until then the select's turn lasts.
 //! - A block is opened anew for each series that is read of it. That costs little while it is still
 //!   open, and a select over any number of blocks holds one of them at a time.
-//! - Strays are counted against the select's budget.
+//! - Memory: a quarter of [`Limits::buffered_bytes_max`] for the positions of found series, the
+//!   same for each block, but never fewer than [`POSITIONS_MIN`], for they are found anew when used
+//!   up; the rest for series that are held to be sorted or joined: a select that needs more fails.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::{iter, vec};
 
 use bytes::Bytes;
 
-use crate::block::{Error, LOOK_UP, Reader};
+use crate::block::Error;
 use crate::chunk::{Chunk, Encoding};
-use crate::frame::{self, Frame, final_labels, in_shard};
-use crate::index::{Series, SeriesRef};
-use crate::model::{Labels, TimeSpan, sort_key};
+use crate::frame::{self, Frame, final_labels};
+use crate::index::SeriesRef;
+use crate::model::TimeSpan;
+use crate::query::Limits;
+use crate::query::block_cursor::{Budget, Cursor, Damage, Reading};
 use crate::query::blocks::LocalBlock;
-use crate::query::gate::Turn;
+use crate::query::gate::{Slice, Turn};
 use crate::query::readers::Readers;
 use crate::rt::beside;
 use crate::shard::message::{PART_BYTES, Part, Select};
+
+/// Positions that a cursor may have in hand, however many blocks there are.
+const POSITIONS_MIN: usize = 1024;
 
 /// Runs a select over `blocks` and sends the parts to its reply channel.
 pub(super) fn start(
     blocks: Vec<Arc<LocalBlock>>,
     readers: Arc<Readers>,
     select: Select,
-    stray_bytes_max: usize,
+    limits: Limits,
     turn: Turn,
 ) {
     beside::spawn(async move {
         let reply = select.reply.clone();
-        let open = move || BlockSelect::open(blocks, readers, select, stray_bytes_max);
-        let mut step = match turn.step(open).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(why)) => return drop(reply.send(Part::Failed(why)).await),
+        let open = move || BlockSelect::new(&blocks, readers, select, limits);
+        let mut left = match turn.step(open).await {
+            Ok(opened) => opened,
             Err(broken) => return drop(reply.send(Part::Failed(broken.to_string())).await),
         };
-        loop {
-            let read = move || {
-                let part = step.next_part();
-                (step, part)
+        while !reply.is_closed() {
+            let step = move || {
+                let part = left.step(Slice::begin(limits.step_max));
+                (left, part)
             };
-            let part = match turn.step(read).await {
+            let part = match turn.step(step).await {
                 Ok((after, part)) => {
-                    step = after;
+                    left = after;
                     part
                 }
                 Err(broken) => return drop(reply.send(Part::Failed(broken.to_string())).await),
             };
+            let Some(part) = part else { continue };
             let last = matches!(part, Part::End | Part::Failed(_));
             if reply.send(part).await.is_err() || last {
                 return;
@@ -75,269 +79,132 @@ pub(super) fn start(
 
 /// What is left of a select.
 struct BlockSelect {
+    /// In order of their blocks' ranges.
     cursors: Vec<Cursor>,
-    /// The next key of every cursor that has one; cursors are in order of their blocks' ranges.
+    /// Cursors whose next key must be found before anything can leave.
+    unknown: Vec<usize>,
+    /// The next key of every other cursor that has one.
     heap: BinaryHeap<Reverse<(Bytes, usize)>>,
-    readers: Arc<Readers>,
-    select: Select,
+    /// The label set that is being gathered, by its key.
+    run: Option<(Bytes, Copied)>,
+    reading: Reading,
     series_left: usize,
-    damage: Damage,
-}
-
-/// What could not be read: how much, and the first of it in words.
-#[derive(Debug, Default)]
-struct Damage {
-    count: usize,
-    first: String,
-}
-
-impl Damage {
-    fn note(&mut self, block: &LocalBlock, what: &impl std::fmt::Display) {
-        if self.count == 0 {
-            self.first = format!("block {}: {what}", block.ulid);
-        }
-        self.count += 1;
-    }
-}
-
-/// The selected series of one block, in order of their final label sets.
-struct Cursor {
-    block: Arc<LocalBlock>,
-    external: Labels,
-    /// Series that stand in order already.
-    ordered: vec::IntoIter<SeriesRef>,
-    /// The next of them with its key.
-    ahead: Option<(Bytes, SeriesRef)>,
-    /// Those that do not, sorted by key.
-    strays: iter::Peekable<vec::IntoIter<(Bytes, SeriesRef)>>,
-}
-
-/// The key of the final label set of a series, and the series, if it is wanted.
-struct Wanted<'s> {
-    select: &'s Select,
-    external: &'s Labels,
-}
-
-impl Wanted<'_> {
-    /// Puts the key into `key`. False if the series is not wanted.
-    fn key(&self, series: &Series<'_>, key: &mut Vec<u8>) -> bool {
-        let span = self.select.span;
-        let touches =
-            |c: &crate::index::ChunkMeta| span.overlaps(TimeSpan { min: c.min_t, max: c.max_t });
-        if !series.chunks.iter().any(touches) {
-            return false;
-        }
-        let mut labels = Vec::with_capacity(series.labels.len() + self.external.len());
-        let own = series.labels.iter().copied();
-        final_labels(own, self.external, &self.select.without, &mut labels);
-        if self.select.sharding.as_ref().is_some_and(|s| !in_shard(&labels, s)) {
-            return false;
-        }
-        key.clear();
-        sort_key(labels, key);
-        true
-    }
-}
-
-impl Cursor {
-    /// Finds the series of a block; `None` if there are none. `budget` is what strays may take.
-    fn open(
-        block: Arc<LocalBlock>,
-        external: Labels,
-        readers: &Readers,
-        select: &Select,
-        budget: &mut usize,
-        damage: &mut Damage,
-    ) -> Result<Option<Self>, String> {
-        let (_, on_series) = select.external.split(&select.matchers);
-        let unwanted = || select.reply.is_closed();
-        let opened = readers.read(&block).and_then(|reader| {
-            let found = reader.select(&on_series, &unwanted)?;
-            Ok((reader, found))
-        });
-        let (reader, found) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                damage.note(&block, &error);
-                return Ok(None);
-            }
-        };
-        let wanted = Wanted { select, external: &external };
-        let (mut ordered, mut strays) = (Vec::new(), Vec::new());
-        let (mut newest, mut key) = (Vec::new(), Vec::new());
-        let mut series = Series::default();
-        for (i, at) in found.into_iter().enumerate() {
-            if i % LOOK_UP == 0 && unwanted() {
-                return Err("nobody listens any more".into());
-            }
-            if let Err(error) = reader.series_into(at, &mut series) {
-                damage.note(&block, &error);
-                continue;
-            }
-            if !wanted.key(&series, &mut key) {
-                continue;
-            }
-            if key >= newest {
-                std::mem::swap(&mut newest, &mut key);
-                ordered.push(at);
-            } else {
-                let cost = key.len() + size_of::<(Bytes, SeriesRef)>();
-                *budget = budget
-                    .checked_sub(cost)
-                    .ok_or("the query must sort too many series of blocks; narrow it")?;
-                strays.push((Bytes::copy_from_slice(&key), at));
-            }
-        }
-        if ordered.is_empty() && strays.is_empty() {
-            return Ok(None);
-        }
-        strays.sort_unstable();
-        let (ordered, strays) = (ordered.into_iter(), strays.into_iter().peekable());
-        Ok(Some(Self { block, external, ordered, ahead: None, strays }))
-    }
-
-    /// The next key, without taking it.
-    fn peek(&mut self, readers: &Readers, select: &Select, damage: &mut Damage) -> Option<Bytes> {
-        if self.ahead.is_none() && self.ordered.len() > 0 {
-            self.ahead = self.next_ordered(readers, select, damage).unwrap_or_else(|error| {
-                damage.note(&self.block, &error);
-                self.ordered = Vec::new().into_iter();
-                None
-            });
-        }
-        let stray = self.strays.peek().map(|(key, _)| key);
-        match (&self.ahead, stray) {
-            (Some((ahead, _)), Some(stray)) => Some(ahead.min(stray).clone()),
-            (Some((ahead, _)), None) => Some(ahead.clone()),
-            (None, stray) => stray.cloned(),
-        }
-    }
-
-    /// The next series that stands in order.
-    fn next_ordered(
-        &mut self,
-        readers: &Readers,
-        select: &Select,
-        damage: &mut Damage,
-    ) -> Result<Option<(Bytes, SeriesRef)>, Error> {
-        let reader = readers.read(&self.block)?;
-        let wanted = Wanted { select, external: &self.external };
-        let (mut series, mut key) = (Series::default(), Vec::new());
-        for at in self.ordered.by_ref() {
-            if let Err(error) = reader.series_into(at, &mut series) {
-                damage.note(&self.block, &error);
-            } else if wanted.key(&series, &mut key) {
-                return Ok(Some((key.into(), at)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes a series with this key, if the next one has it.
-    fn take(&mut self, key: &Bytes) -> Option<SeriesRef> {
-        if let Some((_, at)) = self.ahead.take_if(|(ahead, _)| ahead == key) {
-            return Some(at);
-        }
-        self.strays.next_if(|(stray, _)| stray == key).map(|(_, at)| at)
-    }
 }
 
 impl BlockSelect {
-    fn open(
-        blocks: Vec<Arc<LocalBlock>>,
+    fn new(
+        blocks: &[Arc<LocalBlock>],
         readers: Arc<Readers>,
         select: Select,
-        stray_bytes_max: usize,
-    ) -> Result<Self, String> {
-        let (on_external, _) = select.external.split(&select.matchers);
-        let (mut budget, mut damage) = (stray_bytes_max, Damage::default());
-        let mut cursors = Vec::new();
-        for block in blocks {
-            if select.reply.is_closed() {
-                return Err("nobody listens any more".into());
-            }
+        limits: Limits,
+    ) -> Self {
+        let (on_external, on_series) = select.external.split(&select.matchers);
+        let cursor = |block: &Arc<LocalBlock>| {
             let external = select.external.of(&block.tenant, block.shard);
             let value = |name: &str| external.get(name).unwrap_or_default();
-            if on_external.iter().all(|m| m.matches(value(m.name()))) {
-                let (budget, damage) = (&mut budget, &mut damage);
-                cursors.extend(Cursor::open(block, external, &readers, &select, budget, damage)?);
-            }
-        }
-        let first = |(i, cursor): (usize, &mut Cursor)| {
-            Some(Reverse((cursor.peek(&readers, &select, &mut damage)?, i)))
+            let wanted = on_external.iter().all(|m| m.matches(value(m.name())));
+            wanted.then(|| Cursor::new(Arc::clone(block), external))
         };
-        let heap = cursors.iter_mut().enumerate().filter_map(first).collect();
+        let cursors: Vec<Cursor> = blocks.iter().filter_map(cursor).collect();
+        let for_positions = limits.buffered_bytes_max / 4;
+        let each = for_positions / size_of::<SeriesRef>() / cursors.len().max(1);
         let series_left = if select.limit == 0 { usize::MAX } else { select.limit };
-        Ok(Self { cursors, heap, readers, select, series_left, damage })
+        let reading = Reading {
+            readers,
+            on_series,
+            positions_max: each.max(POSITIONS_MIN),
+            budget: Budget(limits.buffered_bytes_max - for_positions),
+            damage: Damage::default(),
+            select,
+        };
+        let unknown = (0..cursors.len()).rev().collect();
+        Self { cursors, unknown, heap: BinaryHeap::new(), run: None, reading, series_left }
     }
 
-    /// The next part: about [`PART_BYTES`] of frames, or the end.
-    fn next_part(&mut self) -> Part {
+    /// Goes on until there is a part of about [`PART_BYTES`], the end, or the time is over.
+    fn step(&mut self, slice: Slice) -> Option<Part> {
         let mut frames = Vec::new();
-        let (mut bytes, mut counted) = (0, 0);
-        while bytes < PART_BYTES && self.series_left > 0 && !self.select.reply.is_closed() {
-            if !self.next_series(&mut frames) {
-                break;
-            }
-            bytes += frames.iter().skip(counted).map(Frame::len_bytes).sum::<usize>();
-            counted = frames.len();
-        }
+        let ended = match self.fill(&mut frames, slice) {
+            Ok(ended) => ended,
+            Err(why) => return Some(Part::Failed(why)),
+        };
         if !frames.is_empty() {
-            return Part::Series(frames);
+            return Some(Part::Series(frames));
         }
-        match &self.damage {
+        ended.then(|| match &self.reading.damage {
             Damage { count: 0, .. } => Part::End,
             Damage { count, first } => {
                 let what = "series, chunks or blocks cannot be read";
                 Part::Failed(format!("{count} {what}; the first: {first}"))
             }
-        }
+        })
     }
 
-    /// Appends the frames of the next label set, from all blocks that have it. False at the end.
-    fn next_series(&mut self, frames: &mut Vec<Frame>) -> bool {
-        let Some(Reverse((key, _))) = self.heap.peek() else { return false };
-        let key = key.clone();
-        let mut all = Vec::new();
-        while self.heap.peek().is_some_and(|Reverse((next, _))| *next == key) {
-            let Some(Reverse((_, at))) = self.heap.pop() else { break };
-            let Some(cursor) = self.cursors.get_mut(at) else { continue };
-            while let Some(series) = cursor.take(&key) {
-                all.push((at, series));
-                let next = cursor.peek(&self.readers, &self.select, &mut self.damage);
-                if next.as_ref() != Some(&key) {
-                    break;
+    /// Appends frames. True if there are no more.
+    fn fill(&mut self, frames: &mut Vec<Frame>, slice: Slice) -> Result<bool, String> {
+        let mut bytes = 0;
+        while bytes < PART_BYTES && self.series_left > 0 {
+            if !self.find_keys(slice)? {
+                return Ok(false);
+            }
+            let next = self.heap.peek().map(|Reverse((key, _))| key);
+            match (&self.run, next) {
+                (None, None) => return Ok(true),
+                (Some((key, _)), next) if next != Some(key) => bytes += self.end_run(frames),
+                _ => self.gather()?,
+            }
+            if slice.is_over() {
+                return Ok(false);
+            }
+        }
+        Ok(self.series_left == 0)
+    }
+
+    /// Finds the keys that are not known. False if the time is over before.
+    fn find_keys(&mut self, slice: Slice) -> Result<bool, String> {
+        while let Some(&at) = self.unknown.last() {
+            if let Some(cursor) = self.cursors.get_mut(at) {
+                if !cursor.look(&mut self.reading, slice)? {
+                    return Ok(false);
                 }
+                self.heap.extend(cursor.key().map(|key| Reverse((key.clone(), at))));
             }
-            if let Some(next) = cursor.peek(&self.readers, &self.select, &mut self.damage) {
-                self.heap.push(Reverse((next, at)));
+            self.unknown.pop();
+            if slice.is_over() {
+                return Ok(self.unknown.is_empty());
             }
         }
-        self.encode(&key, &all, frames);
-        true
+        Ok(true)
     }
 
-    /// Encodes the series of one label set as one run of frames.
-    fn encode(&mut self, key: &Bytes, all: &[(usize, SeriesRef)], frames: &mut Vec<Frame>) {
-        let mut copied = Copied::default();
-        for &(cursor, at) in all {
-            let Some(cursor) = self.cursors.get(cursor) else { continue };
-            let read = self.readers.read(&cursor.block).and_then(|reader| {
-                copied.add(&reader.series(at)?, cursor, &reader, &self.select, &mut self.damage);
-                Ok(())
-            });
-            if let Err(error) = read {
-                self.damage.note(&cursor.block, &error);
-            }
+    /// Copies the next series into the run, which begins with it or has its key.
+    fn gather(&mut self) -> Result<(), String> {
+        let Some(Reverse((key, at))) = self.heap.pop() else { return Ok(()) };
+        let Some(cursor) = self.cursors.get_mut(at) else { return Ok(()) };
+        let (_, copied) = self.run.get_or_insert_with(|| (key, Copied::default()));
+        self.unknown.push(at);
+        let Some(series) = cursor.take(&mut self.reading.budget) else { return Ok(()) };
+        let before = copied.cost();
+        if let Err(error) = copied.add(series, cursor, &mut self.reading) {
+            self.reading.damage.note(&cursor.block, &error);
         }
+        self.reading.budget.take(copied.cost() - before)
+    }
+
+    /// Encodes the run as one run of frames; their bytes.
+    fn end_run(&mut self, frames: &mut Vec<Frame>) -> usize {
+        let Some((key, mut copied)) = self.run.take() else { return 0 };
+        self.reading.budget.give_back(copied.cost());
         copied.chunks.sort_by_key(|(_, span, _)| (span.min, span.max));
-        let Some(labels) = &copied.labels else { return };
-        if copied.chunks.is_empty() && !self.select.skip_chunks {
-            return;
+        let Some(labels) = &copied.labels else { return 0 };
+        if copied.chunks.is_empty() && !self.reading.select.skip_chunks {
+            return 0;
         }
         let labels: Vec<_> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        frame::encode(&labels, key, copied.chunks(), frames);
+        let from = frames.len();
+        frame::encode(&labels, &key, copied.chunks(), frames);
         self.series_left -= 1;
+        frames.iter().skip(from).map(Frame::len_bytes).sum()
     }
 }
 
@@ -351,15 +218,10 @@ struct Copied {
 }
 
 impl Copied {
-    /// Adds the chunks of a series.
-    fn add(
-        &mut self,
-        series: &Series<'_>,
-        of: &Cursor,
-        reader: &Reader,
-        select: &Select,
-        damage: &mut Damage,
-    ) {
+    /// Adds what a series has.
+    fn add(&mut self, at: SeriesRef, of: &Cursor, with: &mut Reading) -> Result<(), Error> {
+        let reader = with.readers.read(&of.block)?;
+        let (series, select) = (reader.series(at)?, &with.select);
         self.labels.get_or_insert_with(|| {
             let mut labels = Vec::new();
             final_labels(series.labels.iter().copied(), &of.external, &select.without, &mut labels);
@@ -376,9 +238,15 @@ impl Copied {
                     self.payloads.extend_from_slice(payload);
                     self.chunks.push((encoding, span, from..self.payloads.len()));
                 }
-                Err(error) => damage.note(&of.block, &error),
+                Err(error) => with.damage.note(&of.block, &error),
             }
         }
+        Ok(())
+    }
+
+    /// What it holds, in bytes.
+    fn cost(&self) -> usize {
+        self.payloads.len() + size_of_val(&*self.chunks)
     }
 
     fn chunks(&self) -> impl ExactSizeIterator<Item = Chunk<'_>> + Clone {

@@ -7,11 +7,13 @@
 //!   process, does not wait behind them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::query::{Error, Limits};
 use crate::rt::beside::{self, BrokenOff};
+use crate::rt::clock::Moment;
 
 /// Steps of reads at the same time. Two threads are left: the keeper takes one at a time, and at a
 /// stop the wait for uploads stands beside the wait for the cores.
@@ -31,6 +33,24 @@ pub(super) struct Gate {
 pub(super) struct Turn {
     _running: Arc<OwnedSemaphorePermit>,
     steps: Arc<Semaphore>,
+}
+
+/// The time of one step, which begins when the step does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slice {
+    began: Moment,
+    max: Duration,
+}
+
+impl Slice {
+    pub(super) fn begin(max: Duration) -> Self {
+        Self { began: Moment::now(), max }
+    }
+
+    /// Whether the step should end, so that others have their turn.
+    pub(super) fn is_over(self) -> bool {
+        self.began.elapsed() >= self.max
+    }
 }
 
 impl Gate {

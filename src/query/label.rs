@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::query::block_labels::{Question, Union};
 use crate::query::blocks::Served;
+use crate::query::gate::Slice;
 use crate::query::{Error, LabelsRequest, Origin, View};
 use crate::rt::channel::oneshot;
 use crate::shard::message::{Ask, LabelsAsk};
@@ -75,23 +76,37 @@ impl View {
         }
         // Dropped with this future: then nobody waits any more.
         let (asked, _asking) = oneshot::channel();
-        let question = Question {
+        let (on_external, on_series) = self.external.split(&request.matchers);
+        let mut question = Question {
+            heads,
             // Not before all heads have answered: what they let go until then is in this list. What
             // a head serves as well adds nothing.
-            blocks: Served::default().beside(&self.blocks.now(), request.span),
+            blocks: Served::default().beside(&self.blocks.now(), request.span).into_iter(),
+            walk: None,
             readers: self.blocks.readers(),
             external: Arc::clone(&self.external),
-            matchers: request.matchers,
+            on_external,
+            on_series,
             without: request.without,
             of: of.map(Into::into),
             asked,
+            damage: None,
         };
         let mut union = Union::new(request.limit, self.limits.buffered_bytes_max);
-        let step = move || {
-            let damage = question.answer(heads, &mut union)?;
-            Ok::<_, Error>((union.end(), damage))
-        };
-        let ((texts, truncated), damage) = turn.step(step).await??;
+        let step_max = self.limits.step_max;
+        loop {
+            let step = move || {
+                let ended = question.step(&mut union, Slice::begin(step_max));
+                (question, union, ended)
+            };
+            let ended;
+            (question, union, ended) = turn.step(step).await?;
+            if ended? {
+                break;
+            }
+        }
+        let end = move || (union.end(), question.damage);
+        let ((texts, truncated), damage) = turn.step(end).await?;
         failed.extend(damage.map(|why| Error::Failed { origin: Origin::Blocks, why }));
         Ok(LabelList { texts, failed, truncated })
     }

@@ -23,13 +23,14 @@
 //! - A source that fails is one [`Error`] in the stream, after which the others go on: whether that
 //!   is a warning or the end is the caller's choice. Nothing is swallowed.
 //! - Memory per select is bounded: few parts ahead per source, [`Limits::buffered_bytes_max`] in
-//!   hand; open blocks are bounded for all of them together. A slow client slows the shards'
-//!   selects, not their intake.
+//!   hand, and as much again of what was found in blocks; open blocks are bounded for all of them
+//!   together. A slow client slows the shards' selects, not their intake.
 //! - Dropping the stream cancels the select everywhere. So does not reading it for
 //!   [`Limits::stalled_after`].
 //! - At most [`Limits::selects_max`] selects run and [`Limits::waiting_max`] wait: queries are what
 //!   overload sheds first. One whose client has left runs until its last step has noticed.
 
+mod block_cursor;
 mod block_labels;
 mod block_select;
 mod blocks;
@@ -74,11 +75,17 @@ pub struct Limits {
     pub selects_max: usize,
     /// Selects that wait for one of these to end; more are refused.
     pub waiting_max: usize,
-    /// Bytes of frames that one select holds in hand, or of texts that one list of labels holds.
+    /// Bytes of frames that one select holds in hand, and as much again of what it has found in
+    /// blocks but not sent. Or of texts that one list of labels holds.
     pub buffered_bytes_max: usize,
+    /// Time after which a step over blocks makes room for those of others.
+    pub step_max: Duration,
     /// Time without taking a frame after which a reader's select is ended.
     pub stalled_after: Duration,
 }
+
+/// Long against the some 50 us that it costs to begin a step, and short for who waits for one.
+const STEP_MAX: Duration = Duration::from_millis(5);
 
 impl Default for Limits {
     /// 20 selects as in Thanos' store gateway, five times as many waiting, 64 MiB each.
@@ -87,6 +94,7 @@ impl Default for Limits {
             selects_max: 20,
             waiting_max: 100,
             buffered_bytes_max: 64 << 20,
+            step_max: STEP_MAX,
             stalled_after: STALLED_AFTER,
         }
     }

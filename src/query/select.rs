@@ -40,8 +40,7 @@ impl View {
         if !blocks.is_empty() {
             let (reply, parts) = mpsc::channel(PARTS_AHEAD);
             let select = self.message(&request, reply);
-            let (readers, budget) = (self.blocks.readers(), self.limits.buffered_bytes_max);
-            block_select::start(blocks, readers, select, budget, turn.clone());
+            block_select::start(blocks, self.blocks.readers(), select, self.limits, turn.clone());
             sources.insert(0, Source::new(Origin::Blocks, parts));
         }
         let Limits { buffered_bytes_max, stalled_after, .. } = self.limits;

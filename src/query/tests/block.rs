@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -21,10 +22,10 @@ use crate::rt::{DirSink, beside, thread};
 use crate::shard::message::Ask;
 
 /// Length of a test's block range.
-const RANGE_MS: i64 = 20;
+pub(super) const RANGE_MS: i64 = 20;
 
 /// Writes the samples of `all` inside `range` to a block and opens it; `None` if there are none.
-async fn block(
+pub(super) async fn block(
     dir: &Path,
     shard: u16,
     tenant: &TenantId,
@@ -161,6 +162,7 @@ proptest! {
         matchers in proptest::collection::vec(any_matcher(), 0..2),
         limit in 0usize..6,
         span in prop_oneof![Just((0, 60)), (0i64..60, 0i64..40)],
+        step_max in prop_oneof![Just(Duration::ZERO), Just(Limits::default().step_max)],
     ) {
         let flags = Labels::new(flags).expect("a label set");
         let external = External::new(flags, "tenant_id", Some("shard".into())).expect("labels");
@@ -171,7 +173,8 @@ proptest! {
         let dir = tempfile::tempdir().expect("a directory");
         let (whole, (found, errors)) = run(async {
             let world = world(dir.path(), &all, shards, cut * RANGE_MS, at_start).await;
-            let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
+            let limits = Limits { step_max, ..Limits::default() };
+            let twins = twin::view(world.heads, external.clone(), limits).await;
             world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
             let mut stream = twins.view.select(request.clone()).await.expect("a stream");
             (world.whole, read(&mut stream).await)
@@ -189,6 +192,7 @@ proptest! {
         without in proptest::collection::vec("[abcd]|tenant_id|aa", 0..3),
         matchers in proptest::collection::vec(any_matcher(), 0..3),
         of in proptest::option::of(proptest::sample::select(vec!["a", "b", "aa", "tenant_id"])),
+        step_max in prop_oneof![Just(Duration::ZERO), Just(Limits::default().step_max)],
     ) {
         let external = external(&[("aa", "y"), ("b", "over")]);
         let dir = tempfile::tempdir().expect("a directory");
@@ -200,7 +204,8 @@ proptest! {
         };
         let (whole, got) = run(async {
             let world = world(dir.path(), &all, 2, cut * RANGE_MS, true).await;
-            let twins = twin::view(world.heads, external.clone(), Limits::default()).await;
+            let limits = Limits { step_max, ..Limits::default() };
+            let twins = twin::view(world.heads, external.clone(), limits).await;
             world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
             let got = match of {
                 None => twins.view.label_names(request.clone()).await,
@@ -214,23 +219,26 @@ proptest! {
     }
 }
 
-/// `{a}`, `{a, b}`, ... turn around when `aa` comes between: every second series is a stray.
+/// `{a}` and `{a, b}` turn around when `aa` comes between, and half of the series when `a` goes:
+/// the first needs no memory, the second does.
 #[test]
-fn strays_are_sorted_within_a_budget() {
+fn what_turns_around_is_sorted_within_a_budget() {
     let sets: Vec<Series> = (0..200)
         .flat_map(|i| {
-            let i = format!("{i:03}");
+            let (a, b) = (format!("{:03}", i / 2), format!("{:0500}", 200 - i));
             [
-                series("p", &[("a", &i)], 0..4),
-                series("p", &[("a", &i), ("aaa", "1"), ("b", "1")], 0..4),
+                series("p", &[("a", &a), ("b", &b)], 0..4),
+                series("p", &[("a", &a), ("a0", "1"), ("b", &b)], 0..4),
+                series("p", &[("a", &a), ("aaa", "1"), ("b", &b)], 0..4),
+                series("p", &[("a", &a), ("aaa", "1"), ("b", &b), ("c", "1")], 0..4),
             ]
-            .into_iter()
-            .chain([series("p", &[("a", &i), ("a0", "1")], 0..4)])
         })
         .collect();
     let dir = tempfile::tempdir().expect("a directory");
-    let external = external(&[("aa", "1")]);
-    for (budget, want) in [(64 << 20, 600), (4_000, 0)] {
+    let external = external(&[("aa", "1"), ("bb", "1")]);
+    for (budget, without, want) in
+        [(64 << 20, "a", 800), (200 << 10, "a", 0), (200 << 10, "aa", 800), (200 << 10, "x", 800)]
+    {
         run(async {
             let range = TimeRange { start: 0, end: 20 };
             let tenant = TenantId::new("p").expect("a tenant");
@@ -238,9 +246,11 @@ fn strays_are_sorted_within_a_budget() {
             let limits = Limits { buffered_bytes_max: budget, ..Limits::default() };
             let twins = twin::view(vec![Head::default()], external.clone(), limits).await;
             twins.blocks.add(block.0, block.1);
-            let mut stream = twins.view.select(all()).await.expect("a stream");
+            // Frames in hand have the same limit.
+            let request = SelectRequest { without: Arc::new([without.into()]), limit: 0, ..all() };
+            let mut stream = twins.view.select(request).await.expect("a stream");
             let (found, errors) = read(&mut stream).await;
-            assert_eq!(found.len(), want);
+            assert_eq!(found.len(), want, "{errors:?}");
             assert!(found.is_sorted_by(|a, b| a.0 < b.0));
             assert_eq!(errors.len(), usize::from(want == 0), "{errors:?}");
         });

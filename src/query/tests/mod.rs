@@ -1,6 +1,7 @@
 //! The view over twins of shards, against what they must give together.
 
 mod block;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
