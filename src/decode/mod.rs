@@ -32,7 +32,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, reason = "these bytes are strangers'"))]
 
 mod error;
-mod protobuf;
+pub(crate) mod protobuf;
 pub mod region;
 mod remote_write_v1;
 mod remote_write_v2;
