@@ -9,20 +9,24 @@ use bytes::Bytes;
 use prost::Message as _;
 use tidegate_proto::thanos;
 
-use crate::api::answer::{Failure, LabelObject, Success};
+use crate::api::answer::{Failure, LabelObject, List};
 use crate::api::param::{Params, label_name};
 use crate::api::{ANSWER_BYTES_MAX, Shared};
 use crate::query::{LabelsRequest, SelectRequest};
+use crate::rt::beside;
 
 /// As Prometheus says it.
 const TRUNCATED: &str = "results truncated due to limit";
+
+/// Texts or series that are taken in before others have their turn: some 100 us.
+const TURN: usize = 256;
 
 /// `/api/v1/labels`.
 pub(super) async fn names(
     State(shared): State<Shared>,
     params: Params,
-) -> Result<Success<Vec<String>>, Failure> {
-    list(&shared, &params, None).await
+) -> Result<List<impl Iterator<Item = String>>, Failure> {
+    list(shared, params, None).await
 }
 
 /// `/api/v1/label/<name>/values`.
@@ -30,19 +34,18 @@ pub(super) async fn values(
     State(shared): State<Shared>,
     name: Result<Path<String>, PathRejection>,
     params: Params,
-) -> Result<Success<Vec<String>>, Failure> {
+) -> Result<List<impl Iterator<Item = String>>, Failure> {
     let Path(name) = name
         .map_err(|error| Failure::BadData(format!("invalid label name: {}", error.body_text())))?;
-    list(&shared, &params, Some(label_name(&name)?)).await
+    list(shared, params, Some(label_name(&name)?)).await
 }
 
 async fn list(
-    shared: &Shared,
-    params: &Params,
+    shared: Shared,
+    params: Params,
     of: Option<String>,
-) -> Result<Success<Vec<String>>, Failure> {
-    let (span, limit) = (params.span()?, params.limit()?);
-    let mut sets = params.matchers()?;
+) -> Result<List<impl Iterator<Item = String>>, Failure> {
+    let Params { span, limit, matchers: mut sets } = params;
     if sets.is_empty() {
         sets.push(Arc::new([]));
     }
@@ -56,27 +59,29 @@ async fn list(
         };
         truncated |= found.truncated;
         warnings.extend(found.failed.iter().map(ToString::to_string));
-        for text in found.texts {
+        for (i, text) in found.texts.into_iter().enumerate() {
+            if i % TURN == 0 {
+                beside::yield_now().await;
+            }
             let len = text.len();
             bytes += if union.insert(text) { len } else { 0 };
         }
         within_bound(bytes)?;
     }
     truncated |= limit != 0 && union.len() > limit;
-    let texts = union.into_iter().take(if limit == 0 { usize::MAX } else { limit }).collect();
-    Ok(Success::new(texts, with_truncated(warnings, truncated)))
+    let texts = union.into_iter().take(if limit == 0 { usize::MAX } else { limit });
+    Ok(List::new(texts, with_truncated(warnings, truncated)))
 }
 
 /// `/api/v1/series`.
 pub(super) async fn series(
     State(shared): State<Shared>,
     params: Params,
-) -> Result<Success<Vec<LabelObject>>, Failure> {
-    let sets = params.matchers()?;
+) -> Result<List<impl Iterator<Item = LabelObject>>, Failure> {
+    let Params { span, limit, matchers: sets } = params;
     if sets.is_empty() {
         return Err(Failure::BadData("no match[] parameter provided".into()));
     }
-    let (span, limit) = (params.span()?, params.limit()?);
     let mut found = Found { limit, ..Found::default() };
     for matchers in sets {
         let request = SelectRequest {
@@ -89,8 +94,8 @@ pub(super) async fn series(
         };
         found.select(&shared, request).await?;
     }
-    let sets = found.frames.into_values().map(label_object).collect();
-    Ok(Success::new(sets, with_truncated(found.warnings, found.truncated)))
+    let sets = found.frames.into_values().map(label_object);
+    Ok(List::new(sets, with_truncated(found.warnings, found.truncated)))
 }
 
 /// Label sets of several selects, each once.
@@ -107,7 +112,12 @@ struct Found {
 impl Found {
     async fn select(&mut self, shared: &Shared, request: SelectRequest) -> Result<(), Failure> {
         let mut stream = shared.view.select(request).await?;
+        let mut taken = 0;
         while let Some(next) = stream.next().await {
+            taken += 1;
+            if taken % TURN == 0 {
+                beside::yield_now().await;
+            }
             match next {
                 Ok(frame) => {
                     let bytes = frame.len_bytes();

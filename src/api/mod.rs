@@ -19,9 +19,10 @@
 //!   "data":...}`, or `{"status":"error","errorType":...,"error":...}`, whatever goes wrong below
 //!   `/api/v1/`. A `match[]` may stand in a URL as it is, with its quotes and braces.
 //! - What a shard or block could not answer shows in `warnings`; a list cut by `limit` says so.
-//! - A connection that says nothing is closed, and none holds a stop back. There are only so many:
-//!   one more is answered 503, see [`crate::rt::door`].
+//! - A connection that says nothing is closed, and so is one that does not take its answer; none
+//!   holds a stop back. There are only so many: one more is answered 503, see [`crate::rt::door`].
 //! - An answer is bounded: [`ANSWER_BYTES_MAX`], else error `execution`. A request body as well.
+//! - No answer holds the control thread: a long list is written in pieces, with turns between them.
 //!
 //! ## Limits
 //! Too many queries give 503 with `Retry-After`; before all is replayed the API gives 503 too.

@@ -2,14 +2,20 @@
 //!
 //! Values of the form come before those of the URL; unknown parameters are ignored. A time is
 //! decimal seconds, rounded to milliseconds, or RFC 3339.
+//!
+//! A form may be long and the patterns in it dear to compile, so all of it is read on the control
+//! pool.
 
 use std::sync::Arc;
 
-use axum::extract::{Form, FromRequest, Query, Request};
+use axum::extract::{FromRequest, RawForm, Request};
 use axum::http::{Method, Uri};
+use bytes::Bytes;
+use percent_encoding::percent_decode;
 
+use crate::api::Shared;
 use crate::api::answer::Failure;
-use crate::model::{Matcher, TimeSpan};
+use crate::model::{Matcher, Quoted, TimeSpan};
 use crate::promql::parse_selectors;
 use crate::query::MATCHERS_MAX;
 
@@ -20,38 +26,60 @@ const MAX_TIME: &str = "292277025-08-18T07:12:54.999999999Z";
 /// Most `match[]` in one request: each is a query of its own.
 const SELECTORS_MAX: usize = 128;
 
-/// All pairs of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Params(Vec<(String, String)>);
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Params {
+    /// `start` and `end`; what is missing is open.
+    pub(super) span: TimeSpan,
+    /// 0 is none.
+    pub(super) limit: usize,
+    /// The `match[]` sets; a series is wanted if it fulfils all of any of them.
+    pub(super) matchers: Vec<Arc<[Matcher]>>,
+}
 
-impl<S: Send + Sync> FromRequest<S> for Params {
+impl FromRequest<Shared> for Params {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let in_url = in_url(request.uri())?;
-        let mut pairs = Vec::new();
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Failure> {
+        let uri = request.uri().clone();
+        let mut form = Bytes::new();
         if request.method() == Method::POST {
-            let form = Form::<Vec<(String, String)>>::from_request(request, state).await;
-            pairs = form.map_err(|e| Failure::BadData(format!("error parsing form: {e}")))?.0;
+            let body = RawForm::from_request(request, shared).await;
+            form = body.map_err(|e| Failure::BadData(format!("error parsing form: {e}")))?.0;
         }
-        pairs.extend(in_url);
-        Ok(Self(pairs))
+        shared.view.prepare(move || Pairs::read(&form, &uri)?.params()).await?
     }
 }
 
-fn in_url(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
-    let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    Ok(query.map_err(|e| Failure::BadData(format!("error parsing form: {e}")))?.0)
-}
+/// All pairs of a request.
+#[derive(Debug)]
+struct Pairs(Vec<(String, String)>);
 
-impl Params {
+impl Pairs {
+    fn read(form: &[u8], uri: &Uri) -> Result<Self, Failure> {
+        let of_url = uri.query().unwrap_or_default().as_bytes();
+        let parts = form.split(|&b| b == b'&').chain(of_url.split(|&b| b == b'&'));
+        let pair = |part: &[u8]| {
+            let (name, value) = match part.iter().position(|&b| b == b'=') {
+                Some(at) => (&part[..at], &part[at + 1..]),
+                None => (part, &[][..]),
+            };
+            Ok((unescaped(name)?, unescaped(value)?))
+        };
+        parts.filter(|part| !part.is_empty()).map(pair).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn params(&self) -> Result<Params, Failure> {
+        let (span, limit) = (self.span()?, self.limit()?);
+        Ok(Params { span, limit, matchers: self.matchers()? })
+    }
+
     fn one(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// `start` and `end`; what is missing is open.
-    pub(super) fn span(&self) -> Result<TimeSpan, Failure> {
+    fn span(&self) -> Result<TimeSpan, Failure> {
         let end_of = |name, open| match self.one(name) {
             None => Ok(open),
             Some(text) => time_ms(text).ok_or_else(|| {
@@ -64,8 +92,7 @@ impl Params {
         Ok(TimeSpan { min: end_of("start", i64::MIN)?, max: end_of("end", i64::MAX)? })
     }
 
-    /// `limit`; 0 is none.
-    pub(super) fn limit(&self) -> Result<usize, Failure> {
+    fn limit(&self) -> Result<usize, Failure> {
         let Some(text) = self.one("limit") else { return Ok(0) };
         match text.parse::<i64>() {
             Ok(limit) => usize::try_from(limit)
@@ -76,8 +103,7 @@ impl Params {
         }
     }
 
-    /// The `match[]` sets; a series is wanted if it fulfils all of any of them.
-    pub(super) fn matchers(&self) -> Result<Vec<Arc<[Matcher]>>, Failure> {
+    fn matchers(&self) -> Result<Vec<Arc<[Matcher]>>, Failure> {
         let texts = self.0.iter().filter(|(n, _)| n == "match[]").map(|(_, text)| text);
         let refuse = |why: String| Err(Failure::parameter("match[]", why));
         let count = texts.clone().count();
@@ -95,6 +121,23 @@ impl Params {
         }
         Ok(sets.into_iter().map(Into::into).collect())
     }
+}
+
+/// A name or value of a form. What is not UTF-8 becomes U+FFFD.
+fn unescaped(text: &[u8]) -> Result<String, Failure> {
+    let is_escape = |at: usize| {
+        let digits = text.get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let mut percents = text.iter().enumerate().filter(|&(_, &byte)| byte == b'%');
+    if let Some((at, _)) = percents.find(|&(at, _)| !is_escape(at)) {
+        let wrong =
+            String::from_utf8_lossy(text.get(at..text.len().min(at + 3)).unwrap_or_default());
+        let why = format!("error parsing form values: invalid URL escape {}", Quoted(&wrong));
+        return Err(Failure::BadData(why));
+    }
+    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
+    Ok(percent_decode(&spaced).decode_utf8_lossy().into_owned())
 }
 
 /// Milliseconds since the epoch.

@@ -1,25 +1,30 @@
 //! The routes over twins of shards: a client over loopback where the socket matters, else the
 //! router itself.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
 use http_body_util::BodyExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::Service as _;
 
+use crate::api::answer::PIECE_BYTES;
 use crate::api::{routes, serve, serve_connections};
 use crate::model::{External, Labels, Sample, TenantId};
 use crate::query::twin::{self, Fault, Head, Series, Twins};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
+use crate::rt::clock::Moment;
 use crate::rt::door::{Door, Places};
-use crate::telemetry::{Counters, Exposition, Metric};
+use crate::telemetry::{Counters, Exposition, Metric, Snapshot};
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -157,6 +162,88 @@ fn a_list_of_labels_is_bounded() {
     });
 }
 
+/// Others' turns while `work` runs, and what it gives.
+async fn turns_of_others<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let turns = Rc::new(Cell::new(0));
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            beside::yield_now().await;
+        }
+    };
+    tokio::select! {
+        done = work => (turns.get(), done),
+        () = others => unreachable!("others never end"),
+    }
+}
+
+#[test]
+fn long_lists_are_written_in_pieces() {
+    run(async {
+        let value = |i: usize| format!("{i:05}{}", "\"é".repeat(100));
+        let of = |i| series("t1", &[("__name__", "m"), ("big", &value(i))]);
+        let mut all: Vec<_> = (0..5000).map(of).collect();
+        let huge = "x".repeat(300_000);
+        all.push(series("t1", &[("__name__", "m"), ("big", &huge)]));
+        let heads = vec![Head { series: all, ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let values: Vec<_> = (0..5000).map(value).chain([huge]).collect();
+        let sets: Vec<_> = values
+            .iter()
+            .map(|big| json!({"__name__": "m", "big": big, "tenant_id": "t1"}))
+            .collect();
+        for (path, want) in
+            [("/api/v1/label/big/values", json!(values)), ("/api/v1/series?match[]=m", json!(sets))]
+        {
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            let (turns, response) = turns_of_others(send(&twins, request)).await;
+            assert!(turns > 5000 / 256, "{path}: {turns} turns while it was gathered");
+            let (mut body, mut text, mut pieces) = (response.into_body(), Vec::new(), 0);
+            let read = async {
+                while let Some(frame) = body.frame().await {
+                    let piece = frame.expect("a piece").into_data().expect("bytes");
+                    assert!(piece.len() <= PIECE_BYTES, "{path}: {}", piece.len());
+                    text.extend_from_slice(&piece);
+                    pieces += 1;
+                }
+            };
+            let (turns, ()) = turns_of_others(read).await;
+            assert!(turns >= pieces && pieces > 20, "{path}: {turns} turns, {pieces} pieces");
+            let answer: Value = serde_json::from_slice(&text).expect("JSON");
+            assert_eq!((200, answer), good(want), "{path}");
+        }
+    });
+}
+
+#[test]
+fn patterns_are_compiled_beside() {
+    run(async {
+        let twins = twins().await;
+        // Seconds of work in all.
+        let dear: Vec<_> = (0..40).map(|i| format!("job=~'(?i)[{i}\\\\pL]{{60}}.'")).collect();
+        let selector = format!("up{{{}}}", dear.join(","));
+        let form = format!("match[]={}", utf8_percent_encode(&selector, NON_ALPHANUMERIC));
+        let longest = Rc::new(Cell::new(Duration::ZERO));
+        let others = async {
+            loop {
+                let begun = Moment::now();
+                beside::yield_now().await;
+                longest.set(longest.get().max(begun.elapsed()));
+            }
+        };
+        let begun = Moment::now();
+        tokio::select! {
+            (status, answer) = post(&twins, "/api/v1/series", &form) => {
+                assert_eq!(status, 200, "{answer}");
+            }
+            () = others => unreachable!("others never end"),
+        }
+        let (all, longest) = (begun.elapsed(), longest.get());
+        assert!(longest * 4 < all, "others waited {longest:?} of {all:?}");
+    });
+}
+
 #[test]
 fn series_of_all_tenants() {
     run(async {
@@ -211,9 +298,18 @@ fn requests_that_cannot_be_meant() {
                 "/api/v1/labels?limit=x",
                 "invalid parameter \"limit\": cannot parse \"x\" as a number",
             ),
+            (
+                "/api/v1/labels?match[]=up%7Ba%3D%22%zz%22%7D",
+                "error parsing form values: invalid URL escape \"%zz\"",
+            ),
+            ("/api/v1/labels?a%2=b", "error parsing form values: invalid URL escape \"%2\""),
+            ("/api/v1/labels?%22%=b", "error parsing form values: invalid URL escape \"%\""),
         ] {
             assert_eq!(get(&twins, path).await, bad(want), "{path}");
         }
+        let want = bad("error parsing form values: invalid URL escape \"%g1\"");
+        assert_eq!(post(&twins, "/api/v1/series", "match[]=up&limit=%g1").await, want);
+
         let (status, answer) = get(&twins, "/api/v1/series?match[]=up%7B").await;
         assert_eq!((status, &answer["errorType"]), (400, &json!("bad_data")));
         let error = answer["error"].as_str().expect("text");
@@ -241,15 +337,20 @@ fn requests_that_cannot_be_meant() {
     });
 }
 
+fn places() -> Places {
+    Places::new("http", 16, b"")
+}
+
 /// A door that stays open, and where it is.
 async fn open_door(
     twins: &Twins,
     head_time: Duration,
+    places: &Places,
 ) -> (SocketAddr, impl Future<Output = ()> + use<>) {
     let routes = routes(twins.view.clone(), Exposition::default(), Counters::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let door = Door::new(listener, Places::new("http", 16, b""));
+    let door = Door::new(listener, places.clone());
     (address, serve_connections(routes, door, head_time, std::future::pending()))
 }
 
@@ -257,10 +358,11 @@ async fn open_door(
 fn a_selector_may_stand_in_a_url_as_it_is() {
     run(async {
         let twins = twins().await;
-        let (address, door) = open_door(&twins, Duration::from_secs(9)).await;
+        let (address, door) = open_door(&twins, Duration::from_secs(9), &places()).await;
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
-            let one = "GET /api/v1/series?match[]=up{job=\"b\"} HTTP/1.1\r\nHost: x\r\n";
+            let one =
+                "GET /api/v1/series?match[]=up{job=\"b\", job!=\"a b\"} HTTP/1.1\r\nHost: x\r\n";
             let two = format!("{one}\r\n{one}Connection: close\r\n\r\n");
             stream.write_all(two.as_bytes()).await.expect("written");
             let mut answers = String::new();
@@ -374,7 +476,7 @@ fn metrics_over_a_socket() {
 fn a_connection_that_says_nothing_is_closed() {
     run(async {
         let twins = twins().await;
-        let (address, door) = open_door(&twins, Duration::from_millis(50)).await;
+        let (address, door) = open_door(&twins, Duration::from_millis(50), &places()).await;
         let clients = async {
             for said in ["", "GET /-/healthy HTTP/1.1\r\nHost"] {
                 let mut client = TcpStream::connect(address).await.expect("a connection");
@@ -388,6 +490,49 @@ fn a_connection_that_says_nothing_is_closed() {
         tokio::select! {
             () = door => panic!("the door stays open"),
             () = clients => {}
+        }
+    });
+}
+
+#[test]
+fn who_does_not_take_his_answer_is_closed_and_counted() {
+    run(async {
+        let value = |i: usize| format!("{i:02}{}", "x".repeat(1 << 20));
+        let all = (0..40).map(|i| series("t1", &[("__name__", "m"), ("big", &value(i))]));
+        let heads = vec![Head { series: all.collect(), ..Head::default() }];
+        let external = External::new(Labels::default(), "tenant_id", None).expect("labels");
+        let twins = twin::view(heads, external, Limits::default()).await;
+        let places = places().stalled_after(Duration::from_millis(300));
+        let (address, door) = open_door(&twins, Duration::from_mins(1), &places).await;
+        let count = |metric, labels: &[_]| {
+            let mut out = Snapshot::default();
+            places.sample(&mut out);
+            out.total(metric, labels) as u64
+        };
+        let client = async {
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            let ask = b"GET /api/v1/label/big/values HTTP/1.1\r\nHost: x\r\n\r\n";
+            client.write_all(ask).await.expect("is taken");
+            // Slow is not stalled.
+            let mut piece = vec![0; 1 << 20];
+            for _ in 0..10 {
+                client.read_exact(&mut piece).await.expect("it goes on");
+                beside::sleep(Duration::from_millis(50)).await;
+            }
+            let reason = [("door", "http"), ("reason", "stalled")];
+            assert_eq!(count(Metric::ReaderConnectionsLost, &reason), 0);
+            while count(Metric::ReaderConnectionsLost, &reason) == 0 {
+                beside::sleep(Duration::from_millis(20)).await;
+            }
+            while count(Metric::ReaderConnections, &[]) > 0 {
+                beside::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(count(Metric::ReaderConnectionsLost, &reason), 1);
+        };
+        let client = beside::timeout(Duration::from_secs(20), client);
+        tokio::select! {
+            () = door => panic!("the door stays open"),
+            ended = client => ended.expect("it is closed in time"),
         }
     });
 }

@@ -14,7 +14,7 @@
 //!
 //! - [`Writer`] takes series in label order with finished chunks, copies the chunks to a
 //!   [`Sink`](crate::rt::Sink) as they come, and writes the index at the end.
-//! - [`Reader`] opens a finished block for queries.
+//! - [`Reader`] opens a finished block for queries; [`read_meta`] only tells what it is.
 //! - [`verify()`] reads all of it and believes nothing: what a Thanos Compactor would halt on.
 //!
 //! ## Promises
@@ -42,7 +42,8 @@ pub use meta::{
     BlockDesc, Compaction, Downsample, FileHash, IndexStats, Meta, MetaDraft, MetaError, MetaFile,
     Stats, Thanos,
 };
-pub use reader::Reader;
+pub use reader::{Reader, read_meta};
+pub use select::LOOK_UP;
 pub use ulid::Ulid;
 pub use verify::{Fault, Health, verify};
 pub use writer::Writer;
@@ -137,6 +138,9 @@ pub enum Error {
         /// The computed one.
         got: u32,
     },
+    /// It was given up, for whoever asked has left.
+    #[error("nobody waits for the answer any more")]
+    Unwanted,
 }
 
 #[cfg(test)]

@@ -28,10 +28,7 @@ pub struct Reader {
 impl Reader {
     /// Opens the block in `dir`.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(filenames::META);
-        let bytes = fs::read(&path).map_err(|e| io("read", &path, e))?;
-        let meta = Meta::decode(&bytes)
-            .map_err(|source| Error::Meta { path: path.display().to_string(), source })?;
+        let meta = read_meta(dir)?;
         let path = dir.join(filenames::INDEX);
         let index = index::Reader::open(Map::open(&path).map_err(|e| io("open", &path, e))?)?;
         let chunks = open_chunk_files(&dir.join(filenames::CHUNKS))?;
@@ -78,6 +75,13 @@ impl Reader {
         })?;
         record(file.as_ref(), at)
     }
+}
+
+/// What the block in `dir` is, without opening it.
+pub fn read_meta(dir: &Path) -> Result<Meta, Error> {
+    let path = dir.join(filenames::META);
+    let bytes = fs::read(&path).map_err(|e| io("read", &path, e))?;
+    Meta::decode(&bytes).map_err(|source| Error::Meta { path: path.display().to_string(), source })
 }
 
 /// Maps the chunk files. As in Prometheus, those with a purely numeric name count, in the order of

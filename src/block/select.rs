@@ -4,7 +4,8 @@
 //! all series but those with a value it refuses, and any other keeps those with a value it takes.
 //! Lists of the second kind are intersected first, then those of the first kind are taken away.
 //!
-//! A pattern runs once per distinct value of its label, not per series.
+//! A pattern runs once per distinct value of its label, not per series. That may be a million, so
+//! it is asked again and again whether anybody still waits.
 
 use roaring::RoaringBitmap;
 
@@ -14,14 +15,22 @@ use crate::rt::Map;
 
 use super::{Error, Reader};
 
+/// Values or series between two looks at whether anybody still waits.
+pub const LOOK_UP: usize = 1024;
+
 impl Reader {
     /// The series that all matchers take, in stored order. All series when there is no matcher.
-    pub fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesRef>, Error> {
+    /// Ends with [`Error::Unwanted`] soon after `unwanted` says so.
+    pub fn select(
+        &self,
+        matchers: &[Matcher],
+        unwanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<SeriesRef>, Error> {
         let (refusing, taking): (Vec<&Matcher>, Vec<&Matcher>) =
             matchers.iter().partition(|m| m.matches_empty());
         let mut found: Option<RoaringBitmap> = None;
         for matcher in taking {
-            let set = with_value(&self.index, matcher, true)?;
+            let set = with_value(&self.index, matcher, true, unwanted)?;
             found = Some(match found {
                 Some(found) => found & set,
                 None => set,
@@ -35,7 +44,7 @@ impl Reader {
             None => collect(self.index.all()?)?,
         };
         for matcher in refusing {
-            found -= with_value(&self.index, matcher, false)?;
+            found -= with_value(&self.index, matcher, false, unwanted)?;
         }
         Ok(found.into_iter().map(SeriesRef).collect())
     }
@@ -46,6 +55,7 @@ fn with_value(
     index: &index::Reader<Map>,
     matcher: &Matcher,
     wanted: bool,
+    unwanted: &dyn Fn() -> bool,
 ) -> Result<RoaringBitmap, Error> {
     let name = matcher.name();
     // A few texts are looked up; anything else is asked for each value of the label.
@@ -58,17 +68,24 @@ fn with_value(
     };
     let mut found = RoaringBitmap::new();
     if let Some(texts) = texts {
-        for text in texts {
+        for (i, text) in texts.iter().enumerate() {
+            look_up(i, unwanted)?;
             found |= collect(index.postings(name, text)?)?;
         }
         return Ok(found);
     }
-    for value in index.label_values(name) {
+    for (i, value) in index.label_values(name).enumerate() {
+        look_up(i, unwanted)?;
         if matcher.matches(value) == wanted {
             found |= collect(index.postings(name, value)?)?;
         }
     }
     Ok(found)
+}
+
+/// Looks at every [`LOOK_UP`]th step whether anybody still waits.
+fn look_up(step: usize, unwanted: &dyn Fn() -> bool) -> Result<(), Error> {
+    if step.is_multiple_of(LOOK_UP) && unwanted() { Err(Error::Unwanted) } else { Ok(()) }
 }
 
 fn collect(list: Postings<'_>) -> Result<RoaringBitmap, Error> {

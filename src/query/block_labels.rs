@@ -1,13 +1,18 @@
-//! Label names and values in finished blocks. Runs on the control pool, and ends when it is noticed
-//! that nobody waits any more: before each block and every [`LOOK_UP`] series.
+//! Label names and values: the union of what the heads and finished blocks have. It is made on the
+//! control pool, and ends when it is noticed that nobody waits any more: before each head and block
+//! and every [`LOOK_UP`] values or series.
+//!
+//! ## Limits
+//! What is held counts against the budget of a select, and with a limit of `n` no more than the
+//! first `n` texts are held.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::block::Error;
+use crate::block::{self, LOOK_UP};
 use crate::index::Series;
 use crate::model::{External, Labels, Matcher};
-use crate::query::block_select::LOOK_UP;
+use crate::query::Error;
 use crate::query::blocks::LocalBlock;
 use crate::query::readers::Readers;
 use crate::rt::channel::oneshot;
@@ -25,11 +30,87 @@ pub(super) struct Question {
     pub(super) asked: oneshot::Sender<()>,
 }
 
+/// Texts of all sources: the first of them, each once.
+#[derive(Debug)]
+pub(super) struct Union {
+    texts: BTreeSet<String>,
+    limit: usize,
+    bytes: usize,
+    bytes_max: usize,
+    truncated: bool,
+}
+
+impl Union {
+    /// For the first `limit` texts (0: for all), in at most `bytes_max`.
+    pub(super) fn new(limit: usize, bytes_max: usize) -> Self {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        Self { texts: BTreeSet::new(), limit, bytes: 0, bytes_max, truncated: false }
+    }
+
+    fn add<T: AsRef<str> + Into<String>>(&mut self, text: T) -> Result<(), Error> {
+        if self.texts.contains(text.as_ref()) {
+            return Ok(());
+        }
+        if self.texts.len() == self.limit {
+            self.truncated = true;
+            if self.texts.last().is_some_and(|last| last.as_str() < text.as_ref()) {
+                return Ok(());
+            }
+            self.bytes -= self.texts.pop_last().map_or(0, |last| cost(&last));
+        }
+        self.bytes += cost(text.as_ref());
+        if self.bytes > self.bytes_max {
+            return Err(Error::OverBudget { limit_bytes: self.bytes_max });
+        }
+        self.texts.insert(text.into());
+        Ok(())
+    }
+
+    /// The texts in order, and whether the limit left something out.
+    pub(super) fn end(self) -> (Vec<String>, bool) {
+        (self.texts.into_iter().collect(), self.truncated)
+    }
+}
+
+/// What a text takes of the budget.
+fn cost(text: &str) -> usize {
+    text.len() + size_of::<String>()
+}
+
+/// Why a block does not say all.
+enum Stop {
+    Damaged(block::Error),
+    /// All of the question ends.
+    Over(Error),
+}
+
+impl From<block::Error> for Stop {
+    fn from(error: block::Error) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Over(error)
+    }
+}
+
 impl Question {
-    /// The names or values, and what is damaged.
-    pub(super) fn answer(self) -> (BTreeSet<String>, Option<String>) {
+    /// Adds the names or values of heads and blocks to `found`; what is damaged.
+    pub(super) fn answer(
+        self,
+        heads: Vec<BTreeSet<String>>,
+        found: &mut Union,
+    ) -> Result<Option<String>, Error> {
         let (on_external, on_series) = self.external.split(&self.matchers);
-        let (mut found, mut damage) = (BTreeSet::new(), None);
+        let mut damage = None;
+        for texts in heads {
+            if self.asked.is_closed() {
+                break;
+            }
+            texts.into_iter().try_for_each(|text| found.add(text))?;
+        }
         for block in &self.blocks {
             if self.asked.is_closed() {
                 break;
@@ -39,14 +120,15 @@ impl Question {
             if !on_external.iter().all(|m| m.matches(value(m.name()))) {
                 continue;
             }
-            if let Err(error) = self.add(block, &external, &on_series, &mut found) {
-                damage.get_or_insert(format!("block {}: {error}", block.ulid));
+            match self.add(block, &external, &on_series, found) {
+                Ok(()) => {}
+                Err(Stop::Damaged(error)) => {
+                    damage.get_or_insert(format!("block {}: {error}", block.ulid));
+                }
+                Err(Stop::Over(error)) => return Err(error),
             }
         }
-        for name in self.without.iter().filter(|_| self.of.is_none()) {
-            found.remove(name);
-        }
-        (found, damage)
+        Ok(damage)
     }
 
     /// Adds what one block has. External labels count only if a series matches, and hide stored
@@ -56,48 +138,57 @@ impl Question {
         block: &LocalBlock,
         external: &Labels,
         matchers: &[Matcher],
-        found: &mut BTreeSet<String>,
-    ) -> Result<(), Error> {
+        found: &mut Union,
+    ) -> Result<(), Stop> {
         let reader = self.readers.read(block)?;
+        let unwanted = || self.asked.is_closed();
         let all_match = matchers.is_empty();
-        let series = if all_match { Vec::new() } else { reader.select(matchers)? };
+        let series = if all_match { Vec::new() } else { reader.select(matchers, &unwanted)? };
         if !all_match && series.is_empty() {
             return Ok(());
         }
         match &self.of {
-            None => found.extend(external.iter().map(|(name, _)| name.to_string())),
+            None => external.iter().try_for_each(|(name, _)| self.keep(name, found))?,
             Some(label) => {
                 if let Some(value) = external.get(label) {
-                    found.insert(value.to_string());
-                    return Ok(());
+                    return Ok(self.keep(value, found)?);
                 }
             }
         }
         if all_match {
-            match &self.of {
-                None => found.extend(reader.label_names().map(str::to_string)),
-                Some(label) => found.extend(reader.label_values(label).map(str::to_string)),
+            let texts: &mut dyn Iterator<Item = &str> = match &self.of {
+                None => &mut reader.label_names(),
+                Some(label) => &mut reader.label_values(label),
+            };
+            for (i, text) in texts.enumerate() {
+                if i % LOOK_UP == 0 && unwanted() {
+                    break;
+                }
+                self.keep(text, found)?;
             }
             return Ok(());
         }
         let mut one = Series::default();
         for (i, at) in series.into_iter().enumerate() {
-            if i % LOOK_UP == 0 && self.asked.is_closed() {
+            if i % LOOK_UP == 0 && unwanted() {
                 break;
             }
             reader.series_into(at, &mut one)?;
             for (name, value) in &one.labels {
-                let text = match &self.of {
-                    None => name,
-                    Some(label) if label == name => value,
-                    Some(_) => continue,
-                };
-                if !found.contains(*text) {
-                    found.insert((*text).to_string());
+                match &self.of {
+                    None => self.keep(name, found)?,
+                    Some(label) if label == name => self.keep(value, found)?,
+                    Some(_) => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// Keeps a text, unless it is a name that shall not appear.
+    fn keep(&self, text: &str, found: &mut Union) -> Result<(), Error> {
+        let removed = self.of.is_none() && self.without.iter().any(|name| name == text);
+        if removed { Ok(()) } else { found.add(text) }
     }
 }
 
@@ -131,8 +222,9 @@ mod tests {
                 of: None,
                 asked,
             };
-            let (found, damage) = question.answer();
-            assert_eq!((found.len(), damage.is_some()), (0, damaged), "{damage:?}");
+            let mut found = Union::new(0, 100);
+            let damage = question.answer(Vec::new(), &mut found).expect("within the budget");
+            assert_eq!((found.end(), damage.is_some()), ((vec![], false), damaged), "{damage:?}");
             drop(asking);
         }
     }

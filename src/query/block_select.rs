@@ -26,7 +26,7 @@ use std::{iter, vec};
 
 use bytes::Bytes;
 
-use crate::block::{Error, Reader};
+use crate::block::{Error, LOOK_UP, Reader};
 use crate::chunk::{Chunk, Encoding};
 use crate::frame::{self, Frame, final_labels, in_shard};
 use crate::index::{Series, SeriesRef};
@@ -36,9 +36,6 @@ use crate::query::gate::Turn;
 use crate::query::readers::Readers;
 use crate::rt::beside;
 use crate::shard::message::{PART_BYTES, Part, Select};
-
-/// Series between two looks at whether anybody still listens.
-pub(super) const LOOK_UP: usize = 1024;
 
 /// Runs a select over `blocks` and sends the parts to its reply channel.
 pub(super) fn start(
@@ -153,8 +150,9 @@ impl Cursor {
         damage: &mut Damage,
     ) -> Result<Option<Self>, String> {
         let (_, on_series) = select.external.split(&select.matchers);
+        let unwanted = || select.reply.is_closed();
         let opened = readers.read(&block).and_then(|reader| {
-            let found = reader.select(&on_series)?;
+            let found = reader.select(&on_series, &unwanted)?;
             Ok((reader, found))
         });
         let (reader, found) = match opened {
@@ -169,7 +167,7 @@ impl Cursor {
         let (mut newest, mut key) = (Vec::new(), Vec::new());
         let mut series = Series::default();
         for (i, at) in found.into_iter().enumerate() {
-            if i % LOOK_UP == 0 && select.reply.is_closed() {
+            if i % LOOK_UP == 0 && unwanted() {
                 return Err("nobody listens any more".into());
             }
             if let Err(error) = reader.series_into(at, &mut series) {

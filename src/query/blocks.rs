@@ -57,11 +57,16 @@ impl Blocks {
     /// Adds a block that was just opened. A shard may let its head go only after this has returned.
     pub fn add(&self, block: LocalBlock, reader: Reader) {
         self.readers.keep(block.ulid, &Arc::new(reader));
+        self.list([block]);
+    }
+
+    /// Adds blocks that nobody has opened yet: who reads one does.
+    pub fn list(&self, blocks: impl IntoIterator<Item = LocalBlock>) {
         self.list.send_modify(|list| {
-            let mut blocks = list.to_vec();
-            let at = blocks.partition_point(|other| other.range <= block.range);
-            blocks.insert(at, Arc::new(block));
-            *list = blocks.into();
+            let mut all = list.to_vec();
+            all.extend(blocks.into_iter().map(Arc::new));
+            all.sort_by_key(|block| block.range);
+            *list = all.into();
         });
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::rt::beside::BrokenOff;
+
 /// Where frames come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
@@ -65,8 +67,8 @@ pub enum Error {
         /// Which.
         origin: Origin,
     },
-    /// The select would hold more in hand than it may. It ends here.
-    #[error("the query holds more than {limit_bytes} bytes of series in hand; narrow it")]
+    /// The read would hold more in hand than it may. It ends here.
+    #[error("the query holds more than {limit_bytes} bytes in hand; narrow it, or set a limit")]
     OverBudget {
         /// The limit in bytes.
         limit_bytes: usize,
@@ -77,6 +79,9 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
+    /// A step of the read itself, not of a source, did not end.
+    #[error(transparent)]
+    BrokenOff(#[from] BrokenOff),
 }
 
 impl Error {
@@ -86,7 +91,8 @@ impl Error {
             Self::NotReady(_)
             | Self::Overloaded { .. }
             | Self::OverBudget { .. }
-            | Self::Stalled { .. } => true,
+            | Self::Stalled { .. }
+            | Self::BrokenOff(_) => true,
             Self::Gone { .. } | Self::Failed { .. } | Self::Disorder { .. } => false,
         }
     }

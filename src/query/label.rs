@@ -1,11 +1,9 @@
 //! Label names and values: the union of what all sources have.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::query::block_labels::Question;
+use crate::query::block_labels::{Question, Union};
 use crate::query::blocks::Served;
-use crate::query::gate::Turn;
 use crate::query::{Error, LabelsRequest, Origin, View};
 use crate::rt::channel::oneshot;
 use crate::shard::message::{Ask, LabelsAsk};
@@ -66,51 +64,35 @@ impl View {
             drop(asks.send(Ask::Labels(ask)).await);
             answers.push(answer);
         }
-        let (mut union, mut failed) = (BTreeSet::new(), Vec::new());
+        let (mut heads, mut failed) = (Vec::with_capacity(answers.len()), Vec::new());
         for (shard, answer) in (0u16..).zip(answers) {
             let origin = Origin::Head(shard);
             match answer.await {
-                Ok(Ok(mut texts)) => union.append(&mut texts),
+                Ok(Ok(texts)) => heads.push(texts),
                 Ok(Err(why)) => failed.push(Error::Failed { origin, why }),
                 Err(_) => failed.push(Error::Gone { origin }),
             }
         }
-        // Not before all heads have answered: what they let go until then is in this list.
-        let (mut found, damage) = self.list_blocks(&turn, &request, of).await;
-        union.append(&mut found);
-        failed.extend(damage);
-        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
-        let truncated = union.len() > limit;
-        Ok(LabelList { texts: union.into_iter().take(limit).collect(), failed, truncated })
-    }
-
-    /// What the blocks have. What a head serves as well adds nothing.
-    async fn list_blocks(
-        &self,
-        turn: &Turn,
-        request: &LabelsRequest,
-        of: Option<&str>,
-    ) -> (BTreeSet<String>, Vec<Error>) {
-        let blocks = Served::default().beside(&self.blocks.now(), request.span);
-        if blocks.is_empty() {
-            return (BTreeSet::new(), Vec::new());
-        }
         // Dropped with this future: then nobody waits any more.
         let (asked, _asking) = oneshot::channel();
         let question = Question {
-            blocks,
+            // Not before all heads have answered: what they let go until then is in this list. What
+            // a head serves as well adds nothing.
+            blocks: Served::default().beside(&self.blocks.now(), request.span),
             readers: self.blocks.readers(),
             external: Arc::clone(&self.external),
-            matchers: Arc::clone(&request.matchers),
-            without: Arc::clone(&request.without),
+            matchers: request.matchers,
+            without: request.without,
             of: of.map(Into::into),
             asked,
         };
-        let (found, why) = match turn.step(move || question.answer()).await {
-            Ok((found, damage)) => (found, damage),
-            Err(broken) => (BTreeSet::new(), Some(broken.to_string())),
+        let mut union = Union::new(request.limit, self.limits.buffered_bytes_max);
+        let step = move || {
+            let damage = question.answer(heads, &mut union)?;
+            Ok::<_, Error>((union.end(), damage))
         };
-        let failed = why.map(|why| Error::Failed { origin: Origin::Blocks, why });
-        (found, failed.into_iter().collect())
+        let ((texts, truncated), damage) = turn.step(step).await??;
+        failed.extend(damage.map(|why| Error::Failed { origin: Origin::Blocks, why }));
+        Ok(LabelList { texts, failed, truncated })
     }
 }

@@ -55,6 +55,7 @@ use crate::model::{External, Labels, Matcher, TimeSpan};
 use crate::query::gate::Gate;
 use crate::query::probe::Probe;
 use crate::rt::channel::{mpsc, watch};
+use crate::rt::door::STALLED_AFTER;
 use crate::shard::message::Ask;
 
 pub use blocks::{Blocks, LocalBlock};
@@ -73,15 +74,11 @@ pub struct Limits {
     pub selects_max: usize,
     /// Selects that wait for one of these to end; more are refused.
     pub waiting_max: usize,
-    /// Bytes of frames that one select holds in hand.
+    /// Bytes of frames that one select holds in hand, or of texts that one list of labels holds.
     pub buffered_bytes_max: usize,
     /// Time without taking a frame after which a reader's select is ended.
     pub stalled_after: Duration,
 }
-
-/// Long enough for a Querier that waits for a slower store, and a quarter of its usual timeout of
-/// two minutes, so those that wait in line still get their turn.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 impl Default for Limits {
     /// 20 selects as in Thanos' store gateway, five times as many waiting, 64 MiB each.
@@ -173,6 +170,16 @@ impl View {
             probe: Arc::default(),
             limits,
         }
+    }
+
+    /// Works out on the control pool what a read needs, such as its patterns, which may take long
+    /// to compile. It waits for a turn as a read does, and gives it back.
+    pub async fn prepare<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let prepared = async { Ok(self.gate.pass().await?.step(step).await?) };
+        prepared.await.inspect_err(|error| self.probe.failed(error))
     }
 
     /// Whether data can be read, or why not.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::query::Error;
 use crate::telemetry::{Metric, Snapshot};
 
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 8] = [
     "not-ready",
     "overloaded",
     "source-gone",
@@ -17,6 +17,7 @@ const REASONS: [&str; 7] = [
     "disorder",
     "over-budget",
     "stalled",
+    "broken-off",
 ];
 
 /// Counters of all reads through one view. The control side's, so shared by its tasks.
@@ -36,6 +37,7 @@ impl Probe {
             Error::Disorder { .. } => 4,
             Error::OverBudget { .. } => 5,
             Error::Stalled { .. } => 6,
+            Error::BrokenOff(_) => 7,
         };
         self.failures[reason].fetch_add(1, Relaxed);
     }

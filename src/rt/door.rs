@@ -5,7 +5,8 @@
 //!   closed at once, with a word where the protocol has one; it is counted, and told once a minute.
 //!   So no number of readers takes the descriptors with which the log is written.
 //! - When no descriptor is left at all, connections wait in the kernel's queue, and nothing spins.
-//! - Who connects and says nothing leaves its place after [`SILENCE_MAX`].
+//! - Who connects and says nothing leaves its place after [`SILENCE_MAX`], and so does, counted,
+//!   who takes nothing of what is written to it for [`STALLED_AFTER`].
 
 use std::future::Future;
 use std::io;
@@ -26,6 +27,10 @@ use crate::telemetry::{Metric, Snapshot};
 
 /// Longest silence after a connection is taken.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// Longest time in which a reader takes nothing of its answer. Long enough for a Querier that waits
+/// for a slower store, and a quarter of its usual timeout of two minutes, so those that wait in
+/// line still get their turn.
+pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// How often it is told that a connection was not taken.
@@ -40,21 +45,39 @@ pub struct Places {
     max: usize,
     free: Arc<Semaphore>,
     refused: Arc<AtomicU64>,
+    stalled: Arc<AtomicU64>,
+    stalled_after: Duration,
 }
 
 impl Places {
     /// `max` places behind the door of this name. `farewell` is what one too many is told.
     pub fn new(name: &'static str, max: usize, farewell: &'static [u8]) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
-        Self { name, farewell, max, free: Arc::new(Semaphore::new(max)), refused: Arc::default() }
+        Self {
+            name,
+            farewell,
+            max,
+            free: Arc::new(Semaphore::new(max)),
+            refused: Arc::default(),
+            stalled: Arc::default(),
+            stalled_after: STALLED_AFTER,
+        }
     }
 
-    /// Adds what is taken, and how many were refused, to a scrape.
+    /// The same places for readers who must be quicker.
+    #[cfg(test)]
+    pub(crate) fn stalled_after(self, stalled_after: Duration) -> Self {
+        Self { stalled_after, ..self }
+    }
+
+    /// Adds what is taken, and how many were refused and lost, to a scrape.
     pub fn sample(&self, out: &mut Snapshot) {
         let door = || vec![("door", self.name.to_owned())];
         let taken = self.max.saturating_sub(self.free.available_permits());
         out.gauge(Metric::ReaderConnections, door(), taken as f64);
         out.count(Metric::ReaderConnectionsRefused, door(), self.refused.load(Relaxed));
+        let stalled = [door(), vec![("reason", "stalled".to_owned())]].concat();
+        out.count(Metric::ReaderConnectionsLost, stalled, self.stalled.load(Relaxed));
     }
 }
 
@@ -84,7 +107,7 @@ impl Door {
             match accepted {
                 Ok((stream, _)) => {
                     if let Ok(place) = Arc::clone(&self.places.free).try_acquire_owned() {
-                        return Connection::new(stream, place);
+                        return Connection::new(stream, place, &self.places);
                     }
                     self.places.refused.fetch_add(1, Relaxed);
                     // Only what fits into the socket at once: it may not wait.
@@ -113,14 +136,43 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
     /// Runs until something was said.
     silence: Option<Pin<Box<Sleep>>>,
+    /// Runs while what is written is not taken.
+    stall: Option<Pin<Box<Sleep>>>,
+    stalled_after: Duration,
+    stalled: Arc<AtomicU64>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, places: &Places) -> Self {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        Self { stream, _place: place, silence: Some(Box::pin(sleep(SILENCE_MAX))) }
+        Self {
+            stream,
+            _place: place,
+            silence: Some(Box::pin(sleep(SILENCE_MAX))),
+            stall: None,
+            stalled_after: places.stalled_after,
+            stalled: Arc::clone(&places.stalled),
+        }
+    }
+
+    /// What came of a write, or an error if none has come of it for too long.
+    fn in_time(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let after = self.stalled_after;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(after)));
+        ready!(stall.as_mut().poll(context));
+        self.stall = None;
+        self.stalled.fetch_add(1, Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -148,7 +200,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,7 +217,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.in_time(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

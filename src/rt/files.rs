@@ -1,10 +1,12 @@
 //! Small files and locks, by blocking calls: for the start and the control side, never for a core.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::rt::storage::NumberedError;
 
 /// A whole small file; `None` if it is not there.
 pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -12,6 +14,13 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         bytes => bytes.map(Some),
     }
+}
+
+/// The first `len` bytes of a file, or all of a shorter one.
+pub fn read_start(path: &Path, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes a small file so that after a crash either the old or the new content is there, whole.
@@ -37,17 +46,20 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
         create_dir(above)?;
     }
     match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(named(error, path));
+        }
         _ => {}
     }
     File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// The names in a directory, sorted; none if it is not there.
+/// The names in a directory, sorted; none if it is not there. No name of ours is anything but
+/// ASCII; others are none of our business. An error names the path.
 pub fn list(path: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+        entries => entries.map_err(|error| named(error, path))?,
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -55,6 +67,20 @@ pub fn list(path: &Path) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// An error about a directory, with its path, or with that of the file that is in its place.
+pub(super) fn named(error: io::Error, path: &Path) -> io::Error {
+    let Some(number) = error.raw_os_error() else { return error };
+    let in_the_way = [libc::ENOTDIR, libc::EEXIST].contains(&number);
+    let file = path.ancestors().find(|above| in_the_way && above.is_file());
+    let text = match file {
+        Some(file) => {
+            format!("{} is a file where a directory belongs: move it away", file.display())
+        }
+        None => format!("{}: {error}", path.display()),
+    };
+    io::Error::new(error.kind(), NumberedError { number, text })
 }
 
 /// Suffix of a directory that is being deleted, as Prometheus names it.

@@ -76,6 +76,7 @@ struct World {
     fds: (u64, u64),
     syncs_work: bool,
     held: bool,
+    read: u64,
 }
 
 /// The twin. Clones are the same device.
@@ -106,6 +107,7 @@ impl Twin {
             fds: (0, 0),
             syncs_work: true,
             held: false,
+            read: 0,
         })))
     }
 
@@ -190,6 +192,11 @@ impl Twin {
                 *byte ^= 0x5a;
             }
         }
+    }
+
+    /// Bytes that were read of all files.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.0.borrow().read
     }
 
     /// The files below a directory and what is in them, by their names in it.
@@ -520,10 +527,12 @@ impl StorageFile for TwinFile {
 
     async fn read_at(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         self.twin.enter().await;
-        let world = self.twin.0.borrow();
+        let mut world = self.twin.0.borrow_mut();
         let live = &world.inodes[&self.inode].live;
         let start = (at as usize).min(live.len());
-        Ok(live[start..(start + len).min(live.len())].to_vec())
+        let read = live[start..(start + len).min(live.len())].to_vec();
+        world.read += read.len() as u64;
+        Ok(read)
     }
 
     async fn size(&self) -> io::Result<u64> {

@@ -3,9 +3,10 @@
 //! ## Format
 //! `tidegate.json`: `{"format":1,"node":hex 16 bytes,"secret":hex 32 bytes,
 //! "generations":[{"number":1,"shards":2},..]}`. The secret keys the hash of series, so it never
-//! changes; a generation is added when the number of shards does. `lock` is locked by the process
-//! that uses the directory: two would also share the ports without noticing. `scratch` is 64 KiB
-//! that the start measures the device with; it holds nothing.
+//! changes; a generation is added when the number of shards does, and its number is never given
+//! twice: a log that was written under one this file does not know ends the start. `lock` is locked
+//! by the process that uses the directory: two would also share the ports without noticing.
+//! `scratch` is 64 KiB that the start measures the device with; it holds nothing.
 //!
 //! ## Crash
 //! The file is replaced whole. Without it there is no directory yet: nothing is written to shards
@@ -20,6 +21,9 @@ use thiserror::Error;
 use crate::model::{KeySecret, SECRET_BYTES};
 use crate::rt::{control, files};
 use crate::shard::Generation;
+use crate::shard::recover::shard_number;
+use crate::shard::wal::format::{FIRST_BLOCK, SegmentHeader};
+use crate::shard::wal::writer::{segment_name, segment_number};
 use crate::stdx::hex;
 
 /// The one version of the layout.
@@ -62,6 +66,20 @@ pub enum DataDirError {
         path: PathBuf,
         /// Its format.
         got: u32,
+    },
+    /// `tidegate.json` is older than a log.
+    #[error(
+        "{} was written under generation {generation}, of which {} does not know: put the later \
+         tidegate.json back, or move this file out of the data directory",
+        segment.display(), path.display()
+    )]
+    Outdated {
+        /// `tidegate.json`.
+        path: PathBuf,
+        /// A segment of a log or a series file.
+        segment: PathBuf,
+        /// What it was written under.
+        generation: u64,
     },
     /// There are shards but no `tidegate.json`.
     #[error(
@@ -131,7 +149,11 @@ impl DataDir {
         let secret =
             hex::decode(&content.secret).ok_or_else(|| damaged("secret is not 32 bytes"))?;
         if content.generations.last().is_none_or(|last| last.shards != shards) {
-            let number = content.generations.last().map_or(1, |last| last.number + 1);
+            let last = content.generations.last().map_or(0, |last| last.number);
+            if let Some((segment, generation)) = newer_segment(path, last).map_err(io)? {
+                return Err(DataDirError::Outdated { path: file, segment, generation });
+            }
+            let number = last + 1;
             content.generations.push(Dealt { number, shards });
         } else if !is_new {
             return Ok(Self::of(path, node, secret, &content, lock));
@@ -181,6 +203,25 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Content, DataDirError> {
     Ok(content)
 }
 
+/// A segment below `path` that was written under a later generation than `last`, and under which.
+/// The cores look for one, too, but only after the next number was given, and it may be that one's.
+fn newer_segment(path: &Path, last: u64) -> io::Result<Option<(PathBuf, u64)>> {
+    for shard in files::list(path)?.iter().filter(|name| shard_number(name).is_some()) {
+        for dir in ["log", "series"].map(|dir| path.join(shard).join(dir)) {
+            for number in files::list(&dir)?.iter().filter_map(|name| segment_number(name)) {
+                let segment = dir.join(segment_name(number));
+                let header = SegmentHeader::decode(&files::read_start(&segment, FIRST_BLOCK)?);
+                // Under another number the header is of an earlier life of the file.
+                let header = header.filter(|h| h.number == number && h.generation > last);
+                if let Some(header) = header {
+                    return Ok(Some((segment, header.generation)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
 fn has_shards(path: &Path) -> io::Result<bool> {
     Ok(files::list(path)?.iter().any(|name| name.starts_with("shard-")))
 }
@@ -206,6 +247,36 @@ mod tests {
         assert_eq!(numbers(&open(3)), [(1, 2), (2, 3)]);
         let last = open(2);
         assert_eq!((numbers(&last), last.node), (vec![(1, 2), (2, 3), (3, 2)], node));
+    }
+
+    #[test]
+    fn a_generation_is_not_given_twice() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, file) = (dir.path(), dir.path().join("tidegate.json"));
+        let node = DataDir::open(path, 2).expect("a data directory").node;
+        let old = std::fs::read(&file).expect("read");
+        drop(DataDir::open(path, 3).expect("another generation"));
+        let header = SegmentHeader {
+            shard: 0,
+            generation: 2,
+            number: 1,
+            epoch: 7,
+            node,
+            first_seq: 1,
+            size: 1 << 20,
+        };
+        let segment = path.join("shard-0/log").join(segment_name(1));
+        files::create_dir(segment.parent().expect("a directory")).expect("made");
+        std::fs::write(&segment, header.encode()).expect("written");
+        std::fs::write(&file, &old).expect("put back");
+        let error = DataDir::open(path, 4).expect_err("refused").to_string();
+        let (what, known) = (segment.display().to_string(), file.display().to_string());
+        assert!(error.starts_with(&what) && error.contains(&known), "{error}");
+        assert!(error.contains("generation 2") && error.contains("put the later"), "{error}");
+        assert_eq!(std::fs::read(&file).expect("read"), old, "as it was");
+        std::fs::remove_file(&segment).expect("moved away");
+        let last = DataDir::open(path, 4).expect("a data directory").generations;
+        assert_eq!(last.last(), Some(&Generation { number: 2, shards: 4 }));
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! From the messages of a Querier to what the view understands, and its errors back. How long their
-//! lists may be is checked before: [`super::fields`].
+//! From the messages of a Querier to what the view understands, and its errors back.
+//!
+//! How long their lists may be is checked before: [`super::fields`]. Patterns may take long to
+//! compile, so requests are read on the control pool.
 
 use std::sync::Arc;
 
@@ -17,6 +19,14 @@ pub(super) enum Plan<T> {
     Ask(T),
     /// No data here can match.
     Nothing,
+}
+
+/// Reads a request on the control pool.
+pub(super) async fn read<T: Send + 'static>(
+    view: &View,
+    step: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    view.prepare(step).await.map_err(|error| status(&error))?
 }
 
 /// A `Series` request as a select.
@@ -113,6 +123,7 @@ pub(super) fn status(error: &Error) -> Status {
         Error::NotReady(_) => Status::unavailable(text),
         Error::Overloaded { .. } | Error::OverBudget { .. } => Status::resource_exhausted(text),
         Error::Stalled { .. } => Status::deadline_exceeded(text),
+        Error::BrokenOff(_) => Status::internal(text),
         Error::Gone { .. } | Error::Failed { .. } | Error::Disorder { .. } => Status::aborted(text),
     }
 }

@@ -31,7 +31,9 @@ pub(super) async fn series(
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
     let batch_max = usize::try_from(request.response_batch_size).unwrap_or(0);
     view.ready().map_err(|e| Status::unavailable(e.to_string()))?;
-    let frames = match request::select(request, &view)? {
+    let asked = view.clone();
+    let plan = request::read(&view, move || request::select(request, &asked)).await?;
+    let frames = match plan {
         Plan::Ask(select) => Some(view.select(select).await.map_err(|e| request::status(&e))?),
         Plan::Nothing => None,
     };

@@ -105,12 +105,15 @@ async fn label_names(
     let request = request.into_inner();
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
-    let wanted = request::labels(
-        (request.start, request.end),
-        &request.matchers,
-        request.without_replica_labels,
-        request.limit,
-    )?;
+    let read = move || {
+        request::labels(
+            (request.start, request.end),
+            &request.matchers,
+            request.without_replica_labels,
+            request.limit,
+        )
+    };
+    let wanted = request::read(&view, read).await?;
     let list = view.label_names(wanted).await.map_err(|e| request::status(&e))?;
     let (names, warnings) = answer(list, aborts)?;
     Ok(thanos::LabelNamesResponse { names, warnings, hints: None })
@@ -121,18 +124,22 @@ async fn label_values(
     request: Request<thanos::LabelValuesRequest>,
 ) -> Result<thanos::LabelValuesResponse, Status> {
     let request = request.into_inner();
-    if request.label.is_empty() {
+    let label = request.label;
+    if label.is_empty() {
         return Err(Status::invalid_argument("label name parameter cannot be empty"));
     }
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
-    let wanted = request::labels(
-        (request.start, request.end),
-        &request.matchers,
-        request.without_replica_labels,
-        request.limit,
-    )?;
-    let list = view.label_values(&request.label, wanted).await;
+    let read = move || {
+        request::labels(
+            (request.start, request.end),
+            &request.matchers,
+            request.without_replica_labels,
+            request.limit,
+        )
+    };
+    let wanted = request::read(&view, read).await?;
+    let list = view.label_values(&label, wanted).await;
     let (values, warnings) = answer(list.map_err(|e| request::status(&e))?, aborts)?;
     Ok(thanos::LabelValuesResponse { values, warnings, hints: None })
 }

@@ -117,6 +117,8 @@ metrics! {
         "Open connections of readers, by door.";
     ReaderConnectionsRefused, Counter, "tidegate_reader_connections_refused",
         "Connections of readers that were closed because there were too many, by door.";
+    ReaderConnectionsLost, Counter, "tidegate_reader_connections_lost",
+        "Connections of readers that were closed because they did not take their answers, by door.";
     ListenerReceivedBytes, Counter, "tidegate_listener_received_bytes",
         "Bytes received from senders, heads and refused bodies included.";
     ListenerBufferBytes, Gauge, "tidegate_listener_buffer_bytes",

@@ -129,7 +129,7 @@ pub(crate) fn check(data: &Path, ledgers: &[Ledger]) {
 /// The series of a block.
 fn read(dir: &Path) -> Vec<(Labels, Samples)> {
     let block = Reader::open(dir).expect("a block");
-    let all = block.select(&[]).expect("all series");
+    let all = block.select(&[], &|| false).expect("all series");
     let series = all.into_iter().map(|at| {
         let series = block.series(at).expect("a series");
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());

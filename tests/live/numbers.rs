@@ -82,6 +82,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         | Metric::LogLinesDropped
         | Metric::LostConnections
         | Metric::ReaderConnectionsRefused
+        | Metric::ReaderConnectionsLost
         | Metric::RejectedSeries
         | Metric::TurnedAwayRequests
         | Metric::LogIoErrors

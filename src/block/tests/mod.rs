@@ -3,6 +3,7 @@
 mod damage;
 mod peer;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use futures_lite::future::block_on;
@@ -124,7 +125,7 @@ fn read(block: &Reader, at: SeriesRef) -> Input {
 }
 
 fn assert_holds(block: &Reader, inputs: &[Input]) {
-    let all = block.select(&[]).expect("all series");
+    let all = block.select(&[], &|| false).expect("all series");
     assert_eq!(all.len(), inputs.len());
     for (&at, want) in all.iter().zip(inputs) {
         let got = read(block, at);
@@ -202,7 +203,7 @@ fn matchers_select_what_a_plain_walk_selects() {
     let inputs = inputs();
     let (target, _) = write(dir.path(), chunk_file::FILE_BYTES_MAX, &inputs);
     let block = Reader::open(&target).expect("a block");
-    let all = block.select(&[]).expect("all series");
+    let all = block.select(&[], &|| false).expect("all series");
     let check = |matchers: &[(&str, MatchOp, &str)], some: bool| {
         let matchers: Vec<Matcher> = matchers
             .iter()
@@ -213,7 +214,7 @@ fn matchers_select_what_a_plain_walk_selects() {
         };
         let want: Vec<SeriesRef> =
             all.iter().zip(&inputs).filter(|(_, i)| takes(i)).map(|(&at, _)| at).collect();
-        assert_eq!(block.select(&matchers).expect("a selection"), want, "{matchers:?}");
+        assert_eq!(block.select(&matchers, &|| false).expect("a selection"), want, "{matchers:?}");
         assert_eq!(!want.is_empty(), some, "{matchers:?}");
     };
     check(&[("__name__", Equal, "up")], true);
@@ -310,7 +311,7 @@ fn histogram_chunks_are_copied_and_counted() {
     assert_eq!((meta.stats.num_float_samples, meta.stats.num_histogram_samples), (1, 7));
     assert_eq!(verify(&target).expect("a sound block").stats, meta.stats);
     let block = Reader::open(&target).expect("a block");
-    let all = block.select(&[]).expect("all series");
+    let all = block.select(&[], &|| false).expect("all series");
     let series = block.series(all[0]).expect("a series");
     for (meta, want) in series.chunks.iter().zip(&chunks) {
         assert_eq!(block.chunk(meta).expect("a chunk"), (want.encoding, want.bytes));
@@ -390,4 +391,27 @@ fn chunks_leave_as_they_come() {
     let most = (64 << 10) + meta.thanos.index_stats.chunk_max_size as usize;
     assert!(recorder.calls.iter().all(|(_, size)| *size <= most), "{:?}", recorder.calls);
     assert!(written > 400_000, "{written} bytes try nothing");
+}
+
+/// Whoever has left is noticed among the values of one label, not only at their end.
+#[test]
+fn a_pattern_is_given_up_when_nobody_waits() {
+    let dir = TempDir::new().expect("a directory");
+    let of = |i| {
+        let pairs = [("__name__", "up".to_owned()), ("path", format!("/{i:04}"))];
+        Input { labels: Labels::new(pairs).expect("labels"), chunks: vec![samples(0, 1, i)] }
+    };
+    let inputs: Vec<Input> = (0..3000).map(of).collect();
+    let (target, _) = write(dir.path(), chunk_file::FILE_BYTES_MAX, &inputs);
+    let block = Reader::open(&target).expect("a block");
+    for (op, value) in [(Regex, "/[0-9]+"), (NotRegex, "/[0-9]+"), (Regex, ".*5"), (NotEqual, "")] {
+        let matchers = [Matcher::new(op, "path", value).expect("a matcher")];
+        for (leaves_after, looks) in [(usize::MAX, 3), (1, 2)] {
+            let looked = Cell::new(0);
+            let unwanted = || looked.replace(looked.get() + 1) >= leaves_after;
+            let found = block.select(&matchers, &unwanted);
+            assert_eq!(looked.get(), looks, "{op} {value}");
+            assert_eq!(matches!(found, Err(Error::Unwanted)), looks == 2, "{found:?}");
+        }
+    }
 }

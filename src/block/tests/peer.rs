@@ -107,7 +107,7 @@ fn a_block_of_promtool_is_sound_and_holds_its_samples() {
         let health = verify(&path).expect("a sound block");
         assert_eq!((health.stats.num_series, health.label_pairs), (40, 42));
         let block = Reader::open(&path).expect("a block");
-        for at in block.select(&[]).expect("all series") {
+        for at in block.select(&[], &|| false).expect("all series") {
             let series = read(&block, at);
             let labels = series.labels.to_string();
             got.extend(series.chunks.concat().iter().map(|s| (labels.clone(), s.t, s.bits)));

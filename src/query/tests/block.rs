@@ -13,7 +13,9 @@ use crate::chunk::{Chunk, Encoding, xor};
 use crate::model::{External, Labels, Sample, TenantId, TimeRange, TimeSpan};
 use crate::query::tests::{all, any_labels, any_matcher, external, read, run, series};
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series};
-use crate::query::{Blocks, Error, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest};
+use crate::query::{
+    Blocks, Error, LabelList, LabelsRequest, Limits, LocalBlock, Origin, SelectRequest,
+};
 use crate::rt::channel::mpsc;
 use crate::rt::{DirSink, beside, thread};
 use crate::shard::message::Ask;
@@ -426,4 +428,53 @@ fn info_spans_blocks_and_heads() {
     });
     assert_eq!(info.len(), 1);
     assert_eq!((info[0].min_t, info[0].max_t), (0, 59));
+}
+
+/// Names and values count as much as series do, whether heads or blocks have them.
+#[test]
+fn lists_of_labels_are_held_within_the_budget() {
+    let value = |i: u8| format!("{i}{}", "x".repeat(1000));
+    let of = |i| series("p", &[("a", &value(i)), (&format!("n{}", value(i)), "1")], 0..4);
+    let sets: Vec<Series> = (0..5).map(of).collect();
+    let dir = tempfile::tempdir().expect("a directory");
+    run(async {
+        let range = TimeRange { start: 0, end: 20 };
+        let tenant = TenantId::new("p").expect("a tenant");
+        let head = Head { series: (3..8).map(of).collect(), ..Head::default() };
+        let (all, over) = (10_000, Error::OverBudget { limit_bytes: 6_000 });
+        for (in_blocks, bytes_max, limit, want) in [
+            (true, all, 0, Ok(8)),
+            (false, all, 0, Ok(5)),
+            (true, 6_000, 0, Err(over.clone())),
+            (true, 6_000, 5, Ok(5)),
+            (false, 6_000, 0, Ok(5)),
+            (false, 2_000, 0, Err(Error::OverBudget { limit_bytes: 2_000 })),
+            (false, 2_000, 1, Ok(1)),
+        ] {
+            let limits = Limits { buffered_bytes_max: bytes_max, ..Limits::default() };
+            let twins = twin::view(vec![head.clone()], external(&[]), limits).await;
+            if in_blocks {
+                let block = block(dir.path(), 0, &tenant, range, &sets).await.expect("series");
+                twins.blocks.add(block.0, block.1);
+            }
+            let asked = LabelsRequest {
+                span: TimeSpan::ALL,
+                matchers: Arc::new([]),
+                without: Arc::new(["a".into(), "tenant_id".into()]),
+                limit,
+            };
+            let values = LabelsRequest { without: Arc::new([]), ..asked.clone() };
+            for list in
+                [twins.view.label_names(asked).await, twins.view.label_values("a", values).await]
+            {
+                let first = |list: LabelList| {
+                    assert!(list.texts.is_sorted() && list.failed.is_empty(), "{list:?}");
+                    assert_eq!(list.truncated, limit != 0);
+                    assert!(list.texts[0].contains(if in_blocks { "0x" } else { "3x" }));
+                    list.texts.len()
+                };
+                assert_eq!(list.map(first), want, "{in_blocks} {bytes_max} {limit}");
+            }
+        }
+    });
 }

@@ -17,6 +17,7 @@ use glommio::io::{BufferedFile, DmaFile, OpenOptions};
 
 use crate::rt::clock::Moment;
 use crate::rt::core::blocking;
+use crate::rt::files;
 use crate::rt::storage::{BLOCK_BYTES, NumberedError, Storage, StorageFile};
 
 /// `O_DSYNC`: a write returns when it is durable.
@@ -165,27 +166,14 @@ impl Storage for Disk {
         let path = path.to_owned();
         blocking(move || match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            made => made,
+            made => made.map_err(|error| files::named(error, &path)),
         })
         .await
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let path = path.to_owned();
-        blocking(move || {
-            let entries = match fs::read_dir(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                entries => entries?,
-            };
-            let mut names = Vec::new();
-            for entry in entries {
-                // No name of ours is anything but ASCII; others are none of our business.
-                names.extend(entry?.file_name().into_string().ok());
-            }
-            names.sort();
-            Ok(names)
-        })
-        .await
+        blocking(move || files::list(&path)).await
     }
 
     async fn create(&self, path: &Path) -> io::Result<DiskFile> {
@@ -374,6 +362,27 @@ mod tests {
                 }
             }
             file.close().await.expect("closed");
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_in_the_way_is_named() {
+        on_a_core(|disk, dir| async move {
+            let file = dir.join("shard-0");
+            fs::write(&file, "").expect("written");
+            let want = format!("{} is a file where a directory belongs", file.display());
+            let below = file.join("log");
+            for refused in [
+                disk.list(&below).await.expect_err("a file above"),
+                disk.list(&file).await.expect_err("a file"),
+                disk.make_dir(&below).await.expect_err("a file above"),
+                disk.make_dir(&file).await.expect_err("a file"),
+                files::list(&below).expect_err("a file above"),
+                files::create_dir(&below).expect_err("a file above"),
+            ] {
+                let text = refused.to_string();
+                assert!(text.contains(&want) && text.contains("move it away"), "{text}");
+            }
         });
     }
 

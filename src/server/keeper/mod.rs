@@ -6,9 +6,11 @@
 //! each other. Nothing here is waited for by intake.
 //!
 //! ## Order
-//! A block is in the list of the view before its shard lets the head go, and offered to the
-//! shipper after. It is deleted locally only when it is verified in the bucket and past retention:
-//! first from the list, then, when nobody reads it any more, from the disk.
+//! What is there at the start is in the list of the view before the process is ready, by what each
+//! `meta.json` says; no block is opened for it. A new one is in the list before its shard lets the
+//! head go. After that it is offered to the shipper. It is deleted locally only when it is verified
+//! in the bucket and past retention: first from the list, then, when nobody reads it any more, from
+//! the disk.
 //!
 //! ## Crash
 //! Every step is found again at the next start: finished blocks are listed and offered once more.
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use ulid::Ulid;
 
-use crate::block::{Meta, Reader};
+use crate::block::{self, Meta, Reader};
 use crate::model::{External, TenantId};
 use crate::query::{Blocks, LocalBlock};
 use crate::rt::channel::{mpsc, oneshot};
@@ -80,12 +82,45 @@ fn names_in(dir: &Path) -> Vec<String> {
     })
 }
 
+/// The blocks in a tenant's directory and what they are. One that does not say it is told of and
+/// left.
+fn blocks_in(dir: &Path) -> Vec<(PathBuf, Meta)> {
+    let mut found = Vec::new();
+    for name in names_in(dir) {
+        let block = dir.join(&name);
+        if name.ends_with(files::DOOMED_SUFFIX) {
+            // What a crash left of a deletion.
+            drop(files::remove_dir(&block));
+        } else if name.parse::<Ulid>().is_ok() {
+            match block::read_meta(&block) {
+                Ok(meta) => found.push((block, meta)),
+                Err(error) => {
+                    let what = "a block cannot be read; it is left";
+                    tracing::error!(dir = %block.display(), %error, "{what}");
+                }
+            }
+        }
+    }
+    found
+}
+
 /// Whose labels a block is served with: those in its `meta.json`, as in the bucket. If they name no
 /// shard, those of the shard that wrote it.
 fn shard_of(meta: &Meta, external: &External) -> u16 {
     let labels = meta.external_labels().ok();
     let named = labels.and_then(|labels| external.shard_in(&labels));
     named.or_else(|| Origin::of(meta).map(|origin| origin.shard)).unwrap_or(0)
+}
+
+/// A block in the words of the list: whose shard's it is, and whether that has just written it.
+fn local_block(
+    tenant: &TenantId,
+    dir: &Path,
+    meta: &Meta,
+    (shard, born_in_this_process): (u16, bool),
+) -> LocalBlock {
+    let (tenant, range, ulid, dir) = (tenant.clone(), meta.range(), meta.ulid, dir.to_owned());
+    LocalBlock { tenant, range, shard, born_in_this_process, ulid, dir }
 }
 
 /// The keeper of the finished blocks.
@@ -109,16 +144,12 @@ impl Keeper {
         for dir in names_in(&root) {
             let Some(tenant) = TenantId::of_dir(&dir) else { continue };
             let dir = root.join(dir);
-            for name in names_in(&dir) {
-                if name.ends_with(files::DOOMED_SUFFIX) {
-                    // What a crash left of a deletion.
-                    drop(files::remove_dir(&dir.join(&name)));
-                } else if name.parse::<Ulid>().is_ok() {
-                    let dir = dir.join(name);
-                    if let Err(error) = keeper.add(&tenant, &dir, None).await {
-                        let what = "a block cannot be read; it is left";
-                        tracing::error!(%tenant, dir = %dir.display(), error, "{what}");
-                    }
+            let of = dir.clone();
+            match beside::blocking(move || blocks_in(&of)).await {
+                Ok(found) => keeper.add_found(&tenant, found).await,
+                Err(error) => {
+                    let what = "the blocks of a tenant cannot be read; they are left";
+                    tracing::error!(%tenant, dir = %dir.display(), %error, "{what}");
                 }
             }
         }
@@ -271,39 +302,44 @@ impl Keeper {
         let is_ours = |(of, by, _): &(TenantId, u16, PathBuf)| of == tenant && *by == shard;
         while let Some(at) = self.unlisted.iter().position(is_ours) {
             let dir = self.unlisted[at].2.clone();
-            self.add(tenant, &dir, Some(shard)).await?;
+            self.add_new(tenant, &dir, shard).await?;
             self.unlisted.remove(at);
             step::done(Step::BlockListed);
         }
         Ok(())
     }
 
-    /// Lists a block and offers it. `born` tells the shard that has just written it.
-    async fn add(
-        &mut self,
-        tenant: &TenantId,
-        dir: &Path,
-        born: Option<u16>,
-    ) -> Result<(), String> {
+    /// Lists what was found of a tenant at the start, and offers it.
+    async fn add_found(&mut self, tenant: &TenantId, found: Vec<(PathBuf, Meta)>) {
+        let external = &self.parts.external;
+        let listed = found
+            .iter()
+            .map(|(dir, meta)| local_block(tenant, dir, meta, (shard_of(meta, external), false)));
+        self.parts.blocks.list(listed);
+        for (dir, meta) in found {
+            self.keep(dir, &meta).await;
+        }
+    }
+
+    /// Lists a block that `shard` has just written, and offers it.
+    async fn add_new(&mut self, tenant: &TenantId, dir: &Path, shard: u16) -> Result<(), String> {
         let owned = dir.to_owned();
         let opened = beside::blocking(move || Reader::open(&owned)).await;
         let reader = opened.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let meta = reader.meta();
-        let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
-        let min_time_ms = meta.min_time;
-        let block = LocalBlock {
-            tenant: tenant.clone(),
-            range: meta.range(),
-            shard: born.unwrap_or_else(|| shard_of(meta, &self.parts.external)),
-            born_in_this_process: born.is_some(),
-            ulid: meta.ulid,
-            dir: dir.to_owned(),
-        };
+        let meta = reader.meta().clone();
+        let block = local_block(tenant, dir, &meta, (shard, true));
         self.parts.blocks.add(block, reader);
-        self.kept.insert(dir.to_owned(), kept);
-        // Without a shipper there is nobody to offer to: the process is stopping.
-        drop(self.parts.to_ship.send(ship::Ask::Offer { dir: dir.to_owned(), min_time_ms }).await);
+        self.keep(dir.to_owned(), &meta).await;
         Ok(())
+    }
+
+    /// Keeps a block that is listed from now on, and offers it.
+    async fn keep(&mut self, dir: PathBuf, meta: &Meta) {
+        let kept = Kept { ulid: meta.ulid, max_time_ms: meta.max_time, shipped: false };
+        self.kept.insert(dir.clone(), kept);
+        // Without a shipper there is nobody to offer to: the process is stopping.
+        let min_time_ms = meta.min_time;
+        drop(self.parts.to_ship.send(ship::Ask::Offer { dir, min_time_ms }).await);
     }
 
     /// Deletes the retired blocks that nobody reads any more. What stays is tried again in the next

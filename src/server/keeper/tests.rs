@@ -190,6 +190,22 @@ fn any_number_of_blocks_goes_through_a_small_queue() {
 }
 
 #[test]
+fn a_start_opens_no_block() {
+    run(async {
+        let home = TempDir::new().expect("a directory");
+        fill(home.path(), "a", 3).await;
+        for name in names_in(&home.path().join("blocks/a")).iter().filter(|n| n.len() == 26) {
+            let block = home.path().join("blocks/a").join(name);
+            fs::remove_file(block.join(filenames::INDEX)).expect("a removal");
+        }
+        let keeper = Keeper::take_over(parts(&home, Vec::new(), None)).await;
+        let listed = keeper.parts.blocks.now();
+        let listed: Vec<_> = listed.iter().map(|block| block.range).collect();
+        assert_eq!(listed, [0, 1, 2].map(range));
+    });
+}
+
+#[test]
 fn a_block_found_at_the_start_is_of_the_shard_that_its_labels_name() {
     run(async {
         let home = TempDir::new().expect("a directory");

@@ -17,16 +17,25 @@ use crate::shard::recover::numbers::Numbers;
 use crate::shard::recover::replay::Found;
 use crate::shard::recover::{shard_dir, shard_number};
 use crate::shard::wal::format::SegmentHeader;
-use crate::shard::wal::reader::Position;
+use crate::shard::wal::reader::{EndSearch, Position};
 use crate::shard::wal::writer::{segment_name, segment_number};
 use crate::stdx::hex;
+
+/// A segment that is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) generation: u64,
+    /// First block of the segment after it, if that has a header.
+    next_seq: Option<u64>,
+}
 
 /// The segments in one directory, read one by one.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) path: PathBuf,
-    /// Number and generation of each, in order.
-    pub(super) segments: Vec<(u64, u64)>,
+    /// In order.
+    pub(super) segments: Vec<Segment>,
     /// Where the reading has come to.
     pub(super) at: Position,
     /// What was read.
@@ -55,18 +64,20 @@ impl Files {
                 return Err(is_strange(&name, header, (shard, node)));
             }
             // Under another number the header is of an earlier life of the file.
-            let generation = header.filter(|h| h.number == number).map(|h| h.generation);
-            if let Some(newer) = generation.filter(|&generation| generation > last) {
+            let header = header.filter(|h| h.number == number);
+            let header = header.map(|h| (h.generation, h.first_seq));
+            if let Some((newer, _)) = header.filter(|&(generation, _)| generation > last) {
                 return Err(is_newer(&name, &format!("generation {newer}")));
             }
-            told.push((number, generation));
+            told.push((number, header));
         }
         let lived = settings.generations.iter().rfind(|generation| generation.shards > shard);
         let segments = dated(&told, lived.map_or(0, |generation| generation.number));
         Ok(Self { path, segments, at: Position::default(), found: Vec::new() })
     }
 
-    /// Makes a segment durable as it is and reads it into `bytes`, a piece at a time.
+    /// Makes a segment durable as it is and reads it into `bytes`, a piece at a time, as far as
+    /// there may be blocks. Returns its size.
     ///
     /// Through the page cache, what a failed sync did not cover is still read, and the next sync
     /// says that all is well. A log ends with the first that fails, so its last segment alone can
@@ -74,21 +85,25 @@ impl Files {
     pub(super) async fn load<S: Storage>(
         &self,
         storage: &S,
-        number: u64,
+        segment: &Segment,
         bytes: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        /// Bytes read at a time: a copy of about 100 us.
+    ) -> io::Result<u64> {
+        /// Bytes read first: what a segment that is almost empty needs.
+        const FIRST_PIECE: u64 = 4 * BLOCK_BYTES as u64;
+        /// Most bytes read at a time: a copy of about 100 us.
         const PIECE: u64 = 1 << 20;
+        let &Segment { number, next_seq, .. } = segment;
         let file = storage.open(&self.path.join(segment_name(number))).await?;
         file.sync().await?;
-        let is_last = self.segments.last().is_some_and(|(last, _)| *last == number);
-        let again = is_last && !storage.is_direct();
+        let again = self.segments.last() == Some(segment) && !storage.is_direct();
         let size = file.size().await?;
         bytes.clear();
         bytes.reserve_exact(size as usize);
-        while (bytes.len() as u64) < size {
+        let mut end = EndSearch::new(number, next_seq);
+        while (bytes.len() as u64) < size && !end.is_over(bytes) {
             let at = bytes.len() as u64;
-            let piece = file.read_at(at, PIECE.min(size - at) as usize).await?;
+            let piece = at.clamp(FIRST_PIECE, PIECE).min(size - at);
+            let piece = file.read_at(at, piece as usize).await?;
             if piece.is_empty() {
                 break;
             }
@@ -101,20 +116,22 @@ impl Files {
         if again {
             file.sync().await?;
         }
-        file.close().await
+        file.close().await?;
+        Ok(size)
     }
 }
 
-/// The generation of each segment, by its number: what its header tells. One without a header is of
-/// the generation of the one before, the first of that of the next that tells; if none tells, of
-/// the last one in which its shard `lived`.
-fn dated(told: &[(u64, Option<u64>)], lived: u64) -> Vec<(u64, u64)> {
-    let mut generation = told.iter().find_map(|&(_, told)| told).unwrap_or(lived);
-    let dated = |&(number, told): &(u64, Option<u64>)| {
-        generation = told.unwrap_or(generation);
-        (number, generation)
+/// The segments, by what was told: the number of each, and from its header the generation and the
+/// first block. One without a header is of the generation of the one before, the first of that of
+/// the next that tells; if none tells, of the last one in which its shard `lived`.
+fn dated(told: &[(u64, Option<(u64, u64)>)], lived: u64) -> Vec<Segment> {
+    let mut generation = told.iter().find_map(|&(_, told)| Some(told?.0)).unwrap_or(lived);
+    let next_seqs = told.iter().skip(1).map(|&(_, told)| Some(told?.1)).chain([None]);
+    let dated = |(&(number, told), next_seq): (&(u64, Option<(u64, u64)>), _)| {
+        generation = told.map_or(generation, |(told, _)| told);
+        Segment { number, generation, next_seq }
     };
-    told.iter().map(dated).collect()
+    told.iter().zip(next_seqs).map(dated).collect()
 }
 
 /// To leave it out would lose its samples without a word.
@@ -169,11 +186,12 @@ pub(super) async fn discover<S: Storage>(
     for shard in (0..known).chain(strangers) {
         let (dir, own) = (shard_dir(root, shard), shard == settings.shard);
         let mut log = Files::list(storage, dir.join("log"), shard, settings).await?;
-        if let Some((number, _)) = log.segments.first().filter(|_| shard >= known) {
-            return Err(is_newer(&log.path.join(segment_name(*number)), "another slot table"));
+        if let Some(first) = log.segments.first().filter(|_| shard >= known) {
+            let path = log.path.join(segment_name(first.number));
+            return Err(is_newer(&path, "another slot table"));
         }
         if !own {
-            log.segments.retain(|(_, generation)| *generation != current.number);
+            log.segments.retain(|segment| segment.generation != current.number);
         }
         if !own && log.segments.is_empty() {
             continue;
@@ -192,8 +210,8 @@ mod tests {
     #[test]
     fn what_has_no_header_is_as_old_as_its_neighbours() {
         let generations = |told: &[Option<u64>]| -> Vec<u64> {
-            let told: Vec<_> = (1..).zip(told.iter().copied()).collect();
-            dated(&told, 7).into_iter().map(|(_, generation)| generation).collect()
+            let told: Vec<_> = (1..).zip(told.iter().map(|told| Some(((*told)?, 1)))).collect();
+            dated(&told, 7).iter().map(|segment| segment.generation).collect()
         };
         assert_eq!(generations(&[None, Some(2), None, Some(3), None]), [2, 2, 2, 3, 3]);
         assert_eq!(generations(&[None, None]), [7, 7]);

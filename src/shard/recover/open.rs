@@ -31,8 +31,8 @@ pub(super) async fn open<S: Storage>(
     let options = LogOptions {
         segment_bytes: settings.segment_bytes,
         epochs: settings.epochs,
-        append_to_last: last.is_some_and(|(_, of)| of == current.number),
-        next_number: last.map_or(1, |(number, _)| number + 1),
+        append_to_last: last.is_some_and(|last| last.generation == current.number),
+        next_number: last.map_or(1, |last| last.number + 1),
     };
     let now = log.found.into_iter().filter(|f| f.generation == current.number);
     let found = now.map(Found::into_closed).collect();
@@ -42,7 +42,7 @@ pub(super) async fn open<S: Storage>(
         segment_bytes: series_file::segment_bytes(settings.segment_bytes),
         epochs: settings.epochs,
         append_to_last: true,
-        next_number: series.segments.last().map_or(1, |(number, _)| number + 1),
+        next_number: series.segments.last().map_or(1, |last| last.number + 1),
     };
     let found = series.found.into_iter().map(Found::into_closed).collect();
     let place = (storage.clone(), &*series.path);

@@ -20,7 +20,7 @@ use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, TenantIndex, Truncation};
 use crate::shard::recover::Report;
-use crate::shard::recover::discover::{Dir, Files};
+use crate::shard::recover::discover::{Dir, Files, Segment};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
 use crate::shard::slots::{self, SLOTS, SlotSet};
 use crate::shard::wal::backlog::Closed;
@@ -67,7 +67,7 @@ pub(super) struct Replay<S> {
     dropped: BTreeSet<TenantIndex>,
     /// The tenant named last.
     last_tenant: TenantIndex,
-    /// The segment being read.
+    /// The segment being read, as far as there may be blocks.
     bytes: Vec<u8>,
 }
 
@@ -117,19 +117,16 @@ impl<S: Storage> Replay<S> {
         let segments = dir.log.segments.clone();
         let Dir { log, numbers, own, tells, .. } = dir;
         let mut source = Source { files: log, numbers, own: *own, tells: *tells, is_log: true };
-        for segment in segments.into_iter().filter(|(_, of)| *of == generation) {
+        for segment in segments.into_iter().filter(|segment| segment.generation == generation) {
             self.read_segment(&mut source, segment).await?;
         }
         Ok(())
     }
 
-    async fn read_segment(
-        &mut self,
-        source: &mut Source<'_>,
-        (number, generation): (u64, u64),
-    ) -> io::Result<()> {
+    async fn read_segment(&mut self, source: &mut Source<'_>, segment: Segment) -> io::Result<()> {
         let mut bytes = std::mem::take(&mut self.bytes);
-        source.files.load(&self.storage, number, &mut bytes).await?;
+        let size = source.files.load(&self.storage, &segment, &mut bytes).await?;
+        let Segment { number, generation, .. } = segment;
         let mut reader = SegmentReader::new(&bytes, number, &mut source.files.at);
         loop {
             match reader.next(&mut source.files.at) {
@@ -144,7 +141,6 @@ impl<S: Storage> Replay<S> {
         let newest = self.newest.iter_mut().map(|t| std::mem::replace(t, i64::MIN)).enumerate();
         let newest = newest.filter(|(_, t)| *t > i64::MIN);
         let newest = newest.map(|(tenant, t)| (tenant as TenantIndex, t)).collect();
-        let size = bytes.len() as u64;
         source.files.found.push(Found { number, generation, newest, end, size });
         self.bytes = bytes;
         Ok(())

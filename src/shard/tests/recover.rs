@@ -191,6 +191,30 @@ fn others_run_while_a_log_is_read() {
     });
 }
 
+/// The next segment tells where the blocks of one end: what is behind is not read.
+#[test]
+fn segments_that_are_almost_empty_cost_little() {
+    const SEGMENT_BYTES: u64 = 1 << 20;
+    let generation = |number| Generation { number, shards: 1 };
+    let mut settings = settings(0, &[]);
+    settings.segment_bytes = SEGMENT_BYTES;
+    let twin = Twin::new(3);
+    let samples: Vec<_> = (1..=12).map(|t| (1, t)).collect();
+    block_on(async {
+        for (number, sample) in (1..).zip(&samples) {
+            settings.generations.push(generation(number));
+            let recovered = start(&twin, &settings).await;
+            serve(&twin, vec![recovered], async |homes| write(homes, &[*sample]).await).await;
+        }
+        let before = twin.bytes_read();
+        let recovered = start(&twin, &settings).await;
+        assert_eq!(stored(&recovered.shard), ledger(&samples));
+        assert_eq!((recovered.report.segments, &*recovered.report.damage), (12, &[][..]));
+        let read = twin.bytes_read() - before;
+        assert!(read < SEGMENT_BYTES + 12 * 32 * 1024, "{read} bytes for 12 blocks");
+    });
+}
+
 #[test]
 fn a_cut_stands_without_its_block() {
     let twin = one_shard(&[(1, 5), (2, 6)]);

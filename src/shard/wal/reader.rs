@@ -14,7 +14,8 @@
 //!
 //! ## Limits
 //! A length is believed only after its checksum, and never above 128 MiB. A segment is looked at as
-//! one slice; a scan for the next valid block goes in steps of 4 KiB.
+//! one slice, as much of it as [`EndSearch`] wants; a scan for the next valid block goes in steps
+//! of 4 KiB.
 
 use std::fmt;
 
@@ -126,6 +127,53 @@ pub(crate) enum Step<'a> {
     Pause,
     /// No block is left.
     End,
+}
+
+/// Finds out, while a segment is read from its start, whether the rest of it can hold a block.
+///
+/// A segment was written with zeros or is used again, so its own bytes never tell. The header of
+/// the next one does: it was begun when the block before its first was durable, and nothing was
+/// written behind that any more but what the device refused, which follows at once.
+///
+/// Goes from header to header. Where one is missing it goes no further: then all has to be read.
+#[derive(Debug)]
+pub(crate) struct EndSearch {
+    number: u64,
+    /// First block of the next segment, if that has a header.
+    next_seq: Option<u64>,
+    epoch: u64,
+    /// The block before `look`.
+    seq: u64,
+    /// Where the next header is looked for; 0 before the segment's own was.
+    look: usize,
+}
+
+impl EndSearch {
+    /// Of the segment whose name says `number`; `next_seq` is the first block of the next one.
+    pub(crate) fn new(number: u64, next_seq: Option<u64>) -> Self {
+        Self { number, next_seq, epoch: 0, seq: 0, look: 0 }
+    }
+
+    /// Whether no block is behind `bytes`, which are what was read so far.
+    pub(crate) fn is_over(&mut self, bytes: &[u8]) -> bool {
+        if self.look == 0 {
+            let Some(header) = SegmentHeader::decode(bytes) else { return false };
+            if header.number != self.number {
+                return true;
+            }
+            (self.epoch, self.seq) = (header.epoch, header.first_seq.saturating_sub(1));
+            self.look = FIRST_BLOCK as usize;
+        }
+        while let Some(place) = bytes.get(self.look..).filter(|left| left.len() >= BLOCK_BYTES) {
+            let header = BlockHeader::decode(place).filter(|header| header.epoch == self.epoch);
+            let Some(header) = header else {
+                return self.next_seq.is_some_and(|next| self.seq.saturating_add(1) >= next);
+            };
+            self.seq = header.seq;
+            self.look += header.block_len();
+        }
+        false
+    }
 }
 
 /// Places looked at for a block before others get their turn: each costs a miss of the cache.
@@ -440,6 +488,34 @@ mod tests {
         });
         assert_eq!((seqs, end.damaged), (vec![1, 2, 3], true));
         assert_eq!(at.damage, [Damage::Chain { segment: 1, seq: 3 }]);
+    }
+
+    /// What is read of `bytes`, which go on in a segment that begins with `next_seq`.
+    fn needed(bytes: &[u8], next_seq: u64) -> &[u8] {
+        let mut search = EndSearch::new(1, Some(next_seq));
+        let mut steps = (0..=bytes.len()).step_by(BLOCK_BYTES).map(|end| &bytes[..end]);
+        steps.find(|read| search.is_over(read)).unwrap_or(bytes)
+    }
+
+    #[test]
+    fn what_the_next_segment_proves_empty_need_not_be_read() {
+        let whole = segment(1, 5, &[1, 2, 3]);
+        assert_eq!(needed(&whole, 4).len(), 8192 + 3 * 8192 + BLOCK_BYTES);
+        assert_eq!(needed(&whole, 3).len(), 8192 + 3 * 8192 + BLOCK_BYTES, "a refused block");
+        assert_eq!(needed(&whole, 5).len(), SIZE, "a block is missing");
+        assert_eq!(needed(&segment(1, 5, &[]), 1).len(), 8192 + BLOCK_BYTES);
+        assert_eq!(needed(&segment(2, 5, &[1]), 2).len(), BLOCK_BYTES, "it was not begun");
+        assert!(!EndSearch::new(1, None).is_over(&whole), "nothing follows");
+        for at_byte in (0..SIZE).step_by(61) {
+            let mut bytes = whole.clone();
+            bytes[at_byte] ^= 0x40;
+            for next_seq in [3, 4, 5] {
+                let (mut all, mut some) = (Position::default(), Position::default());
+                let want = read(&bytes, &mut all);
+                let got = read(needed(&bytes, next_seq), &mut some);
+                assert_eq!((got, some), (want, all), "byte {at_byte}, then block {next_seq}");
+            }
+        }
     }
 
     #[test]
