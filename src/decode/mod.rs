@@ -33,7 +33,7 @@
 
 mod error;
 pub mod histogram;
-mod protobuf;
+pub(crate) mod protobuf;
 pub mod region;
 mod remote_write_v1;
 mod remote_write_v2;
