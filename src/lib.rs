@@ -29,3 +29,7 @@ pub mod model;
 pub mod telemetry;
 
 pub mod stdx;
+
+#[cfg(test)]
+#[path = "../tests/peer.rs"]
+mod peer;

@@ -73,6 +73,12 @@ fn its_command_line_is_understood() {
     let config::Command::Receive(receive) = got else { panic!("{got:?}") };
     assert_eq!(receive.data.path, Path::new("/var/lib").join(find("StateDirectory")));
     assert_eq!(receive.external.labels.get("cluster"), Some("eu-1"));
+    let config::Command::Receive(plain) =
+        config::parse(["tidegate", "receive"].map(OsString::from), "host-1").expect("no flags")
+    else {
+        panic!("no receive")
+    };
+    assert_eq!(receive.data.retention, plain.data.retention, "as the README says of the default");
     // A flag that is offered as a comment exists too.
     for offered in flags.lines().filter_map(|line| line.strip_prefix("#--")) {
         let name = offered.split('=').next().unwrap_or_default();

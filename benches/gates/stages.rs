@@ -178,7 +178,7 @@ fn log(group: &mut Group, records: &[Vec<(SeriesIndex, Sample)>], block: &mut Ve
 }
 
 fn apply(applier: &mut Applier, batch: &Batch, block: &mut Vec<u8>) -> u64 {
-    let stored = applier.apply(batch, &mut SentOn::default()).stored;
+    let stored = applier.apply(batch, &mut SentOn::default()).floats.stored;
     black_box(seal(&mut applier.group, block));
     stored
 }
@@ -239,6 +239,7 @@ impl Request {
             tenant: tenant(),
             items: self.scan.series.iter().zip(&self.keys).map(item).collect(),
             samples: self.scan.samples.clone(),
+            histograms: Vec::new(),
             bytes: Home::new(1).lend(self.message.clone()),
             max_t: i64::MAX,
             past: Past { now_ms: 0, keep_ms: None },

@@ -8,7 +8,7 @@
 //! - symbols, series, label names of a series and chunks in strict order; no series without labels
 //!   or chunks, no empty label
 //! - chunks of a series do not overlap and lie in `[minTime, maxTime)`
-//! - a float chunk decodes, its times ascend, and the first and last are those of the index
+//! - a chunk decodes, its times ascend, and the first and last are those of the index
 //! - postings lists are sorted, lie back to back in the order of the table, and hold exactly the
 //!   series that have the pair
 //! - `meta.json` tells the directory's name, the counts and the sizes of its files
@@ -17,11 +17,14 @@
 //! sample; memory: some hundred bytes per distinct label pair. For the control side's pool.
 
 use std::collections::HashMap;
+use std::iter;
 use std::path::Path;
 
-use crate::chunk::{Encoding, sample_count, xor};
+use crate::chunk::histogram::{self, Codec};
+use crate::chunk::{self, Encoding, sample_count, xor};
 use crate::index::{ChunkRef, Series};
-use crate::model::{Labels, Sample};
+use crate::model::Labels;
+use crate::model::histogram::{Float, Integer};
 
 use super::chunk_file::record_len;
 use super::meta::Stats;
@@ -246,8 +249,14 @@ impl<'a> Walk<'a> {
             let count = u64::from(sample_count(payload).map_err(Error::from)?);
             let contradiction = match encoding {
                 _ if count == 0 => Some("has no samples"),
-                Encoding::Xor => contradiction(payload, min_t, max_t)?,
-                Encoding::Histogram | Encoding::FloatHistogram => None,
+                Encoding::Xor => {
+                    let samples = xor::Reader::new(payload).map_err(Error::from)?;
+                    contradiction(samples.map(|sample| Ok(sample?.t)), (min_t, max_t))?
+                }
+                Encoding::Histogram => contradiction(times::<Integer>(payload)?, (min_t, max_t))?,
+                Encoding::FloatHistogram => {
+                    contradiction(times::<Float>(payload)?, (min_t, max_t))?
+                }
             };
             if let Some(fact) = contradiction {
                 let series = show(series);
@@ -361,10 +370,13 @@ fn check_labels(series: &Series<'_>) -> Result<(), Fault> {
 }
 
 /// What is wrong with the samples of a float chunk.
-fn contradiction(payload: &[u8], min_t: i64, max_t: i64) -> Result<Option<&'static str>, Error> {
+fn contradiction(
+    times: impl Iterator<Item = Result<i64, chunk::Error>>,
+    (min_t, max_t): (i64, i64),
+) -> Result<Option<&'static str>, Error> {
     let mut last: Option<i64> = None;
-    for sample in xor::Reader::new(payload)? {
-        let Sample { t, .. } = sample?;
+    for t in times {
+        let t = t?;
         match last {
             None if t != min_t => return Ok(Some("begins at another time")),
             Some(last) if last >= t => return Ok(Some("has times that do not ascend")),
@@ -372,6 +384,14 @@ fn contradiction(payload: &[u8], min_t: i64, max_t: i64) -> Result<Option<&'stat
         }
     }
     Ok((last != Some(max_t)).then_some("ends at another time"))
+}
+
+/// The times of a chunk of histograms.
+fn times<K: Codec>(
+    payload: &[u8],
+) -> Result<impl Iterator<Item = Result<i64, chunk::Error>>, Error> {
+    let mut reader = histogram::Reader::<K>::new(payload)?;
+    Ok(iter::from_fn(move || Some(reader.advance()?.map(|point| point.t))))
 }
 
 /// A series for the text of a fault. Damaged labels may be no label set: then as they are.

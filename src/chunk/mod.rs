@@ -162,15 +162,6 @@ pub enum Error {
         /// Its length.
         length: u64,
     },
-    /// A histogram is too large to open a chunk.
-    #[error(
-        "histogram of {parts} spans, buckets and bounds; a chunk takes {}: choose a coarser schema",
-        histogram::PARTS_MAX
-    )]
-    TooManyParts {
-        /// How many.
-        parts: u64,
-    },
 }
 
 impl Error {

@@ -88,8 +88,9 @@ pub enum Error {
         /// Its length in bytes.
         length: usize,
     },
-    /// Labels of a request of remote write 2.0 are too long when they are written out.
-    #[error("the labels written out have more than {limit} bytes")]
+    /// Labels of a request of remote write 2.0 are too long when they are written out, histograms
+    /// behind them.
+    #[error("the labels written out and the histograms have more than {limit} bytes")]
     LabelsTooLarge {
         /// Limit in bytes.
         limit: usize,
@@ -132,7 +133,8 @@ impl Error {
     }
 }
 
-/// Why a series cannot be stored, by what it says of itself. It costs its series, not the request.
+/// Why a series, or a histogram of one, cannot be stored, by what it says of itself. It costs that,
+/// not the request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SeriesError {
     /// No label is left, or there was none.
@@ -210,6 +212,20 @@ pub enum SeriesError {
     /// There is nothing to store. Remote write 2.0 only: 1.0 lets it pass.
     #[error("a series without a sample or a histogram")]
     NoSamples,
+    /// A histogram that Prometheus would not store either, or that cannot be read.
+    #[error("a histogram that is none: {what}")]
+    HistogramInvalid {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A histogram is too long.
+    #[error("a histogram of {got} bytes, the limit is {max}")]
+    HistogramTooLong {
+        /// Length of its message in bytes.
+        got: usize,
+        /// Limit in bytes.
+        max: usize,
+    },
 }
 
 impl SeriesError {
@@ -219,7 +235,8 @@ impl SeriesError {
             Self::TooManyNames { .. }
             | Self::NameTooLong { .. }
             | Self::ValueTooLong { .. }
-            | Self::RegionTooLong { .. } => Verdict::OverLimit,
+            | Self::RegionTooLong { .. }
+            | Self::HistogramTooLong { .. } => Verdict::OverLimit,
             Self::NoLabels
             | Self::EmptyName { .. }
             | Self::DuplicateName { .. }
@@ -228,12 +245,13 @@ impl SeriesError {
             | Self::OddRefs
             | Self::RefOutOfRange { .. }
             | Self::NoMetricName
-            | Self::NoSamples => Verdict::Malformed,
+            | Self::NoSamples
+            | Self::HistogramInvalid { .. } => Verdict::Malformed,
         }
     }
 }
 
-/// Series that cannot be stored, for one kind of reason.
+/// Series, or histograms of good ones, that cannot be stored, for one kind of reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadSeries {
     /// Why, in the words of the first of them.
@@ -249,11 +267,25 @@ pub struct BadSeries {
 impl BadSeries {
     /// Counts a series to those of its kind in `all`.
     pub fn add(all: &mut Vec<Self>, error: SeriesError, samples: u64, region: &[u8]) {
+        Self::count(all, error, (1, samples), region);
+    }
+
+    /// Counts a histogram of a series that is good.
+    pub fn add_histogram(all: &mut Vec<Self>, error: SeriesError, region: &[u8]) {
+        Self::count(all, error, (0, 1), region);
+    }
+
+    fn count(
+        all: &mut Vec<Self>,
+        error: SeriesError,
+        (series, samples): (u64, u64),
+        region: &[u8],
+    ) {
         if let Some(known) = Self::like(all, &error) {
-            known.series += 1;
+            known.series += series;
             known.samples += samples;
         } else {
-            all.push(Self { error, shown: region::shown(region), series: 1, samples });
+            all.push(Self { error, shown: region::shown(region), series, samples });
         }
     }
 

@@ -32,7 +32,8 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, reason = "these bytes are strangers'"))]
 
 mod error;
-mod protobuf;
+pub mod histogram;
+pub(crate) mod protobuf;
 pub mod region;
 mod remote_write_v1;
 mod remote_write_v2;
@@ -45,7 +46,7 @@ pub use error::{BadSeries, Error, SeriesError, Verdict};
 pub use region::{LabelLimits, Repairs};
 pub use remote_write_v1::write_request_v1;
 pub use remote_write_v2::write_request_v2;
-pub use scan::{MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView};
+pub use scan::{HistogramView, MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView};
 
 /// Version of remote write a request is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

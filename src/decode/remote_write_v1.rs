@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WriteRequest   0a len TimeSeries                 3 metadata: counted
-//! TimeSeries     0a len Label*    12 len Sample*   3 exemplars, 4 histograms: counted
+//! TimeSeries     0a len Label*    12 len Sample*   22 len Histogram*   3 exemplars: counted
 //! Sample         09 value: double                  10 timestamp: varint
 //! ```
 //! (prompb `remote.proto`, `types.proto`.) Labels are stepped over by their length: what counts is
@@ -128,8 +128,8 @@ fn scan_rest_of_series(
                 scan.exemplars += 1;
             }
             HISTOGRAMS => {
-                series.record()?;
-                scan.histograms += 1;
+                let record = series.record()?;
+                scan.push_histogram(record.start as u32..record.end as u32)?;
             }
             other => series.skip(other, &[1, 2, 3, 4])?,
         }

@@ -3,14 +3,14 @@
 //! ```text
 //! Request      22 len symbol*   2a len TimeSeries*
 //! TimeSeries   0a len reference*: varints, name and value in turn
-//!              12 len Sample*   5 metadata: checked
-//!              3 histograms, 4 exemplars: counted
+//!              12 len Sample*   1a len Histogram*   5 metadata: checked
+//!              4 exemplars: counted
 //! Sample       09 value: double   10 timestamp: varint   18 start timestamp: varint
 //! ```
 //! (prompb `io/prometheus/write/v2/types.proto`.) What comes out is what [1.0] gives: for each
 //! series a label region, spelt as a sender of 1.0 spells it, so that a series has one key by
-//! either version. The regions lie in a buffer of their own; the message is of no use after the
-//! scan.
+//! either version. The regions lie in a buffer of their own, histograms behind the labels of their
+//! series; the message is of no use after the scan.
 //!
 //! Most labels of a request come many times. The second time a value comes under the same name, the
 //! whole label is copied from where it was written first: one lookup and 64 bytes.
@@ -22,13 +22,15 @@
 //! series said so in early drafts.
 //!
 //! ## Limits
-//! A byte of references can stand for kilobytes of labels, so the regions of a request have a limit
-//! in bytes, beside those of [`crate::decode::scan`].
+//! A byte of references can stand for kilobytes of labels, so what is written out of a request has
+//! a limit in bytes, beside those of [`crate::decode::scan`].
 //!
 //! [1.0]: crate::decode::write_request_v1
 
 use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
-use crate::decode::scan::{MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView, Symbol};
+use crate::decode::scan::{
+    HistogramView, MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView, Symbol,
+};
 use crate::decode::{BadSeries, Error, SeriesError, region};
 use crate::model::Sample;
 
@@ -152,7 +154,7 @@ fn scan_series(
     if scan.series.len() >= RECORDS_MAX {
         return Err(Error::TooManyRecords { max: RECORDS_MAX });
     }
-    let (samples_start, histograms_before) = (scan.samples.len(), scan.histograms);
+    let (samples_start, histograms_start) = (scan.samples.len(), scan.histograms.len());
     let labels_start = regions.at;
     while !series.is_at_end() {
         if let Some(sample) = series.usual_sample() {
@@ -172,8 +174,8 @@ fn scan_series(
                 scan.push_sample(sample)?;
             }
             HISTOGRAMS => {
-                series.record()?;
-                scan.histograms += 1;
+                let record = series.record()?;
+                scan.push_histogram(record.start as u32..record.end as u32)?;
             }
             EXEMPLARS => {
                 series.record()?;
@@ -191,16 +193,21 @@ fn scan_series(
     if regions.at > regions.limit {
         return Err(Error::LabelsTooLarge { limit: regions.limit });
     }
-    let is_bare = scan.samples.len() == samples_start && scan.histograms == histograms_before;
+    let histograms = scan.histograms.len() - histograms_start;
+    let is_bare = scan.samples.len() == samples_start && histograms == 0;
     if is_bare || !regions.are_good(labels_start) {
         let error = regions.error_of(labels_start);
-        let samples = (scan.samples.len() - samples_start) as u64;
+        let samples = (scan.samples.len() - samples_start + histograms) as u64;
         scan.samples.truncate(samples_start);
+        scan.histograms.truncate(histograms_start);
         BadSeries::add(&mut scan.bad, error, samples, regions.since(labels_start));
         return Ok(());
     }
     let labels = labels_start as u32..regions.at as u32;
     let samples = samples_start as u32..scan.samples.len() as u32;
+    if histograms > 0 {
+        regions.copy_histograms(scan.histograms.iter_mut().skip(histograms_start))?;
+    }
     scan.series.push(SeriesView { labels, samples });
     Ok(())
 }
@@ -334,6 +341,24 @@ impl Regions<'_> {
             value >>= 7;
         }
         self.put(&[value as u8]);
+    }
+
+    /// Brings the messages of histograms behind the labels of their series: the message they lie
+    /// in is let go.
+    #[cold]
+    fn copy_histograms<'v>(
+        &mut self,
+        histograms: impl Iterator<Item = &'v mut HistogramView>,
+    ) -> Result<(), Error> {
+        for view in histograms {
+            let message = &view.message;
+            let bytes = self.message.get(message.start as usize..message.end as usize);
+            let (start, bytes) = (self.at as u32, bytes.unwrap_or_default());
+            self.make_room(bytes.len())?;
+            self.put(bytes);
+            view.message = start..self.at as u32;
+        }
+        Ok(())
     }
 
     /// Holds the references of a metadata record against the table. Nothing of it is kept.

@@ -2,17 +2,17 @@
 //! numbers.
 //!
 //! ## Limits
-//! At most [`RECORDS_MAX`] series, as many samples, as many pieces of torn label regions (1.0) and
-//! as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold one per
-//! two bytes; the smallest sample of this century has nine, so that an honest message of 32 MiB
-//! stays below.
+//! At most [`RECORDS_MAX`] series, as many samples, histograms and pieces of torn label regions
+//! (1.0), and as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold
+//! one per two bytes; the smallest sample of this century has nine, so that an honest message of
+//! 32 MiB stays below.
 
 use std::ops::Range;
 
 use crate::decode::{BadSeries, Error};
 use crate::model::Sample;
 
-/// Most series, most samples, most pieces of labels and most symbols of one request.
+/// Most series, samples, histograms, pieces of labels and symbols of one request.
 pub const RECORDS_MAX: usize = 4 << 20;
 /// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
@@ -31,8 +31,8 @@ pub struct Scan {
     pub samples: Vec<Sample>,
     /// How many exemplars there were.
     pub exemplars: u64,
-    /// How many native histograms there were.
-    pub histograms: u64,
+    /// Native histograms, those of one series together and in the order of the message.
+    pub histograms: Vec<HistogramView>,
     /// How many metadata records there were that say something.
     pub metadata: u64,
     /// How many times were said at which a counter began. Only 2.0 can.
@@ -52,6 +52,15 @@ pub struct SeriesView {
     pub labels: Range<u32>,
     /// Samples in [`Scan::samples`].
     pub samples: Range<u32>,
+}
+
+/// One histogram of a request. Nobody has looked into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistogramView {
+    /// Position of its series in [`Scan::series`].
+    pub series: u32,
+    /// Its message, in the buffer of the labels.
+    pub message: Range<u32>,
 }
 
 /// One of several runs of labels of a series.
@@ -87,11 +96,11 @@ impl Scan {
         }
         empty(&mut self.series);
         empty(&mut self.samples);
+        empty(&mut self.histograms);
         empty(&mut self.pieces);
         empty(&mut self.symbols);
         self.bad.clear();
         self.exemplars = 0;
-        self.histograms = 0;
         self.metadata = 0;
         self.start_timestamps = 0;
     }
@@ -102,6 +111,14 @@ impl Scan {
             return Err(Error::TooManyRecords { max: RECORDS_MAX });
         }
         self.samples.push(sample);
+        Ok(())
+    }
+
+    pub(super) fn push_histogram(&mut self, message: Range<u32>) -> Result<(), Error> {
+        if self.histograms.len() >= RECORDS_MAX {
+            return Err(Error::TooManyRecords { max: RECORDS_MAX });
+        }
+        self.histograms.push(HistogramView { series: self.series.len() as u32, message });
         Ok(())
     }
 

@@ -127,12 +127,23 @@ pub enum Fact {
     /// Neither samples nor histograms.
     #[error("series has neither a sample nor a histogram")]
     SamplesMissing,
-    /// A native histogram, which this version does not store.
+    /// A native histogram that Prometheus would not store either.
+    #[error("native histogram is invalid: {what}")]
+    HistogramInvalid {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A native histogram is too long.
     #[error(
-        "native histograms are not stored by this version; set send_native_histograms: false, \
-         the request's floats are stored"
+        "native histogram has {got} bytes, at most {max} are stored; choose a coarser schema or \
+         native_histogram_bucket_limit"
     )]
-    HistogramNotStored,
+    HistogramTooLong {
+        /// Its bytes, as it is sent.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
     /// An exemplar, which this version does not store.
     #[error(
         "exemplars are not stored by this version; set send_exemplars: false, the request's \
@@ -172,8 +183,10 @@ pub enum Reason {
     MetricNameMissing,
     /// [`Fact::SamplesMissing`]
     SamplesMissing,
-    /// [`Fact::HistogramNotStored`]
-    HistogramNotStored,
+    /// [`Fact::HistogramInvalid`]
+    HistogramInvalid,
+    /// [`Fact::HistogramTooLong`]
+    HistogramTooLong,
     /// [`Fact::ExemplarNotStored`]
     ExemplarNotStored,
 }
@@ -189,7 +202,7 @@ pub(crate) enum Class {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SampleOutOfOrder,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
@@ -204,7 +217,8 @@ impl Reason {
         Self::SymbolRefsInvalid,
         Self::MetricNameMissing,
         Self::SamplesMissing,
-        Self::HistogramNotStored,
+        Self::HistogramInvalid,
+        Self::HistogramTooLong,
         Self::ExemplarNotStored,
     ];
 
@@ -225,7 +239,8 @@ impl Reason {
             Self::SymbolRefsInvalid => "symbol-refs-invalid",
             Self::MetricNameMissing => "metric-name-missing",
             Self::SamplesMissing => "samples-missing",
-            Self::HistogramNotStored => "histogram-not-stored",
+            Self::HistogramInvalid => "histogram-invalid",
+            Self::HistogramTooLong => "histogram-too-long",
             Self::ExemplarNotStored => "exemplar-not-stored",
         }
     }
@@ -248,7 +263,8 @@ impl Reason {
             | Self::SymbolRefsInvalid
             | Self::MetricNameMissing
             | Self::SamplesMissing
-            | Self::HistogramNotStored
+            | Self::HistogramInvalid
+            | Self::HistogramTooLong
             | Self::ExemplarNotStored => Class::Malformed,
         }
     }
@@ -274,7 +290,8 @@ impl Fact {
             Self::SymbolRefsInvalid { .. } => Reason::SymbolRefsInvalid,
             Self::MetricNameMissing => Reason::MetricNameMissing,
             Self::SamplesMissing => Reason::SamplesMissing,
-            Self::HistogramNotStored => Reason::HistogramNotStored,
+            Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
+            Self::HistogramTooLong { .. } => Reason::HistogramTooLong,
             Self::ExemplarNotStored => Reason::ExemplarNotStored,
         }
     }

@@ -73,11 +73,17 @@ impl View {
             external: Arc::clone(&self.external),
             without: Arc::clone(&request.without),
             skip_chunks: request.skip_chunks,
-            limit: request.limit,
+            limit: one_more(request.limit),
             sharding: request.sharding.clone(),
             reply,
         }
     }
+}
+
+/// What a source is asked for: one more than the reader may have, or nobody knows that more is
+/// there. 0 stays no limit.
+fn one_more(limit: usize) -> usize {
+    if limit == 0 { 0 } else { limit.saturating_add(1) }
 }
 
 /// The first word of a source.

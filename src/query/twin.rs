@@ -146,7 +146,7 @@ impl Head {
             matchers: Arc::clone(&ask.matchers),
             without: Arc::clone(&ask.without),
             skip_chunks: ask.skip_chunks,
-            limit: 0,
+            limit: ask.limit,
             sharding: ask.sharding.clone(),
         };
         // The oracle over this shard alone: the empty heads before it keep its number.

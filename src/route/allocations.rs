@@ -13,8 +13,9 @@ use tidegate_proto::prometheus::WriteRequest;
 
 use self::requests::{Fleet, ROUNDS_PER_CHUNK};
 use crate::decode::{self, Scan, Version};
+use crate::route::Router;
+use crate::route::deal::BATCH_COST_MAX;
 use crate::route::node::{self, Node, settings, tenant};
-use crate::route::{BATCH_COST_MAX, Router};
 use crate::rt::allocations::counted;
 use crate::rt::channel::mpsc;
 
@@ -57,7 +58,7 @@ impl Node {
             }
         });
         let written = routed.expect("a request").written;
-        assert!(written.is_clean() && written.duplicates == 0, "{written:?}");
+        assert!(written.is_clean() && written.floats.duplicates == 0, "{written:?}");
         Allocations { applying, committing }
     }
 

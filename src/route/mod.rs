@@ -12,6 +12,8 @@
 //! ## Crash
 //! Nothing is kept here. A request that was not answered comes again.
 
+mod deal;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -25,8 +27,7 @@ use crate::rt::core::{self as rt_core, Accepted, Mesh};
 use crate::rt::mesh::{Home, Loan, Pool};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
-use crate::shard::slots;
-use crate::shard::write::{Batch, Item, Past, TurnedAway, Unavailable, Written};
+use crate::shard::write::{Batch, Past, TurnedAway, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
@@ -34,13 +35,6 @@ pub const MESH_CAPACITY: usize = 1024;
 const KEPT: usize = 16;
 /// Tenants whose keys a core keeps.
 const TENANTS_KEPT: usize = 10_000;
-
-/// A batch is closed when it has come to this: the shard applies it in one go, and nobody else's
-/// request moves on its core meanwhile. Known series take a fraction of a millisecond, new ones a
-/// few. It also keeps a batch's records in the log far below what a block may hold.
-const BATCH_COST_MAX: usize = 512 * 1024;
-/// What a sample and a series cost of it beside the labels: as much as the log takes at worst.
-const RECORD_COST: usize = 32;
 
 /// What cores send each other.
 #[derive(Debug)]
@@ -76,8 +70,6 @@ pub enum Error {
 pub struct Routed {
     /// All shards' answers in one.
     pub written: Written,
-    /// Native histograms in the request.
-    pub histograms: u64,
     /// Exemplars in the request.
     pub exemplars: u64,
     /// Metadata entries in the request.
@@ -159,7 +151,6 @@ impl<S: Storage> Router<S> {
         };
         let mut routed = Routed {
             written: Written { bad: std::mem::take(&mut scan.bad), ..Written::default() },
-            histograms: scan.histograms,
             exemplars: scan.exemplars,
             metadata: scan.metadata,
             start_timestamps: scan.start_timestamps,
@@ -237,8 +228,7 @@ impl<S: Storage> Router<S> {
         }
     }
 
-    /// The batches of a request: for each shard that is home to part of it one, or several when
-    /// there is much.
+    /// The batches of a request.
     fn deal(
         &self,
         tenant: &TenantId,
@@ -246,45 +236,22 @@ impl<S: Storage> Router<S> {
         scan: &Scan,
         reply: &mpsc::UnboundedSender<Written>,
     ) -> Vec<(u16, Batch)> {
-        let shards = self.settings.shards;
         let keys = self.keys_of(tenant);
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
         let past = Past { now_ms, keep_ms: self.settings.keep_ms };
-        let (items, samples) = rooms(scan, shards);
-        let empty = || Batch {
+        let empty = |(items, samples)| Batch {
             tenant: tenant.clone(),
             items: Vec::with_capacity(items),
             samples: Vec::with_capacity(samples),
+            histograms: Vec::new(),
             bytes: bytes.clone(),
             max_t,
             past,
             reply: reply.clone(),
         };
-        let mut open: Vec<(Batch, usize)> = (0..shards).map(|_| (empty(), 0)).collect();
-        let mut full: Vec<(u16, Batch)> = Vec::new();
-        for view in &scan.series {
-            let region = &bytes[view.labels.start as usize..view.labels.end as usize];
-            let samples = &scan.samples[view.samples.start as usize..view.samples.end as usize];
-            let key = keys.key(region);
-            let owner = slots::owner(slots::slot(key), shards);
-            let (batch, cost) = &mut open[usize::from(owner)];
-            for samples in samples.chunks(BATCH_COST_MAX / RECORD_COST) {
-                *cost += region.len() + (1 + samples.len()) * RECORD_COST;
-                let from = batch.samples.len() as u32;
-                batch.samples.extend_from_slice(samples);
-                let samples = from..batch.samples.len() as u32;
-                batch.items.push(Item { key, region: view.labels.clone(), samples });
-                if *cost >= BATCH_COST_MAX {
-                    *cost = 0;
-                    full.push((owner, std::mem::replace(batch, empty())));
-                }
-            }
-        }
-        let rest = (0..).zip(open).map(|(owner, (batch, _))| (owner, batch));
-        full.extend(rest.filter(|(_, batch)| !batch.items.is_empty()));
-        full
+        deal::deal(scan, bytes, &keys, self.settings.shards, empty)
     }
 
     fn keys_of(&self, tenant: &TenantId) -> Rc<TenantKeys> {
@@ -339,20 +306,6 @@ impl<S: Storage> Router<S> {
             self.turned_away.borrow_mut().turns_away(&batch, Some(Unavailable::NoRoom));
         }
     }
-}
-
-/// Room in the batch for one of `shards`, for items and for samples: what it gets on average and
-/// four standard deviations more, so that next to no batch has to grow. One series may have nearly
-/// all samples; no memory is taken for that beforehand.
-fn rooms(scan: &Scan, shards: u16) -> (usize, usize) {
-    let shards = usize::from(shards.max(1));
-    let (series, samples) = (scan.series.len(), scan.samples.len());
-    let average = series * slots::SLOTS.div_ceil(shards) / slots::SLOTS;
-    let items = series.min(average + 4 * average.isqrt() + 16);
-    let samples_of_each = samples.div_ceil(series.max(1));
-    let samples = (items * samples_of_each).min(1024 + 2 * samples / shards);
-    let most = BATCH_COST_MAX / RECORD_COST;
-    (items.min(most), samples.min(most))
 }
 
 /// Lends a buffer out, or puts it back when what should be in it is not.

@@ -7,9 +7,12 @@ use super::*;
 use crate::decode::region::{self, LabelLimits};
 use crate::decode::write_request_v1;
 use crate::route::allocations::requests;
+use crate::route::deal::{BATCH_COST_MAX, RECORD_COST};
 use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
 use crate::rt::twin::Twin;
 use crate::shard::recover::{find, recover};
+use crate::shard::slots;
+use crate::shard::write::{Counts, Item};
 use crate::shard::{Generation, Settings as ShardSettings};
 
 const SECRET: [u8; 32] = [5; 32];
@@ -86,6 +89,10 @@ fn write_to_another(take: fn(Message)) -> Written {
     routed.written
 }
 
+fn stored(samples: u64) -> Written {
+    Written { floats: Counts { stored: samples, ..Counts::default() }, ..Written::default() }
+}
+
 #[test]
 fn a_batch_that_nobody_answers_is_no_success() {
     let written = write_to_another(drop);
@@ -96,14 +103,14 @@ fn a_batch_that_nobody_answers_is_no_success() {
 fn an_owner_may_answer_before_the_shard_that_sent_it_on() {
     let written = write_to_another(|message| {
         let Message::Batch(batch) = message else { return };
-        batch.reply.send(Written { stored: 1, ..Written::default() }).expect("somebody waits");
+        batch.reply.send(stored(1)).expect("somebody waits");
         spawn(async move {
             sleep(Duration::from_millis(100)).await;
-            let home = Written { stored: 2, sent_on: 1, ..Written::default() };
+            let home = Written { sent_on: 1, ..stored(2) };
             batch.reply.send(home).expect("somebody still waits");
         });
     });
-    assert_eq!((written.stored, written.unavailable), (3, None));
+    assert_eq!((written.floats.stored, written.unavailable), (3, None));
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl CoreIntake {
             // It comes again, and is counted when it is taken.
             return;
         }
-        add(&counts.duplicates, written.duplicates);
+        add(&counts.duplicates, written.floats.duplicates + written.histograms.duplicates);
         add(&counts.series, routed.series);
         add(&counts.metadata, routed.metadata);
         add(&counts.start_timestamps, routed.start_timestamps);
@@ -148,12 +148,14 @@ fn outcome(routed: Routed) -> Outcome {
     if let Some(why) = written.unavailable {
         return Outcome::Refused(unavailable(why));
     }
-    let samples = written.stored + written.duplicates;
-    let refused: u64 = written.refused.iter().sum();
+    let refused: u64 = written.floats.refused.iter().sum();
     let bad: u64 = written.bad.iter().map(|bad| bad.samples).sum();
+    let (samples, histograms) = (written.floats.written(), written.histograms.written());
     let load = Load { series: routed.series, samples: samples + refused + bad };
-    let mut tally = Tally::of(load, Written { samples, ..Written::default() });
-    let refused = SampleRefusal::ALL.into_iter().zip(written.refused).zip(written.first_refused);
+    let mut tally = Tally::of(load, Written { samples, histograms, ..Written::default() });
+    let refused = written.floats.refused.into_iter().zip(written.histograms.refused);
+    let refused = refused.map(|(floats, histograms)| floats + histograms);
+    let refused = SampleRefusal::ALL.into_iter().zip(refused).zip(written.first_refused);
     for ((reason, count), first) in refused {
         if let Some(first) = first {
             tally.refuse(fact(reason, &first), count, || region::shown(&first.region));
@@ -162,9 +164,6 @@ fn outcome(routed: Routed) -> Outcome {
     for BadSeries { error, shown, samples, series } in written.bad {
         tally.refuse(series_fact(error), samples.max(series), || shown);
     }
-    if routed.histograms > 0 {
-        tally.refuse(Fact::HistogramNotStored, routed.histograms, String::new);
-    }
     if routed.exemplars > 0 {
         tally.refuse(Fact::ExemplarNotStored, routed.exemplars, String::new);
     }
@@ -172,7 +171,7 @@ fn outcome(routed: Routed) -> Outcome {
 }
 
 fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
-    let t = first.sample.t;
+    let t = first.t;
     match reason {
         SampleRefusal::Conflict => Fact::SampleConflict { t },
         SampleRefusal::OutOfOrder => Fact::SampleOutOfOrder { t, newest: first.newest },
@@ -196,6 +195,8 @@ fn series_fact(error: SeriesError) -> Fact {
         E::OddRefs | E::RefOutOfRange { .. } => Fact::SymbolRefsInvalid { what: error.to_string() },
         E::NoMetricName => Fact::MetricNameMissing,
         E::NoSamples => Fact::SamplesMissing,
+        E::HistogramInvalid { what } => Fact::HistogramInvalid { what },
+        E::HistogramTooLong { got, max } => Fact::HistogramTooLong { got, max },
     }
 }
 
@@ -203,12 +204,12 @@ fn series_fact(error: SeriesError) -> Fact {
 mod tests {
     use super::*;
     use crate::listener::{Answer, Endpoint, Reply, Status};
-    use crate::model::Sample;
-    use crate::shard::write::Written as Stored;
+    use crate::shard::write::{Counts, Written as Stored};
 
     #[test]
     fn shards_that_differ_answer_503_before_4xx_before_2xx() {
-        let fine = || Stored { stored: 1, ..Stored::default() };
+        let floats = Counts { stored: 1, ..Counts::default() };
+        let fine = || Stored { floats, ..Stored::default() };
         let waits = || Stored { unavailable: Some(Unavailable::LogWaits), ..fine() };
         let bad = || {
             let mut part = fine();
@@ -217,9 +218,8 @@ mod tests {
         };
         let conflict = || {
             let (mut part, at) = (fine(), SampleRefusal::Conflict as usize);
-            let sample = Sample { t: 1, bits: 1 };
-            let first = RefusedSample { region: Vec::new(), sample, newest: 1, bounds: (0, 9) };
-            part.refused[at] = 1;
+            let first = RefusedSample { region: Vec::new(), t: 1, newest: 1, bounds: (0, 9) };
+            part.floats.refused[at] = 1;
             part.first_refused[at] = Some(Box::new(first));
             part
         };

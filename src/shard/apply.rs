@@ -3,16 +3,21 @@
 //! All of it happens without waiting: a batch is applied whole, then the shard turns to the next.
 //! Nothing is answered here; the answer follows the log.
 
+use std::iter;
+use std::ops::Range;
+
+use crate::decode::histogram::{self, stale_message};
 use crate::decode::region::{self, LabelLimits};
 use crate::decode::{BadSeries, SeriesError};
-use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
+use crate::model::histogram::{FloatHistogram, HistogramRef, IntegerHistogram};
+use crate::model::{KeySecret, STALE_NAN_BITS, Sample, TenantId, TenantKeys};
 use crate::rt::mesh::{Home, Loan};
 use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::record::{Group, Newest};
-use crate::shard::write::{Batch, Item, RefusedSample, Written};
+use crate::shard::write::{Batch, Item, ItemHistogram, RefusedSample, Written};
 
 /// What applying works on: the head, and what is to be logged of it.
 #[derive(Debug)]
@@ -36,24 +41,42 @@ pub(crate) struct Applier {
     pub(crate) next_id: u64,
     /// Buffers for what is sent on.
     pub(crate) home: Home,
+    /// Reads histograms.
+    pub(crate) reader: histogram::Reader,
 }
 
 /// What is to be sent to other shards: spellings whose owner is somebody else.
 #[derive(Debug, Default)]
 pub(crate) struct SentOn {
-    regions: Vec<u8>,
+    bytes: Vec<u8>,
     items: Vec<Item>,
     samples: Vec<Sample>,
+    histograms: Vec<ItemHistogram>,
 }
 
 impl SentOn {
-    fn push(&mut self, key: u128, region: &[u8], samples: &[Sample]) {
-        let at = self.regions.len() as u32;
-        self.regions.extend_from_slice(region);
+    fn push<'m>(
+        &mut self,
+        key: u128,
+        region: &[u8],
+        samples: &[Sample],
+        messages: impl Iterator<Item = &'m [u8]>,
+    ) {
+        let item = self.items.len() as u32;
+        let region = self.push_bytes(region);
         let first = self.samples.len() as u32;
         self.samples.extend_from_slice(samples);
-        let (end, last) = (self.regions.len() as u32, self.samples.len() as u32);
-        self.items.push(Item { key, region: at..end, samples: first..last });
+        self.items.push(Item { key, region, samples: first..self.samples.len() as u32 });
+        for message in messages {
+            let message = self.push_bytes(message);
+            self.histograms.push(ItemHistogram { item, message });
+        }
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) -> Range<u32> {
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        at..self.bytes.len() as u32
     }
 
     /// Whether there is nothing.
@@ -63,9 +86,10 @@ impl SentOn {
 
     /// The batches, each with its owner among `shards`.
     pub(crate) fn batches(self, batch: &Batch, home: &Home, shards: u16) -> Vec<(u16, Batch)> {
-        let bytes: Loan = home.lend(self.regions);
+        let bytes: Loan = home.lend(self.bytes);
         let mut out: Vec<(u16, Batch)> = Vec::new();
-        for item in self.items {
+        let mut histograms = self.histograms.into_iter().peekable();
+        for (number, item) in (0..).zip(self.items) {
             let owner = slots::owner(slots::slot(item.key), shards);
             let at = out.iter().position(|(o, _)| *o == owner).unwrap_or_else(|| {
                 out.push((owner, batch.empty_like(bytes.clone())));
@@ -76,7 +100,11 @@ impl SentOn {
             let source = item.samples.start as usize..item.samples.end as usize;
             target.samples.extend_from_slice(&self.samples[source]);
             let samples = from..target.samples.len() as u32;
+            let item_there = target.items.len() as u32;
             target.items.push(Item { samples, ..item });
+            while let Some(own) = histograms.next_if(|histogram| histogram.item == number) {
+                target.histograms.push(ItemHistogram { item: item_there, ..own });
+            }
         }
         out
     }
@@ -96,14 +124,29 @@ struct Tally {
 }
 
 impl Tally {
+    #[inline]
+    fn stored_at(&mut self, t: i64) {
+        self.oldest = self.oldest.min(t);
+        self.newest = self.newest.max(t);
+    }
+
     #[cold]
-    fn refuse(&mut self, reason: Refusal, region: &[u8], sample: Sample, newest: Option<Sample>) {
-        self.written.refused[reason as usize] += 1;
+    fn refuse(&mut self, reason: Refusal, region: &[u8], t: i64, newest_t: Option<i64>) {
+        self.written.floats.refused[reason as usize] += 1;
+        self.show(reason, region, t, newest_t);
+    }
+
+    fn refuse_histogram(&mut self, reason: Refusal, region: &[u8], t: i64, newest_t: Option<i64>) {
+        self.written.histograms.refused[reason as usize] += 1;
+        self.show(reason, region, t, newest_t);
+    }
+
+    fn show(&mut self, reason: Refusal, region: &[u8], t: i64, newest_t: Option<i64>) {
         self.written.first_refused[reason as usize].get_or_insert_with(|| {
             Box::new(RefusedSample {
                 region: region.to_vec(),
-                sample,
-                newest: newest.map_or(i64::MIN, |s| s.t),
+                t,
+                newest: newest_t.unwrap_or(i64::MIN),
                 bounds: (self.bounds.min_t, self.bounds.max_t),
             })
         });
@@ -129,10 +172,20 @@ impl Applier {
         let bounds = Bounds { min_t, max_t: batch.max_t };
         let mut tally =
             Tally { bounds, oldest: i64::MAX, newest: i64::MIN, written: Written::default() };
+        let mut histograms = &batch.histograms[..];
+        let next_of = |rest: &[ItemHistogram]| rest.first().map_or(u32::MAX, |next| next.item);
+        let (mut number, mut next) = (0, next_of(histograms));
         for items in batch.items.chunks(TOGETHER) {
             let known = self.look_up(items);
             for (item, known) in items.iter().zip(known) {
                 self.apply_item(batch, item, (tenant, known), sent_on, &mut tally);
+                if number == next {
+                    let own = histograms.partition_point(|own| own.item == number);
+                    let (own, rest) = histograms.split_at(own);
+                    self.apply_histograms(batch, (item, own), tenant, sent_on, &mut tally);
+                    (histograms, next) = (rest, next_of(rest));
+                }
+                number += 1;
             }
         }
         self.account(tenant, &tally);
@@ -179,12 +232,109 @@ impl Applier {
             Found::OutOfBounds => {
                 for &sample in samples {
                     let reason = tally.bounds.refusal(sample.t);
-                    tally.refuse(reason, region, sample, None);
+                    tally.refuse(reason, region, sample.t, None);
                 }
             }
-            Found::Elsewhere(key, region) => sent_on.push(key, &region, samples),
+            Found::Elsewhere(key, region) => sent_on.push(key, &region, samples, iter::empty()),
             Found::Bad(error) => {
                 BadSeries::add(&mut tally.written.bad, error, samples.len() as u64, region);
+            }
+        }
+    }
+
+    /// Applies the histograms of an item, behind its floats.
+    #[cold]
+    fn apply_histograms(
+        &mut self,
+        batch: &Batch,
+        (item, histograms): (&Item, &[ItemHistogram]),
+        tenant: TenantIndex,
+        sent_on: &mut SentOn,
+        tally: &mut Tally,
+    ) {
+        let bytes = |range: &Range<u32>| &batch.bytes[range.start as usize..range.end as usize];
+        let region = bytes(&item.region);
+        let mut known = self.head.find(item.key);
+        let mut reader = std::mem::take(&mut self.reader);
+        for (n, histogram) in histograms.iter().enumerate() {
+            let message = bytes(&histogram.message);
+            let (t, read) = match reader.read(message) {
+                Ok(read) => read,
+                Err(error) => {
+                    BadSeries::add_histogram(&mut tally.written.bad, error, region);
+                    continue;
+                }
+            };
+            let index = match known {
+                Some(index) => index,
+                // No series is made for what is refused anyway.
+                None if !tally.bounds.hold(t) => {
+                    tally.refuse_histogram(tally.bounds.refusal(t), region, t, None);
+                    continue;
+                }
+                None => match self.find_by_labels(item.key, region, tenant, &mut tally.written) {
+                    Found::Here(index) => index,
+                    Found::Elsewhere(key, region) => {
+                        let rest = histograms[n..].iter().map(|rest| bytes(&rest.message));
+                        sent_on.push(key, &region, &[], rest);
+                        break;
+                    }
+                    Found::Bad(error) => {
+                        let rest = (histograms.len() - n) as u64;
+                        BadSeries::add(&mut tally.written.bad, error, rest, region);
+                        break;
+                    }
+                    Found::OutOfBounds => continue,
+                },
+            };
+            known = Some(index);
+            match self.append_histogram(index, (t, read), message, region, tally) {
+                Appended::Stored => tally.written.histograms.stored += 1,
+                Appended::Duplicate => tally.written.histograms.duplicates += 1,
+                Appended::Refused(reason) => {
+                    tally.refuse_histogram(reason, region, t, self.head.newest_t(index));
+                }
+            }
+        }
+        self.reader = reader;
+    }
+
+    /// Appends a histogram and tells the log.
+    fn append_histogram(
+        &mut self,
+        index: SeriesIndex,
+        (t, histogram): (i64, HistogramRef<'_>),
+        message: &[u8],
+        region: &[u8],
+        tally: &mut Tally,
+    ) -> Appended {
+        let appended = self.head.append_histogram(index, t, histogram, tally.bounds);
+        if appended == Appended::Stored {
+            let id = self.log_id(index, region);
+            self.group.add_histogram(id, t, message);
+            tally.stored_at(t);
+        }
+        appended
+    }
+
+    /// A stale marker ends a series of histograms as one of them: Prometheus tells it as a float.
+    #[cold]
+    fn append_stale(
+        &mut self,
+        index: SeriesIndex,
+        (t, is_float): (i64, bool),
+        region: &[u8],
+        tally: &mut Tally,
+    ) {
+        let message = stale_message(t, is_float);
+        let (integer, float) = (IntegerHistogram::stale(), FloatHistogram::stale());
+        let stale =
+            if is_float { HistogramRef::Float(&float) } else { HistogramRef::Integer(&integer) };
+        match self.append_histogram(index, (t, stale), &message, region, tally) {
+            Appended::Stored => tally.written.floats.stored += 1,
+            Appended::Duplicate => tally.written.floats.duplicates += 1,
+            Appended::Refused(reason) => {
+                tally.refuse(reason, region, t, self.head.newest_t(index));
             }
         }
     }
@@ -203,6 +353,7 @@ impl Applier {
             untold: Group::default(),
             next_id: 1,
             home: Home::new(16),
+            reader: histogram::Reader::default(),
         }
     }
 
@@ -218,22 +369,33 @@ impl Applier {
     #[inline]
     fn append(&mut self, index: SeriesIndex, samples: &[Sample], region: &[u8], tally: &mut Tally) {
         for &sample in samples {
+            if sample.bits == STALE_NAN_BITS
+                && let Some(is_float) = self.head.ends_with_histogram(index)
+            {
+                self.append_stale(index, (sample.t, is_float), region, tally);
+                continue;
+            }
             match self.head.append(index, sample, tally.bounds) {
                 Appended::Stored => {
-                    let id = match self.head.log_ids[index as usize] {
-                        0 => self.announce(index, region),
-                        id => id,
-                    };
+                    let id = self.log_id(index, region);
                     self.group.add_sample(id, sample);
-                    tally.oldest = tally.oldest.min(sample.t);
-                    tally.newest = tally.newest.max(sample.t);
-                    tally.written.stored += 1;
+                    tally.stored_at(sample.t);
+                    tally.written.floats.stored += 1;
                 }
-                Appended::Duplicate => tally.written.duplicates += 1,
+                Appended::Duplicate => tally.written.floats.duplicates += 1,
                 Appended::Refused(reason) => {
-                    tally.refuse(reason, region, sample, self.head.newest(index));
+                    tally.refuse(reason, region, sample.t, self.head.newest_t(index));
                 }
             }
+        }
+    }
+
+    /// The number of a series in the log.
+    #[inline]
+    fn log_id(&mut self, index: SeriesIndex, region: &[u8]) -> u64 {
+        match self.head.log_ids[index as usize] {
+            0 => self.announce(index, region),
+            id => id,
         }
     }
 
@@ -293,13 +455,14 @@ impl Applier {
 
     /// Keeps the books of a tenant after a batch.
     fn account(&mut self, tenant: TenantIndex, tally: &Tally) {
-        if tally.written.stored == 0 {
+        let stored = tally.written.floats.stored + tally.written.histograms.stored;
+        if stored == 0 {
             return;
         }
         let owner = &mut self.head.tenants[tenant as usize];
         owner.oldest_ms = owner.oldest_ms.min(tally.oldest);
         owner.newest_ms = owner.newest_ms.max(tally.newest);
-        owner.samples += tally.written.stored;
+        owner.samples += stored;
         let newest = self.newest.entry(tenant).or_insert(tally.newest);
         *newest = tally.newest.max(*newest);
     }

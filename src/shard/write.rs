@@ -13,7 +13,7 @@ use crate::rt::channel::mpsc;
 use crate::rt::mesh::Loan;
 pub use crate::shard::head::Refusal;
 
-/// Samples of one series.
+/// One series of a batch, and its samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Keyed hash of tenant and label region.
@@ -22,6 +22,15 @@ pub struct Item {
     pub region: Range<u32>,
     /// The samples, in the batch's samples; in the order they came.
     pub samples: Range<u32>,
+}
+
+/// A histogram of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemHistogram {
+    /// Position of the item in the batch.
+    pub item: u32,
+    /// Its message, in the batch's bytes.
+    pub message: Range<u32>,
 }
 
 /// The part of a request for one shard.
@@ -33,7 +42,9 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// The samples of all of them.
     pub samples: Vec<Sample>,
-    /// What the regions point into.
+    /// The histograms of all of them, in the order of the items.
+    pub histograms: Vec<ItemHistogram>,
+    /// What regions and messages point into.
     pub bytes: Loan,
     /// Newest sample time that is accepted, in milliseconds.
     pub max_t: i64,
@@ -50,6 +61,7 @@ impl Batch {
             tenant: self.tenant.clone(),
             items: Vec::new(),
             samples: Vec::new(),
+            histograms: Vec::new(),
             bytes,
             max_t: self.max_t,
             past: self.past,
@@ -91,24 +103,48 @@ impl Past {
 pub struct RefusedSample {
     /// The label region of its series.
     pub region: Vec<u8>,
-    /// The sample.
-    pub sample: Sample,
+    /// Its time.
+    pub t: i64,
     /// Newest time of its series; `i64::MIN` when it has no sample.
     pub newest: i64,
     /// First and last time that would have been accepted by the bounds.
     pub bounds: (i64, i64),
 }
 
+/// What became of samples of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that are new.
+    pub stored: u64,
+    /// Those that were there before, exactly.
+    pub duplicates: u64,
+    /// Those refused, by [`Refusal::ALL`].
+    pub refused: [u64; Refusal::ALL.len()],
+}
+
+impl Counts {
+    /// Those that are stored now, of the request or of an earlier one.
+    pub fn written(&self) -> u64 {
+        self.stored + self.duplicates
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.stored += other.stored;
+        self.duplicates += other.duplicates;
+        for (sum, more) in self.refused.iter_mut().zip(other.refused) {
+            *sum += more;
+        }
+    }
+}
+
 /// What a shard wrote of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Samples that are new.
-    pub stored: u64,
-    /// Samples that were there before, exactly.
-    pub duplicates: u64,
-    /// Samples refused, by [`Refusal::ALL`].
-    pub refused: [u64; Refusal::ALL.len()],
-    /// The first of each.
+    /// Float samples.
+    pub floats: Counts,
+    /// Histograms.
+    pub histograms: Counts,
+    /// The first refused for each of [`Refusal::ALL`], of either kind.
     pub first_refused: [Option<Box<RefusedSample>>; Refusal::ALL.len()],
     /// Series that cannot be stored, by kind of reason.
     pub bad: Vec<BadSeries>,
@@ -176,11 +212,8 @@ pub enum Unavailable {
 impl Written {
     /// Adds another shard's answer.
     pub fn merge(&mut self, other: Self) {
-        self.stored += other.stored;
-        self.duplicates += other.duplicates;
-        for (sum, more) in self.refused.iter_mut().zip(other.refused) {
-            *sum += more;
-        }
+        self.floats.merge(&other.floats);
+        self.histograms.merge(&other.histograms);
         for (first, theirs) in self.first_refused.iter_mut().zip(other.first_refused) {
             *first = first.take().or(theirs);
         }
@@ -192,7 +225,9 @@ impl Written {
 
     /// Whether everything was written.
     pub fn is_clean(&self) -> bool {
-        self.refused == [0; Refusal::ALL.len()] && self.bad.is_empty() && self.unavailable.is_none()
+        self.first_refused.iter().all(Option::is_none)
+            && self.bad.is_empty()
+            && self.unavailable.is_none()
     }
 }
 

@@ -17,7 +17,13 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 /// [`BYTES_MAX`] bytes; returns how many it took.
 #[inline]
 pub fn write_i64(out: &mut [u8], value: i64) -> usize {
-    let mut value = zigzag(value);
+    write_u64(out, zigzag(value))
+}
+
+/// Writes an unsigned integer to the front of `out`, which has room for [`BYTES_MAX`] bytes;
+/// returns how many it took.
+#[inline]
+pub fn write_u64(out: &mut [u8], mut value: u64) -> usize {
     let mut at = 0;
     while value >= 0x80 {
         out[at] = value as u8 | 0x80;

@@ -1,19 +1,22 @@
-//! `SeriesResponse` from bytes that are encoded already.
+//! Requests that are checked before they are built, and `SeriesResponse` from bytes that are
+//! encoded already.
 //!
 //! ## Format
-//! The message is a oneof, so an answer is one field with its length:
+//! The answer is a oneof, so it is one field with its length:
 //! ```text
 //! 0a len Series                 1  series
 //! 12 len text                   2  warning
 //! 22 len (0a len Series)*       4  batch
 //! ```
 
-use bytes::{BufMut as _, Bytes};
-use prost::Message as _;
+use std::marker::PhantomData;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
-use tidegate_proto::thanos::SeriesRequest;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::store_api::fields::{self, Bounded};
 
 const SERIES: u8 = 0x0a;
 const WARNING: u8 = 0x12;
@@ -30,26 +33,51 @@ pub(super) enum Answer {
     Warning(String),
 }
 
-/// Decodes requests, passes answers on as bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SeriesCodec;
+/// Decodes requests `M` whose lists are short, see [`fields`]; `E` encodes the answers.
+#[derive(Debug)]
+pub(super) struct Checked<M, E>(PhantomData<fn(M) -> E>);
 
-impl Codec for SeriesCodec {
-    type Encode = Answer;
-    type Decode = SeriesRequest;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
+impl<M, E> Default for Checked<M, E> {
+    fn default() -> Self {
+        Self(PhantomData)
     }
 }
 
-impl Encoder for SeriesCodec {
+impl<M: Bounded, E: Encoder<Error = Status> + Default + Send + 'static> Codec for Checked<M, E>
+where
+    E::Item: Send + 'static,
+{
+    type Encode = E::Item;
+    type Decode = M;
+    type Encoder = E;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> E {
+        E::default()
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self::default()
+    }
+}
+
+impl<M: Bounded, E> Decoder for Checked<M, E> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        let bytes = message.copy_to_bytes(message.remaining());
+        fields::check::<M>(&bytes)?;
+        let damaged = |e| Status::invalid_argument(format!("{}: {e}", M::NAME));
+        M::decode(bytes).map(Some).map_err(damaged)
+    }
+}
+
+/// Passes answers on as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AnswerEncoder;
+
+impl Encoder for AnswerEncoder {
     type Item = Answer;
     type Error = Status;
 
@@ -68,16 +96,6 @@ impl Encoder for SeriesCodec {
             }
         }
         Ok(())
-    }
-}
-
-impl Decoder for SeriesCodec {
-    type Item = SeriesRequest;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<SeriesRequest>, Status> {
-        let damaged = |e| Status::invalid_argument(format!("SeriesRequest: {e}"));
-        SeriesRequest::decode(message).map(Some).map_err(damaged)
     }
 }
 

@@ -15,10 +15,13 @@
 //! - A part that fails is a `warning`, or the error `Aborted` if the client wants all or nothing.
 //! - Until everything is replayed `Info` is an error and health says `NOT_SERVING`, so no Querier
 //!   takes a half answer for the whole.
-//! - `Info` never waits for a shard, and a stream gives way after every [`series::TURN_BYTES`], so
-//!   `Info` answers within 100 ms at any load.
+//! - `Info` never waits for a shard, and a stream gives way after every [`series::TURN_BYTES`], and
+//!   so does a request that is unpacked: `Info` answers within 100 ms at any load.
 //! - Requests may be compressed with snappy, which Thanos can be told to use; answers never are.
-//!   A message over [`REQUEST_BYTES_MAX`] is refused before it is read.
+//!   A message over [`REQUEST_BYTES_MAX`] is refused before it is read, and one whose lists are too
+//!   long before it is built.
+//! - All requests in hand together have [`REQUESTS_BYTES_MAX`]; one that does not fit is refused
+//!   with `ResourceExhausted`. A connection has [`STREAMS_MAX`] calls at a time.
 //! - A stream whose client takes nothing for 30 s ends with `DeadlineExceeded` and frees its place.
 //! - There are only so many connections; one more is closed, see [`crate::rt::door`].
 //! - Pings are answered at any pace: gRPC's 10 s keepalive never meets `too_many_pings`.
@@ -27,8 +30,10 @@
 //! The frames of `Series` come encoded from the cores and are copied once into the stream. The
 //! generated server would need them as messages, so `thanos.Store` is served by hand, and only it.
 
+mod budget;
 mod calls;
 mod codec;
+mod fields;
 mod info;
 mod request;
 mod series;
@@ -60,6 +65,13 @@ use tidegate_proto::thanos_info::info_server::InfoServer;
 /// Largest request message, before and after decompression. `StoreAPI` requests are matchers; a
 /// list of many thousand values in one regex still fits.
 pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// Most bytes of requests in memory, of all calls together: four of the largest.
+pub const REQUESTS_BYTES_MAX: usize = 4 * REQUEST_BYTES_MAX;
+
+/// Most calls on one connection at a time; a client waits with what is more. The view lets 120 run
+/// or wait, whoever asks.
+const STREAMS_MAX: u32 = 200;
 
 /// Every service this door serves, by its full name.
 pub const SERVICES: [&str; 3] = ["thanos.Store", "thanos.info.Info", "grpc.health.v1.Health"];
@@ -111,6 +123,7 @@ pub async fn serve(
         Some((Ok::<_, Infallible>(connection), door))
     });
     let mut server = Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(connections.ping_after))
         .http2_keepalive_timeout(Some(connections.ping_timeout));
     if let Some(age_max) = connections.age_max {
@@ -144,7 +157,9 @@ fn routes(view: View, health: &HealthReporter, counters: Counters) -> Result<Rou
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let counted = from_fn_with_state(counters, calls::count);
-    Ok(routes.into_axum_router().layer(map_request(snappy::unpack)).layer(counted).into())
+    let held = from_fn_with_state(budget::Budget::new(), budget::hold);
+    let router = routes.into_axum_router().layer(map_request(snappy::unpack));
+    Ok(router.layer(held).layer(counted).into())
 }
 
 /// Tells health checks what [`View::ready`] says, for ever.

@@ -5,11 +5,12 @@ use std::panic::AssertUnwindSafe;
 use bytes::Bytes;
 use futures_lite::{FutureExt as _, Stream, stream};
 use tidegate_proto::thanos::SeriesRequest;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use crate::frame::FRAME_BYTES_MAX;
 use crate::query::{SeriesStream, View};
 use crate::rt::beside;
+use crate::store_api::budget;
 use crate::store_api::codec::Answer;
 use crate::store_api::request::{self, Plan};
 
@@ -22,8 +23,10 @@ const BATCH_SERIES_MAX: usize = 1024;
 /// Starts the answer to a `Series` request.
 pub(super) async fn series(
     view: View,
-    request: SeriesRequest,
+    request: Request<SeriesRequest>,
 ) -> Result<impl Stream<Item = Result<Answer, Status>> + Send, Status> {
+    let (_, mut extensions, request) = request.into_parts();
+    let request_bytes = extensions.remove::<budget::Held>();
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
     let batch_max = usize::try_from(request.response_batch_size).unwrap_or(0);
@@ -40,6 +43,7 @@ pub(super) async fn series(
         aborts,
         held: None,
         turn_bytes: 0,
+        _request_bytes: request_bytes,
     });
     Ok(stream::unfold(answers, |answers| async {
         let mut answers = answers?;
@@ -63,6 +67,8 @@ struct Answers {
     /// What ended the batch before it.
     held: Option<Held>,
     turn_bytes: usize,
+    /// The matchers live as long as the select.
+    _request_bytes: Option<budget::Held>,
 }
 
 #[derive(Debug)]

@@ -9,10 +9,11 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{Grpc, NamedService};
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
+use tonic_prost::ProstEncoder;
 
 use crate::query::{LabelList, View};
-use crate::store_api::codec::SeriesCodec;
+use crate::store_api::codec::{AnswerEncoder, Checked};
+use crate::store_api::fields::Bounded;
 use crate::store_api::{REQUEST_BYTES_MAX, request, series};
 
 /// The service. Cheap to clone: tonic clones it per request.
@@ -44,16 +45,16 @@ impl Service<http::Request<Body>> for Store {
         let view = self.view.clone();
         match request.uri().path() {
             "/thanos.Store/Series" => Box::pin(async move {
-                let call = Call(|message| series::series(view.clone(), message));
-                let mut grpc = Grpc::new(SeriesCodec)
+                let call = Call(|request| series::series(view.clone(), request));
+                let mut grpc = Grpc::new(Checked::<_, AnswerEncoder>::default())
                     .apply_max_message_size_config(Some(REQUEST_BYTES_MAX), None);
                 Ok(grpc.server_streaming(call, request).await)
             }),
             "/thanos.Store/LabelNames" => Box::pin(async move {
-                Ok(unary(Call(|message| label_names(view.clone(), message)), request).await)
+                Ok(unary(Call(|request| label_names(view.clone(), request)), request).await)
             }),
             "/thanos.Store/LabelValues" => Box::pin(async move {
-                Ok(unary(Call(|message| label_values(view.clone(), message)), request).await)
+                Ok(unary(Call(|request| label_values(view.clone(), request)), request).await)
             }),
             _ => {
                 let text = format!("{} is not a method of thanos.Store", request.uri().path());
@@ -63,12 +64,12 @@ impl Service<http::Request<Body>> for Store {
     }
 }
 
-/// A function from message to answer as the kind of service tonic calls.
+/// A function from request to answer as the kind of service tonic calls.
 struct Call<F>(F);
 
 impl<F, M, R, A> Service<Request<M>> for Call<F>
 where
-    F: FnMut(M) -> A,
+    F: FnMut(Request<M>) -> A,
     A: Future<Output = Result<R, Status>> + Send + 'static,
 {
     type Response = Response<R>;
@@ -80,27 +81,28 @@ where
     }
 
     fn call(&mut self, request: Request<M>) -> Self::Future {
-        let answer = (self.0)(request.into_inner());
+        let answer = (self.0)(request);
         Box::pin(async move { answer.await.map(Response::new) })
     }
 }
 
 async fn unary<F, M, R, A>(call: Call<F>, request: http::Request<Body>) -> http::Response<Body>
 where
-    F: FnMut(M) -> A,
+    F: FnMut(Request<M>) -> A,
     A: Future<Output = Result<R, Status>> + Send + 'static,
-    M: prost::Message + Default + Send + 'static,
+    M: Bounded,
     R: prost::Message + Send + 'static,
 {
-    let mut grpc = Grpc::new(ProstCodec::<R, M>::default())
+    let mut grpc = Grpc::new(Checked::<M, ProstEncoder<R>>::default())
         .apply_max_message_size_config(Some(REQUEST_BYTES_MAX), None);
     grpc.unary(call, request).await
 }
 
 async fn label_names(
     view: View,
-    request: thanos::LabelNamesRequest,
+    request: Request<thanos::LabelNamesRequest>,
 ) -> Result<thanos::LabelNamesResponse, Status> {
+    let request = request.into_inner();
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
     let read = move || {
@@ -119,8 +121,9 @@ async fn label_names(
 
 async fn label_values(
     view: View,
-    request: thanos::LabelValuesRequest,
+    request: Request<thanos::LabelValuesRequest>,
 ) -> Result<thanos::LabelValuesResponse, Status> {
+    let request = request.into_inner();
     let label = request.label;
     if label.is_empty() {
         return Err(Status::invalid_argument("label name parameter cannot be empty"));

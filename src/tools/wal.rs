@@ -55,9 +55,17 @@ pub enum InspectError {
 struct Sums {
     series: u64,
     samples: u64,
+    histograms: u64,
     cuts: u64,
     min_t: Option<i64>,
     max_t: Option<i64>,
+}
+
+impl Sums {
+    fn at(&mut self, t: i64) {
+        self.min_t = Some(self.min_t.map_or(t, |min| min.min(t)));
+        self.max_t = Some(self.max_t.map_or(t, |max| max.max(t)));
+    }
 }
 
 impl Receive for Sums {
@@ -67,8 +75,13 @@ impl Receive for Sums {
 
     fn sample(&mut self, _: u64, sample: Sample) {
         self.samples += 1;
-        self.min_t = Some(self.min_t.map_or(sample.t, |t| t.min(sample.t)));
-        self.max_t = Some(self.max_t.map_or(sample.t, |t| t.max(sample.t)));
+        self.at(sample.t);
+    }
+
+    fn histogram(&mut self, _: u64, t: i64, _: &[u8]) -> bool {
+        self.histograms += 1;
+        self.at(t);
+        true
     }
 
     fn cut(&mut self, _: CutRecord) {
@@ -146,8 +159,16 @@ fn print_log(
     writeln!(out, "{}", dir.display())?;
     writeln!(
         out,
-        "  {:>16} {:>6} {:>10} {:>8} {:>12} {:>5} {:>14} {:>14}  state",
-        "segment", "gen", "blocks", "series", "samples", "cuts", "first ms", "last ms"
+        "  {:>16} {:>6} {:>10} {:>8} {:>12} {:>10} {:>5} {:>14} {:>14}  state",
+        "segment",
+        "gen",
+        "blocks",
+        "series",
+        "samples",
+        "histograms",
+        "cuts",
+        "first ms",
+        "last ms"
     )?;
     let mut at = Position::default();
     for path in segments {
@@ -165,10 +186,12 @@ fn print_log(
         let time = |t: Option<i64>| t.map_or_else(|| "-".into(), |t| t.to_string());
         writeln!(
             out,
-            "  {number:>16} {generation:>6} {:>10} {:>8} {:>12} {:>5} {:>14} {:>14}  {state}",
+            "  {number:>16} {generation:>6} {:>10} {:>8} {:>12} {:>10} {:>5} {:>14} {:>14}  \
+             {state}",
             end.blocks,
             sums.series,
             sums.samples,
+            sums.histograms,
             sums.cuts,
             time(sums.min_t),
             time(sums.max_t),

@@ -197,7 +197,8 @@ fn contents(t: i64) -> Vec<Row> {
     let late = "tidegate_rejected_samples_total{reason=\"sample-out-of-order\"}";
     let conflict = "tidegate_rejected_samples_total{reason=\"sample-conflict\"}";
     let future = "tidegate_rejected_samples_total{reason=\"sample-too-far-in-future\"}";
-    let histogram = "tidegate_rejected_samples_total{reason=\"histogram-not-stored\"}";
+    let invalid = "tidegate_rejected_samples_total{reason=\"histogram-invalid\"}";
+    let large = "tidegate_rejected_samples_total{reason=\"histogram-too-long\"}";
     let exemplar = "tidegate_rejected_samples_total{reason=\"exemplar-not-stored\"}";
     let missing = "tidegate_rejected_samples_total{reason=\"labels-missing\"}";
     let nameless = "tidegate_rejected_samples_total{reason=\"label-name-empty\"}";
@@ -230,7 +231,18 @@ fn contents(t: i64) -> Vec<Row> {
         row("no samples", one(&[("__name__", "bare")], &[]), 200, NOTHING),
         row("nothing", post(&request(vec![])), 200, NOTHING),
         row("metadata only", post(&about()), 200, metadata),
-        row("histograms", post(&with_histograms(t)), 400, (histogram, 2.0)),
+        row("histograms", post(&with_histograms(t, 1)), 200, NOTHING),
+        row(
+            "the same again",
+            post(&with_histograms(t, 1)),
+            200,
+            ("tidegate_duplicate_samples_total", 3.0),
+        ),
+        row("invalid histograms", post(&with_histograms(t + 2000, -2)), 400, (invalid, 2.0)),
+        row("other histograms", post(&with_histograms(t, 2)), 409, (conflict, 3.0)),
+        row("old histograms", post(&with_histograms(t - 2000, 1)), 409, (late, 3.0)),
+        row("far histograms", post(&with_histograms(t + FAR, 1)), 409, (future, 3.0)),
+        row("a large histogram", post(&with_large_histogram(t)), 400, (large, 1.0)),
         row("exemplars", post(&with_exemplars(t)), 400, (exemplar, 1.0)),
     ]
 }
@@ -247,19 +259,35 @@ fn about() -> WriteRequest {
     WriteRequest { metadata: vec![one; 3], ..WriteRequest::default() }
 }
 
-fn with_histograms(t: i64) -> WriteRequest {
+/// Two histograms with so many observations more in the second of two buckets than in the first,
+/// which has one; and a float beside them.
+fn with_histograms(t: i64, more: i64) -> WriteRequest {
     let one = Histogram {
-        count: Some(histogram::Count::CountInt(3)),
+        count: Some(histogram::Count::CountInt((2 + more) as u64)),
         zero_count: Some(histogram::ZeroCount::ZeroCountInt(0)),
         sum: 4.5,
         positive_spans: vec![BucketSpan { offset: 0, length: 2 }],
-        positive_deltas: vec![1, 1],
+        positive_deltas: vec![1, more],
         timestamp: t,
         ..Histogram::default()
     };
     let histograms = vec![one.clone(), Histogram { timestamp: t + 1000, ..one }];
     let native = TimeSeries { histograms, ..series(&[("__name__", "native")], &[]) };
-    request(vec![native, series(&[("__name__", "beside_native")], &[(t, 1.0)])])
+    request(vec![native, series(&[("__name__", "beside_native")], &[(t, more as f64)])])
+}
+
+/// One histogram with more buckets than anybody needs.
+fn with_large_histogram(t: i64) -> WriteRequest {
+    let length = 140_000;
+    let one = Histogram {
+        count: Some(histogram::Count::CountInt(0)),
+        positive_spans: vec![BucketSpan { offset: 0, length }],
+        positive_deltas: vec![0; length as usize],
+        timestamp: t,
+        ..Histogram::default()
+    };
+    let native = TimeSeries { histograms: vec![one], ..series(&[("__name__", "large")], &[]) };
+    request(vec![native])
 }
 
 fn with_exemplars(t: i64) -> WriteRequest {
@@ -330,9 +358,10 @@ fn each_bad_request_has_its_status_and_its_counter() {
     // The good samples of every request are there.
     let good = [(0, 1.0), (1000, 2.0), (2000, 3.0), (3000, 5.0), (4000, 6.0)];
     assert_eq!(of("known"), good.map(|(after, value)| (t + after, value)));
-    assert_eq!(of("beside_native"), [(t, 1.0)]);
+    assert_eq!(of("beside_native"), [(t, 1.0), (t + 2000, -2.0)]);
     assert_eq!(of("traced"), [(t, 1.0)]);
-    assert_eq!(of("native"), []);
+    // Of histograms the sums.
+    assert_eq!(of("native"), [(t, 4.5), (t + 1000, 4.5)]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `inspect` | does it say what a log holds, and what is none |
 //! | `numbers` | is every metric fed, and can it be read |
+//! | `readers` | does a message at the gRPC door cost its sender alone |
 //! | `receiver` | does it answer as a receiver of remote write must, in both versions |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `scarce` | what does it do without descriptors, without space, where it may not write |
@@ -38,6 +39,7 @@ mod ledger;
 mod outage;
 mod numbers;
 mod prometheus;
+mod readers;
 mod receiver;
 mod scarce;
 mod shares;

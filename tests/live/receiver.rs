@@ -1,10 +1,10 @@
 //! What a receiver of remote write must do, over a real socket: the behaviours of the public
-//! compliance suite (prometheus/compliance, `remotewrite/receiver`) as far as floats go, and the
-//! rows in which receivers differ.
+//! compliance suite (prometheus/compliance, `remotewrite/receiver`), and the rows in which
+//! receivers differ.
 //!
 //! Where the suite and Prometheus' own receiver differ, it is as Prometheus: a series with nothing
-//! but metadata or exemplars is refused. Histograms and exemplars are not stored yet; that they are
-//! refused by name, and the floats beside them stored, is part of the table.
+//! but metadata or exemplars is refused. Exemplars are not stored yet; that they are refused by
+//! name, and the floats beside them stored, is part of the table.
 
 use prost::Message;
 use tidegate_proto::io_prometheus_write_v2::{self as v2, metadata::MetricType};
@@ -309,15 +309,29 @@ fn differences(t: i64) -> Vec<Row> {
     ]));
     let nameless = request(vec![series(&[("job", "nameless")], &two)]);
     rows.push(row("no name, 1.0", &nameless, 200, 0).v1());
-    rows.extend(not_stored(t));
+    rows.extend(beside_floats(t));
     rows
 }
 
-/// Histograms and exemplars, and a name that is no text.
-fn not_stored(t: i64) -> Vec<Row> {
+/// Histograms, good ones and a bad one; exemplars, and a name that is no text.
+fn beside_floats(t: i64) -> Vec<Row> {
     let mut native = Building::default().with(&[("__name__", "e")], &[(t, 1.0)]);
     native = native.with(&[("__name__", "native")], &[]);
     native.last().histograms.push(v2::Histogram { timestamp: t, ..Default::default() });
+    let mut alone = Building::default().with(&[("__name__", "native")], &[]);
+    let float = v2::Histogram {
+        count: Some(v2::histogram::Count::CountFloat(0.0)),
+        timestamp: t + 1,
+        ..Default::default()
+    };
+    alone.last().histograms.push(float);
+    let mut invalid = Building::default().with(&[("__name__", "g")], &[(t, 1.0)]);
+    let lacking = v2::BucketSpan { offset: 0, length: 1 };
+    invalid.last().histograms.push(v2::Histogram {
+        positive_spans: vec![lacking],
+        timestamp: t + 1,
+        ..Default::default()
+    });
     let mut traced = Building::default().with(&[("__name__", "f")], &[(t, 1.0)]);
     let exemplar = v2::Exemplar { labels_refs: vec![1, 2], value: 1.0, timestamp: t };
     traced.last().exemplars.push(exemplar);
@@ -327,7 +341,9 @@ fn not_stored(t: i64) -> Vec<Row> {
     message[at] = 0xff;
     let not_text = row("not UTF-8", &v2::Request::default(), 400, 0).because("label-not-utf8");
     vec![
-        row("histogram beside", &native.done(), 400, 1).because("histogram-not-stored"),
+        Row { written: Some((1, 1, 0)), ..row("histogram beside", &native.done(), 204, 1) },
+        Row { written: Some((0, 1, 0)), ..row("histogram alone", &alone.done(), 204, 0) },
+        row("invalid histogram", &invalid.done(), 400, 1).because("histogram-invalid"),
         row("exemplar beside", &traced.done(), 400, 1).because("exemplar-not-stored"),
         Row { body: snappy(&message), ..not_text },
     ]
@@ -394,6 +410,7 @@ fn check_stored(node: &Node, t: i64) {
     let bits = |samples: &[(i64, f64)]| -> Vec<(i64, u64)> {
         samples.iter().map(|&(after, value)| (t + after, value.to_bits())).collect()
     };
+    assert_eq!(of(&[("__name__", "native")]), bits(&[(0, 0.0), (1, 0.0)]));
     let d = [(0, 1.0), (10, 2.0), (20, 3.0), (30, 4.0), (40, 5.0)];
     assert_eq!(of(&[("__name__", "d")]), bits(&d));
     assert_eq!(of(&[("__name__", "d"), ("a", "1"), ("b", "1")]), bits(&[(0, 1.0)]));
@@ -402,9 +419,8 @@ fn check_stored(node: &Node, t: i64) {
     let labels = [("__name__", "up"), ("instance", "localhost:9090"), ("job", "test")];
     assert_eq!(of(&labels), bits(&values));
     assert_eq!(of(&[("__name__", "up"), ("instance", "several:3")]), bits(&values));
-    for (name, value) in [("e", 1.0), ("f", 1.0), ("http_requests_total", 5.0)] {
+    for (name, value) in [("e", 1.0), ("f", 1.0), ("g", 1.0), ("http_requests_total", 5.0)] {
         assert_eq!(of(&[("__name__", name)]), bits(&[(0, value)]), "{name}");
     }
-    assert_eq!(of(&[("__name__", "native")]), []);
     assert_eq!(of(&[("__name__", "orphan")]), []);
 }

@@ -352,9 +352,25 @@ impl Systemd {
     }
 }
 
+/// Leaves a log that takes a while to replay: 600,000 samples of the last fifty minutes.
+fn leave_a_log(home: &Path) {
+    let node = Node::start(home, &["--shards", "2"]);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    let begin = now_ms() - 3_000_000;
+    for hundred in 0..30 {
+        let times = (100 * hundred..100 * (hundred + 1)).map(|s| (begin + 1000 * s, s as f64));
+        let samples: Vec<(i64, f64)> = times.collect();
+        let one = |i: usize| series(&[("__name__", "kept"), ("i", &i.to_string())], &samples);
+        let answer = sender.write("a", &request((0..200).map(one).collect()));
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    node.kill();
+}
+
 #[test]
 fn a_service_manager_is_told_the_truth() {
     let home = home();
+    leave_a_log(home.path());
     let socket = home.path().join("notify");
     let systemd = Systemd::at(&socket);
     let mut command = command(home.path(), &["--shards", "2"]);
@@ -363,7 +379,14 @@ fn a_service_manager_is_told_the_truth() {
     // A replay may take longer than the unit allows for a start.
     assert_eq!(systemd.hears().trim_end(), "EXTEND_TIMEOUT_USEC=60000000");
     let (news, _) = systemd.hears_news();
+    let log = node.log();
     assert!(news.lines().any(|line| line == "READY=1"), "{news:?}");
+    let replayed = log.lines().find(|line| line.contains(" msg=\"all logs are replayed\" "));
+    let replayed = replayed.expect("ready is not said before the replay has ended");
+    let seconds = replayed.rsplit_once("seconds=").and_then(|(_, s)| s.trim().parse().ok());
+    let seconds: f64 = seconds.expect("a number");
+    println!("ready after a replay of {seconds} s");
+    assert!(seconds > 0.02, "too short a replay to be caught before its end: {seconds} s");
     assert!(node.is_ready(), "ready is said when it is true");
     for _ in 0..4 {
         let begun = Instant::now();

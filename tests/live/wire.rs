@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
+use tidegate::chunk::histogram::{Codec, Reader};
 use tidegate::chunk::xor;
+use tidegate::model::histogram::{Float, Integer};
 use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
 use tidegate_proto::thanos::info::info_client::InfoClient;
 use tidegate_proto::thanos::info::{InfoRequest, InfoResponse};
@@ -280,13 +282,34 @@ fn gather(frames: Vec<Frame>) -> BTreeMap<Labels, Samples> {
             assert!(chunk.min_time >= min_time, "chunks of {last:?}");
             min_time = chunk.min_time;
             let raw = chunk.raw.expect("raw data");
-            assert_eq!(raw.r#type, 0, "XOR");
-            let read = xor::Reader::new(&raw.data).expect("a chunk");
-            let read: Vec<_> = read.map(|sample| sample.expect("a sample")).collect();
-            let span = (read.first().map(|s| s.t), read.last().map(|s| s.t));
+            let read = read_chunk(raw.r#type, &raw.data);
+            let span = (read.first().map(|s| s.0), read.last().map(|s| s.0));
             assert_eq!(span, (Some(chunk.min_time), Some(chunk.max_time)), "{last:?}");
-            samples.extend(read.iter().map(|sample| (sample.t, sample.bits)));
+            samples.extend(read);
         }
     }
     all
+}
+
+/// The samples of a chunk, by the number of its encoding in the StoreAPI; of histograms the sums.
+fn read_chunk(encoding: i32, data: &[u8]) -> Samples {
+    match encoding {
+        0 => {
+            let samples = xor::Reader::new(data).expect("a chunk");
+            samples.map(|s| s.expect("a sample")).map(|s| (s.t, s.bits)).collect()
+        }
+        1 => read_histograms::<Integer>(data),
+        2 => read_histograms::<Float>(data),
+        other => panic!("encoding {other}"),
+    }
+}
+
+fn read_histograms<K: Codec>(data: &[u8]) -> Samples {
+    let mut reader = Reader::<K>::new(data).expect("a chunk");
+    let mut samples = Samples::new();
+    while let Some(point) = reader.advance() {
+        let point = point.expect("a sample");
+        samples.push((point.t, point.histogram.sum.0));
+    }
+    samples
 }

@@ -1,8 +1,5 @@
 //! What Debian's promtool says about our blocks.
 
-#[path = "../../../tests/peer.rs"]
-mod there;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -12,12 +9,13 @@ use tempfile::TempDir;
 
 use super::{Reader, chunk_file, inputs, read, ulid, verify, write};
 use crate::model::Labels;
+use crate::peer;
 
 /// Runs promtool. `None` when there is none.
 fn promtool(args: &[&str], dir: &Path) -> Option<String> {
     let output = Command::new("promtool").args(args).arg(dir).output();
     if let Err(error) = output {
-        there::is_there(Err::<(), _>(error), "promtool", "our blocks as promtool reads them");
+        peer::is_there(Err::<(), _>(error), "promtool", "our blocks as promtool reads them");
         return None;
     }
     let output = output.expect("it runs");

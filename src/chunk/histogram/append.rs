@@ -4,7 +4,7 @@ use crate::chunk::bits;
 use crate::chunk::histogram::layout::{Layout, bucket_count, meet, spread, union};
 use crate::chunk::histogram::{Codec, Field, HEADER_BYTES, Reader, Stream, Track, header_byte};
 use crate::chunk::window::Xor;
-use crate::chunk::{Error, xor};
+use crate::chunk::xor;
 use crate::model::histogram::{
     Double, Float, Histogram, Integer, ResetHint, SCHEMA_CUSTOM, Side, Span, indices,
 };
@@ -97,19 +97,12 @@ pub struct Appender<K: Codec> {
 const _: () = assert!(size_of::<Appender<Integer>>() <= 160 && size_of::<Appender<Float>>() <= 160);
 
 impl<K: Codec> Appender<K> {
-    /// Opens a chunk with its first sample. `tail` is overwritten. Refuses a sample of more than
-    /// [`PARTS_MAX`] parts.
-    pub fn open(
-        tail: &mut Vec<u8>,
-        header: ResetHint,
-        t: i64,
-        histogram: &Histogram<K>,
-    ) -> Result<Self, Error> {
+    /// Opens a chunk with its first sample, which has at most [`PARTS_MAX`] parts. `tail` is
+    /// overwritten.
+    pub fn open(tail: &mut Vec<u8>, header: ResetHint, t: i64, histogram: &Histogram<K>) -> Self {
         let layout = Layout::of(histogram);
-        match layout.parts() {
-            0..=PARTS_MAX => Ok(Self::begin(tail, header, layout, t, histogram)),
-            parts => Err(Error::TooManyParts { parts }),
-        }
+        debug_assert!(layout.parts() <= PARTS_MAX, "bits of a chunk are counted in 32 bits");
+        Self::begin(tail, header, layout, t, histogram)
     }
 
     fn begin(

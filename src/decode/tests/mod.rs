@@ -64,6 +64,11 @@ fn samples_of(series: &[ProtoSample]) -> Vec<Sample> {
     series.iter().map(|s| Sample { t: s.timestamp, bits: s.value.to_bits() }).collect()
 }
 
+/// The histograms of a scan: number of the series, message.
+fn histograms_of<'a>(scan: &'a Scan, bytes: &'a [u8]) -> impl Iterator<Item = (u32, &'a [u8])> {
+    scan.histograms.iter().map(|view| (view.series, &bytes[bytes_of(&view.message)]))
+}
+
 /// Holds a scan to the opaque oracle's reading.
 fn check_opaque(decoded: &[u8], scan: &Scan, want: &OpaqueRequest) {
     assert_eq!(scan.series.len(), want.timeseries.len());
@@ -80,7 +85,9 @@ fn check_opaque(decoded: &[u8], scan: &Scan, want: &OpaqueRequest) {
     assert_eq!(scan.samples.len(), samples_end as usize);
     let sum = |count: fn(&OpaqueSeries) -> usize| want.timeseries.iter().map(count).sum::<usize>();
     assert_eq!(scan.exemplars, sum(|s| s.exemplars.len()) as u64);
-    assert_eq!(scan.histograms, sum(|s| s.histograms.len()) as u64);
+    let histograms = (0..).zip(&want.timeseries);
+    let histograms = histograms.flat_map(|(n, s)| s.histograms.iter().map(move |h| (n, &**h)));
+    assert!(histograms_of(scan, decoded).eq(histograms));
     assert_eq!(scan.metadata, want.metadata.len() as u64);
 }
 
@@ -141,8 +148,8 @@ fn check(message: &[u8], scan: &mut Scan) -> bool {
         _ => {}
     }
     if outcome.is_err() {
-        assert!(scan.series.is_empty() && scan.samples.is_empty());
-        assert_eq!((scan.exemplars, scan.histograms, scan.metadata), (0, 0, 0));
+        assert!(scan.series.is_empty() && scan.samples.is_empty() && scan.histograms.is_empty());
+        assert_eq!((scan.exemplars, scan.metadata), (0, 0));
     }
     for series in &scan.series {
         check_region(&decoded[bytes_of(&series.labels)]);

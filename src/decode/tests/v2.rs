@@ -14,7 +14,8 @@ use tidegate_proto::prometheus::{Label, TimeSeries, WriteRequest};
 
 use crate::decode::tests::spelling::{Random, spell_v2};
 use crate::decode::tests::{
-    REAL_BODY, a_label, a_request, a_time, a_value, bytes_of, check_region, judge_mutations,
+    REAL_BODY, a_label, a_request, a_time, a_value, bytes_of, check_region, histograms_of,
+    judge_mutations,
 };
 use crate::decode::{
     Error, RECORDS_MAX, Scan, SeriesError, SeriesView, region, snappy, write_request_v1,
@@ -111,6 +112,7 @@ fn kind(error: &SeriesError) -> String {
 fn check_opaque(regions: &[u8], scan: &Scan, want: &OpaqueRequest) {
     let mut refused = Refused::new();
     let (mut starts, mut samples) = (0, Vec::new());
+    let (mut number, mut histograms) = (0, Vec::new());
     let mut got = scan.series.iter();
     for series in &want.timeseries {
         starts += series.samples.iter().filter(|s| s.start_timestamp != 0).count();
@@ -118,7 +120,7 @@ fn check_opaque(regions: &[u8], scan: &Scan, want: &OpaqueRequest) {
             Err(error) => {
                 let (series_count, samples_count) = refused.entry(kind(&error)).or_default();
                 *series_count += 1;
-                *samples_count += series.samples.len() as u64;
+                *samples_count += (series.samples.len() + series.histograms.len()) as u64;
             }
             Ok(labels) => {
                 let view = got.next().expect("a series");
@@ -128,6 +130,8 @@ fn check_opaque(regions: &[u8], scan: &Scan, want: &OpaqueRequest) {
                 assert_eq!(view.samples.start as usize, samples.len());
                 samples.extend(samples_of(series));
                 assert_eq!(view.samples.end as usize, samples.len());
+                histograms.extend(series.histograms.iter().map(|h| (number, &**h)));
+                number += 1;
             }
         }
     }
@@ -137,7 +141,7 @@ fn check_opaque(regions: &[u8], scan: &Scan, want: &OpaqueRequest) {
     assert_eq!(bad.collect::<Refused>(), refused);
     let sum = |count: fn(&OpaqueSeries) -> usize| want.timeseries.iter().map(count).sum::<usize>();
     assert_eq!(scan.exemplars, sum(|s| s.exemplars.len()) as u64);
-    assert_eq!(scan.histograms, sum(|s| s.histograms.len()) as u64);
+    assert!(histograms_of(scan, regions).eq(histograms));
     let says = |s: &OpaqueSeries| s.metadata.iter().filter(|bytes| !bytes.is_empty()).count();
     assert_eq!(scan.metadata, sum(says) as u64);
     // Field 6 of early drafts is unknown to prost.
@@ -179,7 +183,8 @@ impl Reused {
         }
         if outcome.is_err() {
             assert!(scan.series.is_empty() && scan.samples.is_empty() && scan.bad.is_empty());
-            assert_eq!((scan.exemplars, scan.histograms, scan.metadata), (0, 0, 0));
+            assert!(scan.histograms.is_empty());
+            assert_eq!((scan.exemplars, scan.metadata), (0, 0));
         }
         for series in &scan.series {
             check_region(&regions[bytes_of(&series.labels)]);
@@ -410,7 +415,7 @@ fn vector() {
     assert_eq!(scan.series[0].samples, 0..1);
     assert_eq!(scan.series[1].samples, 1..1);
     assert_eq!(scan.samples, [Sample::new(1_700_000_000_000, 1.5)]);
-    assert_eq!((scan.histograms, scan.exemplars), (1, 1));
+    assert_eq!((scan.histograms.len(), scan.exemplars), (1, 1));
     assert_eq!((scan.metadata, scan.start_timestamps), (1, 1));
 }
 
@@ -486,7 +491,7 @@ fn a_series_with_nothing_to_store_is_refused() {
     assert_eq!((scan.series.len(), scan.exemplars), (1, 1));
     request.timeseries[0].histograms.push(v2::Histogram::default());
     let (_, scan) = scanned(&request.encode_to_vec());
-    assert_eq!((scan.series.len(), scan.bad.len(), scan.histograms), (2, 0, 1));
+    assert_eq!((scan.series.len(), scan.bad.len(), scan.histograms.len()), (2, 0, 1));
 }
 
 #[test]

@@ -246,6 +246,15 @@ pub type IntegerHistogram = Histogram<Integer>;
 /// A histogram with float counts.
 pub type FloatHistogram = Histogram<Float>;
 
+/// A histogram of either kind, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HistogramRef<'h> {
+    /// With integer counts.
+    Integer(&'h IntegerHistogram),
+    /// With float counts.
+    Float(&'h FloatHistogram),
+}
+
 /// The buckets on one side of the zero bucket.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side<K: Kind> {

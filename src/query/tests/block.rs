@@ -171,18 +171,20 @@ proptest! {
         let (matchers, without) = (matchers.into(), without.into());
         let request = SelectRequest { span, matchers, without, limit, ..super::all() };
         let dir = tempfile::tempdir().expect("a directory");
-        let (whole, (found, errors)) = run(async {
+        let (whole, (found, errors), truncated) = run(async {
             let world = world(dir.path(), &all, shards, cut * RANGE_MS, at_start).await;
             let limits = Limits { step_max, ..Limits::default() };
             let twins = twin::view(world.heads, external.clone(), limits).await;
             world.blocks.into_iter().for_each(|(block, reader)| twins.blocks.add(block, reader));
             let mut stream = twins.view.select(request.clone()).await.expect("a stream");
-            (world.whole, read(&mut stream).await)
+            (world.whole, read(&mut stream).await, stream.truncated())
         });
         prop_assert_eq!(errors, []);
         prop_assert!(found.is_sorted_by(|a, b| a.0 < b.0), "{:?}", found);
         let want = twin::select(&whole, &external, &request);
         prop_assert_eq!(samples(&found, span), samples(&want, span));
+        let sets = twin::select(&whole, &external, &SelectRequest { limit: 0, ..request }).len();
+        prop_assert_eq!(truncated, limit != 0 && sets > limit);
     }
 
     #[test]

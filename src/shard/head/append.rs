@@ -6,6 +6,7 @@
 
 use crate::chunk::{Encoding, xor};
 use crate::model::{BLOCK_RANGE_MS, Sample};
+use crate::shard::head::histograms::{End, holds};
 use crate::shard::head::series::{Head, SeriesIndex};
 use crate::shard::head::tail::TailRef;
 
@@ -101,9 +102,9 @@ impl Head {
         if sample.t > bounds.max_t {
             return Appended::Refused(Refusal::TooFarInFuture);
         }
-        match self.newest(index) {
-            Some(newest) if sample.t <= newest.t => {
-                return self.append_again(index, sample, newest, bounds);
+        match self.newest_t(index) {
+            Some(newest) if sample.t <= newest => {
+                return self.append_again(index, sample, bounds);
             }
             _ if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
             _ => {}
@@ -120,45 +121,64 @@ impl Head {
     }
 
     /// A sample not newer than the newest: the same again, or refused.
-    fn append_again(
-        &mut self,
-        index: SeriesIndex,
-        sample: Sample,
-        newest: Sample,
-        bounds: Bounds,
-    ) -> Appended {
-        let known = if sample.t == newest.t {
-            Some(newest.bits)
-        } else {
-            self.known_value(index, sample.t)
+    fn append_again(&mut self, index: SeriesIndex, sample: Sample, bounds: Bounds) -> Appended {
+        let known = match self.newest_float(index) {
+            Some(newest) if newest.t == sample.t => Some(newest.bits == sample.bits),
+            _ => self.look_up(index, sample.t, |encoding, bytes| match encoding {
+                Encoding::Xor => value_at(bytes, sample.t).map(|bits| bits == sample.bits),
+                other => holds(other, bytes, sample.t).then_some(false),
+            }),
         };
-        match known {
-            Some(bits) if bits == sample.bits => Appended::Duplicate,
-            Some(_) => Appended::Refused(Refusal::Conflict),
-            None if sample.t < bounds.min_t => Appended::Refused(Refusal::TooOld),
-            None => Appended::Refused(Refusal::OutOfOrder),
-        }
+        refusal_of(known, sample.t, bounds)
     }
 
-    /// The newest sample of a series.
-    pub(crate) fn newest(&self, index: SeriesIndex) -> Option<Sample> {
+    /// The newest sample of a series, if it is a float.
+    fn newest_float(&self, index: SeriesIndex) -> Option<Sample> {
         let open = self.hot[index as usize].open;
         if open.count() > 0 {
             return Some(Sample { t: open.last_t(), bits: open.last_bits() });
         }
-        self.cold[index as usize].last
+        match self.cold[index as usize].end {
+            End::Float(sample) => Some(sample),
+            End::Nothing | End::Histogram(_) | End::Open(_) => None,
+        }
     }
 
-    /// The value at a time, if the open or the last closed chunk holds one.
-    fn known_value(&mut self, index: SeriesIndex, t: i64) -> Option<u64> {
+    /// The newest time of a series.
+    pub(crate) fn newest_t(&self, index: SeriesIndex) -> Option<i64> {
+        let open = self.hot[index as usize].open;
+        if open.count() > 0 {
+            return Some(open.last_t());
+        }
+        match &self.cold[index as usize].end {
+            End::Nothing => None,
+            End::Float(sample) => Some(sample.t),
+            End::Histogram(t) => Some(*t),
+            End::Open(open) => Some(open.span().max),
+        }
+    }
+
+    /// What `says` of the open or the last closed chunk, whichever holds the time.
+    pub(super) fn look_up<T>(
+        &mut self,
+        index: SeriesIndex,
+        t: i64,
+        says: impl FnOnce(Encoding, &[u8]) -> Option<T>,
+    ) -> Option<T> {
         let hot = self.hot[index as usize];
         if hot.open.count() > 0 && t >= hot.min_t {
             let tail = self.tails.bytes(hot.tail);
             let len = hot.open.finish(tail);
-            return value_at(&tail[..len], t);
+            return says(Encoding::Xor, &tail[..len]);
         }
-        let chunk = self.closed.chunk(self.cold[index as usize].closed)?;
-        if chunk.min_t <= t && t <= chunk.max_t { value_at(chunk.bytes, t) } else { None }
+        let cold = &mut self.cold[index as usize];
+        if let End::Open(open) = &mut cold.end
+            && t >= open.span().min
+        {
+            return says(open.encoding(), open.finish());
+        }
+        let chunk = self.closed.chunk(cold.closed)?;
+        if chunk.min_t <= t && t <= chunk.max_t { says(chunk.encoding, chunk.bytes) } else { None }
     }
 
     /// Closes the open chunk of a series, if there is one.
@@ -166,14 +186,14 @@ impl Head {
         let hot = &mut self.hot[index as usize];
         let open = std::mem::take(&mut hot.open);
         if open.count() == 0 {
-            return;
+            return self.close_histograms(index);
         }
         let tail = std::mem::replace(&mut hot.tail, TailRef::NONE);
         let span = (hot.min_t, open.last_t());
         let bytes = self.tails.bytes(tail);
         let len = open.finish(bytes);
         let cold = &mut self.cold[index as usize];
-        cold.last = Some(Sample { t: open.last_t(), bits: open.last_bits() });
+        cold.end = End::Float(Sample { t: open.last_t(), bits: open.last_bits() });
         cold.closed =
             self.closed.push(cold.closed, span, open.count(), Encoding::Xor, &bytes[..len]);
         self.tails.free(tail);
@@ -182,11 +202,23 @@ impl Head {
 
 /// Whether two times lie in one block range; the first is not later than the second.
 #[inline]
-fn same_range(earlier: i64, later: i64) -> bool {
+pub(super) fn same_range(earlier: i64, later: i64) -> bool {
     earlier.div_euclid(BLOCK_RANGE_MS) == later.div_euclid(BLOCK_RANGE_MS)
 }
 
-fn value_at(chunk: &[u8], t: i64) -> Option<u64> {
+/// What becomes of a sample that is not newer than the newest of its series. `known` is whether
+/// the sample that is stored for its time is the same.
+pub(super) fn refusal_of(known: Option<bool>, t: i64, bounds: Bounds) -> Appended {
+    match known {
+        Some(true) => Appended::Duplicate,
+        Some(false) => Appended::Refused(Refusal::Conflict),
+        None if t < bounds.min_t => Appended::Refused(Refusal::TooOld),
+        None => Appended::Refused(Refusal::OutOfOrder),
+    }
+}
+
+/// The value a chunk of floats has at a time.
+pub(super) fn value_at(chunk: &[u8], t: i64) -> Option<u64> {
     let samples = xor::Reader::new(chunk).ok()?;
     let hit = samples.map_while(Result::ok).find(|sample| sample.t >= t)?;
     (hit.t == t).then_some(hit.bits)

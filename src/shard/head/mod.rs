@@ -5,7 +5,7 @@
 //! looked up only when a series is made, read or flushed.
 //!
 //! - [`series`]: the store, and how a key finds its series; [`members`]: whose they are.
-//! - [`append`]: what becomes of a sample.
+//! - [`append`]: what becomes of a sample; [`histograms`]: of a native histogram.
 //! - [`read`]: series by matchers, chunks by time.
 //! - [`truncate`]: what leaves when a range is in blocks.
 //! - [`symbols`], [`tail`], [`closed`]: strings, open chunks, closed chunks.
@@ -20,6 +20,7 @@
 
 pub(crate) mod append;
 pub(crate) mod closed;
+pub(crate) mod histograms;
 pub(crate) mod members;
 pub(crate) mod read;
 pub(crate) mod series;
@@ -27,6 +28,8 @@ pub(crate) mod symbols;
 pub(crate) mod tail;
 pub(crate) mod truncate;
 
+#[cfg(test)]
+pub(crate) mod specimen;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ use std::ops::Range;
 use crate::chunk::{Chunk, Encoding};
 use crate::model::{Matcher, TimeSpan};
 use crate::shard::head::closed::ClosedRef;
+use crate::shard::head::histograms::End;
 use crate::shard::head::series::{Head, SeriesIndex};
 use crate::shard::head::symbols::SymbolId;
 
@@ -150,9 +151,7 @@ impl Copied {
 impl Head {
     /// Whether a series has a chunk that meets the span.
     pub(crate) fn has_samples(&self, index: SeriesIndex, span: TimeSpan) -> bool {
-        let hot = &self.hot[index as usize];
-        let open = TimeSpan { min: hot.min_t, max: hot.open.last_t() };
-        if hot.open.count() > 0 && open.overlaps(span) {
+        if self.open_span(index).is_some_and(|open| open.overlaps(span)) {
             return true;
         }
         let mut link = self.cold[index as usize].closed;
@@ -177,9 +176,8 @@ impl Head {
                 (min, max) = (min.min(min_t), max.max(max_t));
             }
         };
-        let hot = &self.hot[index as usize];
-        if hot.open.count() > 0 {
-            add(hot.min_t, hot.open.last_t());
+        if let Some(open) = self.open_span(index) {
+            add(open.min, open.max);
         }
         let mut link = self.cold[index as usize].closed;
         while let Some(chunk) = self.closed.chunk(link) {
@@ -213,9 +211,11 @@ impl Head {
             out.push(chunk.encoding, chunk_span, chunk.bytes);
         }
         out.links = links;
-        let hot = self.hot[index as usize];
-        let open = TimeSpan { min: hot.min_t, max: hot.open.last_t() };
-        if hot.open.count() > 0 && open.overlaps(span) {
+        let Some(open) = self.open_span(index).filter(|open| open.overlaps(span)) else { return };
+        if let End::Open(histograms) = &mut self.cold[index as usize].end {
+            out.push(histograms.encoding(), open, histograms.finish());
+        } else {
+            let hot = self.hot[index as usize];
             let tail = self.tails.bytes(hot.tail);
             let len = hot.open.finish(tail);
             out.push(Encoding::Xor, open, &tail[..len]);

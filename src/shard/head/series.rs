@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use hashbrown::HashTable;
 
 use crate::chunk::xor;
-use crate::model::TenantId;
+use crate::model::{TenantId, TimeSpan};
 use crate::rt::prefetch;
 use crate::shard::head::closed::{Closed, ClosedRef};
+use crate::shard::head::histograms::End;
 use crate::shard::head::members::Members;
 use crate::shard::head::symbols::{SymbolId, Symbols};
 use crate::shard::head::tail::{TailRef, Tails};
@@ -48,8 +49,8 @@ pub(crate) struct Cold {
     pub(crate) values: Box<[SymbolId]>,
     /// Newest closed chunk.
     pub(crate) closed: ClosedRef,
-    /// Last sample, as long as no chunk is open.
-    pub(crate) last: Option<crate::model::Sample>,
+    /// How it ends, as long as no chunk of floats is open.
+    pub(crate) end: End,
     /// Whether a series is here now.
     pub(crate) alive: bool,
 }
@@ -109,6 +110,8 @@ pub(crate) struct Head {
     last: SeriesIndex,
     /// How many label values all series have together.
     pub(crate) values: usize,
+    /// Bytes of all open chunks of histograms.
+    pub(crate) histogram_bytes: usize,
 }
 
 /// A place in the table: the upper half of the key and the series.
@@ -151,6 +154,7 @@ impl Default for Head {
             tenant_ids: BTreeMap::new(),
             last: NO_SERIES,
             values: 0,
+            histogram_bytes: 0,
         }
     }
 }
@@ -209,7 +213,7 @@ impl Head {
             shape: self.shape(names),
             values: values.into_boxed_slice(),
             closed: ClosedRef::NONE,
-            last: None,
+            end: End::Nothing,
             alive: true,
         };
         let index = self.place_series(key, cold);
@@ -306,6 +310,18 @@ impl Head {
         self.free.push(index);
     }
 
+    /// First and last time of the open chunk of a series.
+    pub(crate) fn open_span(&self, index: SeriesIndex) -> Option<TimeSpan> {
+        let hot = &self.hot[index as usize];
+        if hot.open.count() > 0 {
+            return Some(TimeSpan { min: hot.min_t, max: hot.open.last_t() });
+        }
+        match &self.cold[index as usize].end {
+            End::Open(open) => Some(open.span()),
+            End::Nothing | End::Float(_) | End::Histogram(_) => None,
+        }
+    }
+
     /// The labels of a series, sorted by name.
     pub(crate) fn labels(
         &self,
@@ -378,7 +394,7 @@ impl Head {
             ("series", series),
             ("table", self.table.capacity() * 13 * 8 / 7),
             ("symbols", self.symbols.bound() * 64 + self.symbols.text_bytes()),
-            ("open_chunks", self.tails.page_bytes()),
+            ("open_chunks", self.tails.page_bytes() + self.histogram_bytes),
             ("closed_chunks", self.closed.page_bytes()),
         ]
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::chunk::xor;
-use crate::model::{Sample, TenantId, TimeSpan};
+use crate::decode::histogram;
+use crate::model::{STALE_NAN_BITS, Sample, TenantId, TimeSpan};
 use crate::shard::head::append::Bounds;
+use crate::shard::head::histograms::End;
 use crate::shard::head::read::Copied;
-use crate::shard::head::{Appended, Head, Refusal, Truncation};
+use crate::shard::head::{Appended, Head, Refusal, Truncation, specimen};
 
 const HOUR: i64 = 3_600_000;
 const OPEN: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
@@ -21,17 +22,15 @@ fn pairs(labels: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))
 }
 
-fn stored(head: &mut Head, index: u32) -> Vec<Sample> {
+/// The samples of a series, and which of them are histograms.
+fn stored(head: &mut Head, index: u32) -> Vec<(Sample, bool)> {
     let mut copied = Copied::default();
     head.copy_chunks(index, TimeSpan::ALL, &mut copied);
     let mut all = Vec::new();
     for chunk in copied.iter() {
-        let samples: Result<Vec<Sample>, _> =
-            xor::Reader::new(chunk.bytes).expect("a chunk").collect();
-        let samples = samples.expect("whole samples");
+        let samples = specimen::samples(chunk);
         assert!(samples.len() <= 120);
-        assert_eq!((samples[0].t, samples[samples.len() - 1].t), (chunk.min_t, chunk.max_t));
-        let ranges = samples.iter().map(|s| s.t.div_euclid(2 * HOUR));
+        let ranges = samples.iter().map(|(s, _)| s.t.div_euclid(2 * HOUR));
         assert_eq!(ranges.clone().min(), ranges.max(), "a chunk lies in one range");
         all.extend(samples);
     }
@@ -41,17 +40,18 @@ fn stored(head: &mut Head, index: u32) -> Vec<Sample> {
 /// What the head must do, said plainly.
 #[derive(Default)]
 struct Oracle {
-    samples: BTreeMap<i64, u64>,
+    /// Bits, and whether they are the number of a histogram.
+    samples: BTreeMap<i64, (u64, bool)>,
 }
 
 impl Oracle {
-    fn append(&mut self, sample: Sample, bounds: Bounds) -> Appended {
+    fn append(&mut self, sample: Sample, is_histogram: bool, bounds: Bounds) -> Appended {
         let newest = self.samples.keys().next_back().copied();
         if sample.t > bounds.max_t {
             return Appended::Refused(Refusal::TooFarInFuture);
         }
         match self.samples.get(&sample.t) {
-            Some(&bits) if bits == sample.bits => return Appended::Duplicate,
+            Some(&known) if known == (sample.bits, is_histogram) => return Appended::Duplicate,
             Some(_) => return Appended::Refused(Refusal::Conflict),
             None if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
             None if newest.is_some_and(|n| sample.t < n) => {
@@ -59,7 +59,7 @@ impl Oracle {
             }
             None => {}
         }
-        self.samples.insert(sample.t, sample.bits);
+        self.samples.insert(sample.t, (sample.bits, is_histogram));
         Appended::Stored
     }
 }
@@ -67,7 +67,9 @@ impl Oracle {
 proptest! {
     #[test]
     fn appends_do_what_the_map_does(
-        steps in proptest::collection::vec((0..3_usize, -2..20_i64, 0..3_u64), 1..400),
+        steps in proptest::collection::vec(
+            (0..3_usize, -2..20_i64, 0..3_u64, 0..5_u8, 0..1000_u64), 1..400
+        ),
         spread in prop_oneof![Just(1_000_i64), Just(60_000), Just(HOUR)],
     ) {
         let mut head = Head::default();
@@ -76,23 +78,49 @@ proptest! {
         let series: Vec<u32> =
             (0..3).map(|n| head.create(n as u128 + 1, tenant, pairs(&labels(n)))).collect();
         let mut now = [0_i64; 3];
-        for (n, step, value) in steps {
+        let mut reader = histogram::Reader::default();
+        for (n, step, value, kind, number) in steps {
             let t = now[n] + step * spread;
             now[n] = now[n].max(t);
-            let sample = Sample { t, bits: (value as f64).to_bits() };
+            // The first series has floats, the second histograms, the third both.
+            let is_histogram = n == 1 || n == 2 && kind % 2 == 0;
+            let bits = match kind {
+                _ if !is_histogram => (value as f64).to_bits(),
+                0 => STALE_NAN_BITS,
+                1 => number + specimen::FLOATS_FROM,
+                // The same again and again, to have some that are.
+                2 => value,
+                _ => number,
+            };
+            let sample = Sample { t, bits };
             let bounds = Bounds { min_t: i64::MIN, max_t: 3 * 200 * HOUR };
-            let got = head.append(series[n], sample, bounds);
-            let want = oracles[n].append(sample, bounds);
+            let got = if is_histogram {
+                let message = specimen::named(t, bits);
+                let (t, histogram) = reader.read(&message).expect("a histogram");
+                head.append_histogram(series[n], t, histogram, bounds)
+            } else {
+                head.append(series[n], sample, bounds)
+            };
+            let want = oracles[n].append(sample, is_histogram, bounds);
             // What lies further back than the last closed chunk cannot be known.
             let forgotten = got == Appended::Refused(Refusal::OutOfOrder)
                 && matches!(want, Appended::Duplicate | Appended::Refused(Refusal::Conflict));
             prop_assert!(got == want || forgotten, "{sample:?}: {got:?}, want {want:?}");
         }
         for n in 0..3 {
-            let want: Vec<Sample> =
-                oracles[n].samples.iter().map(|(&t, &bits)| Sample { t, bits }).collect();
+            let want = oracles[n].samples.iter();
+            let want: Vec<_> =
+                want.map(|(&t, &(bits, is_one))| (Sample { t, bits }, is_one)).collect();
             prop_assert_eq!(stored(&mut head, series[n]), want);
+            let open = head.cold.iter().map(|cold| match &cold.end {
+                End::Open(open) => open.heap_bytes(),
+                _ => 0,
+            });
+            prop_assert_eq!(head.histogram_bytes, open.sum::<usize>());
         }
+        let mut truncation = Truncation::begin(&head, tenant, i64::MAX);
+        while !truncation.slice(&mut head, 2) {}
+        prop_assert_eq!((head.histogram_bytes, head.closed.len()), (0, 0));
     }
 }
 

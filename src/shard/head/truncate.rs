@@ -8,8 +8,7 @@ impl Head {
     /// Closes the open chunk of a series if it began before `end`: from the cut on, no sample
     /// before `end` is accepted, so the chunk is complete.
     pub(crate) fn close_before(&mut self, index: SeriesIndex, end: i64) {
-        let hot = &self.hot[index as usize];
-        if hot.open.count() > 0 && hot.min_t < end {
+        if self.open_span(index).is_some_and(|open| open.min < end) {
             self.close_chunk(index);
         }
     }
@@ -28,12 +27,12 @@ impl Head {
     fn truncate_series(&mut self, index: SeriesIndex, end: i64) -> Option<i64> {
         self.drop_before(index, end);
         let kept = self.cold[index as usize].closed;
-        let hot = &self.hot[index as usize];
-        if kept == ClosedRef::NONE && hot.open.count() == 0 {
+        let open = self.open_span(index);
+        if kept == ClosedRef::NONE && open.is_none() {
             self.remove(index);
             return None;
         }
-        let mut oldest = if hot.open.count() > 0 { hot.min_t } else { i64::MAX };
+        let mut oldest = open.map_or(i64::MAX, |open| open.min);
         let mut link = kept;
         while let Some(chunk) = self.closed.chunk(link) {
             oldest = chunk.min_t;

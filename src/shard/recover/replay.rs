@@ -18,7 +18,7 @@ use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::cuts::Cuts;
 use crate::shard::head::append::Bounds;
-use crate::shard::head::{Appended, TenantIndex, Truncation};
+use crate::shard::head::{Appended, SeriesIndex, TenantIndex, Truncation};
 use crate::shard::recover::Report;
 use crate::shard::recover::discover::{Dir, Files, Segment};
 use crate::shard::recover::numbers::{Known, Numbers, Waiting};
@@ -31,6 +31,9 @@ use crate::shard::wal::record::{CutRecord, Newest, Receive, Records};
 const SLICE_RECORDS: usize = 256;
 /// Series of a slice that drops samples.
 const SLICE_SERIES: usize = 256;
+
+/// What the log has was in bounds once.
+const ALL: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
 
 /// One segment that was read.
 #[derive(Debug)]
@@ -217,6 +220,15 @@ impl<S: Storage> Replay<S> {
         }
     }
 
+    /// Keeps the books of a sample that was appended.
+    #[inline]
+    fn stored(&mut self, tenant: TenantIndex, t: i64) {
+        self.report.samples += 1;
+        let owner = &mut self.applier.head.tenants[tenant as usize];
+        owner.oldest_ms = owner.oldest_ms.min(t);
+        owner.newest_ms = owner.newest_ms.max(t);
+    }
+
     fn tenant(&mut self, id: &TenantId) -> TenantIndex {
         let tenant = self.applier.tenant(id);
         if self.covered.len() <= tenant as usize {
@@ -250,6 +262,51 @@ impl<S: Storage> Visitor<'_, '_, S> {
             *next = id.saturating_add(1).max(*next);
         }
     }
+
+    /// The series a sample goes to, if it is this shard's and not in a block.
+    #[inline]
+    fn series_of(&mut self, id: u64, t: i64) -> Option<(TenantIndex, SeriesIndex)> {
+        self.is_used(id);
+        let Replay { applier, report, covered, newest, .. } = &mut *self.replay;
+        let mut nobody = Known::Unknown;
+        let known = self.source.numbers.get(id).unwrap_or(&mut nobody);
+        let (tenant, slot) = match known {
+            Known::Unknown => {
+                let gone = id < self.source.numbers.floor;
+                report.orphaned += u64::from(self.source.tells && !gone);
+                return None;
+            }
+            Known::Foreign(tenant) => (*tenant, None),
+            Known::Waiting(series) => (series.tenant, Some(slots::slot(series.key))),
+            Known::Here(tenant, slot, _) => (*tenant, Some(*slot)),
+        };
+        let newest = &mut newest[tenant as usize];
+        *newest = t.max(*newest);
+        let slot = slot?;
+        if t < covered[tenant as usize][usize::from(slot)] {
+            report.covered += 1;
+            return None;
+        }
+        let head = &mut applier.head;
+        let index = match known {
+            Known::Here(_, _, index) => *index,
+            Known::Waiting(series) => {
+                let index = match head.find(series.key) {
+                    Some(index) => index,
+                    None => {
+                        head.create(series.key, tenant, region::canonical_labels(&series.region))
+                    }
+                };
+                if self.source.own {
+                    head.log_ids[index as usize] = id;
+                }
+                *known = Known::Here(tenant, slot, index);
+                index
+            }
+            Known::Foreign(_) | Known::Unknown => return None,
+        };
+        Some((tenant, index))
+    }
 }
 
 impl<S: Storage> Receive for Visitor<'_, '_, S> {
@@ -277,52 +334,20 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
 
     #[inline]
     fn sample(&mut self, id: u64, sample: Sample) {
-        self.is_used(id);
-        let Replay { applier, report, covered, newest, .. } = &mut *self.replay;
-        let mut nobody = Known::Unknown;
-        let known = self.source.numbers.get(id).unwrap_or(&mut nobody);
-        let (tenant, slot) = match known {
-            Known::Unknown => {
-                let gone = id < self.source.numbers.floor;
-                report.orphaned += u64::from(self.source.tells && !gone);
-                return;
-            }
-            Known::Foreign(tenant) => (*tenant, None),
-            Known::Waiting(series) => (series.tenant, Some(slots::slot(series.key))),
-            Known::Here(tenant, slot, _) => (*tenant, Some(*slot)),
-        };
-        let newest = &mut newest[tenant as usize];
-        *newest = sample.t.max(*newest);
-        let Some(slot) = slot else { return };
-        if sample.t < covered[tenant as usize][usize::from(slot)] {
-            report.covered += 1;
-            return;
+        let Some((tenant, index)) = self.series_of(id, sample.t) else { return };
+        if self.replay.applier.head.append(index, sample, ALL) == Appended::Stored {
+            self.replay.stored(tenant, sample.t);
         }
-        let head = &mut applier.head;
-        let index = match known {
-            Known::Here(_, _, index) => *index,
-            Known::Waiting(series) => {
-                let index = match head.find(series.key) {
-                    Some(index) => index,
-                    None => {
-                        head.create(series.key, tenant, region::canonical_labels(&series.region))
-                    }
-                };
-                if self.source.own {
-                    head.log_ids[index as usize] = id;
-                }
-                *known = Known::Here(tenant, slot, index);
-                index
-            }
-            Known::Foreign(_) | Known::Unknown => return,
-        };
-        let all = Bounds { min_t: i64::MIN, max_t: i64::MAX };
-        if head.append(index, sample, all) == Appended::Stored {
-            report.samples += 1;
-            let owner = &mut head.tenants[tenant as usize];
-            owner.oldest_ms = owner.oldest_ms.min(sample.t);
-            owner.newest_ms = owner.newest_ms.max(sample.t);
+    }
+
+    fn histogram(&mut self, id: u64, t: i64, message: &[u8]) -> bool {
+        let Some((tenant, index)) = self.series_of(id, t) else { return true };
+        let Applier { head, reader, .. } = &mut self.replay.applier;
+        let Ok((_, histogram)) = reader.read(message) else { return false };
+        if head.append_histogram(index, t, histogram, ALL) == Appended::Stored {
+            self.replay.stored(tenant, t);
         }
+        true
     }
 
     fn cut(&mut self, cut: CutRecord) {

@@ -12,6 +12,7 @@ use futures_lite::future::{self, block_on};
 use tempfile::TempDir;
 
 use crate::block::{self, Meta, Ulid, filenames};
+use crate::chunk::Chunk;
 use crate::model::{BLOCK_RANGE_MS, External, Labels, Sample, TenantId, TimeRange};
 use crate::rt::storage::read_file;
 use crate::rt::twin::{Dice, Twin};
@@ -99,8 +100,9 @@ fn read_block(t: usize, ulid: Ulid, files: &[(String, Vec<u8>)]) -> Result<Ledge
         let series = block.series(at).expect("a series");
         let value = series.labels.iter().find(|(name, _)| *name == "series").expect("a label").1;
         for chunk in &series.chunks {
-            let (_, bytes) = block.chunk(chunk).expect("a chunk");
-            add_chunk(t, series_number(value), bytes, &mut held);
+            let (encoding, bytes) = block.chunk(chunk).expect("a chunk");
+            let chunk = Chunk { encoding, min_t: chunk.min_t, max_t: chunk.max_t, bytes };
+            add_chunk(t, series_number(value), chunk, &mut held);
         }
     }
     Ok(held)

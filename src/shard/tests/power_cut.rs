@@ -300,7 +300,7 @@ fn what_follows_a_part_that_was_turned_away_is_turned_away() {
             let (other, mut answered) = part(1);
             shard.write(other);
             let written = answered.recv().await.expect("an answer");
-            assert_eq!((written.stored, written.unavailable), (1, None));
+            assert_eq!((written.floats.stored, written.unavailable), (1, None));
             shard.write(third);
             assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "still");
         })

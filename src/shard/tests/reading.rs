@@ -8,7 +8,8 @@ use futures_lite::future::{self, block_on};
 use prost::Message as _;
 use tidegate_proto::thanos;
 
-use crate::chunk::xor::{Appender, Reader};
+use crate::chunk::xor::Appender;
+use crate::chunk::{Chunk, Encoding};
 use crate::decode::region;
 use crate::frame::{Sharding, in_shard};
 use crate::model::{
@@ -17,6 +18,7 @@ use crate::model::{
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::mesh::Home;
 use crate::rt::twin::Twin;
+use crate::shard::head::specimen;
 use crate::shard::message::{Ask, HeadFrom, LabelsAsk, PART_BYTES, Part, Select};
 use crate::shard::tests::world::{settings, start};
 use crate::shard::write::{Batch, Item, Past};
@@ -25,7 +27,7 @@ use crate::shard::{Generation, Shard, slots};
 /// Series by tenant and labels.
 pub(super) type Stored = BTreeMap<(TenantId, Labels), Vec<Sample>>;
 /// One chunk: times and bytes.
-pub(super) type PlainChunk = (i64, i64, Vec<u8>);
+pub(super) type PlainChunk = (i64, i64, u8, Vec<u8>);
 /// A series as it comes out.
 pub(super) type Row = (Labels, Vec<PlainChunk>);
 
@@ -237,6 +239,7 @@ pub(super) fn write(shard: &Shard<Twin>, tenant: &TenantId, labels: &Labels, sam
         tenant: tenant.clone(),
         items: vec![item],
         samples: samples.to_vec(),
+        histograms: Vec::new(),
         bytes: Home::new(1).lend(region),
         max_t: i64::MAX,
         past: Past::ANY,
@@ -257,15 +260,18 @@ fn chunks(samples: &[Sample]) -> Vec<PlainChunk> {
             appender.append(&mut tail, sample.t, sample.bits);
         }
         let len = appender.finish(&mut tail);
-        (run[0].t, run[run.len() - 1].t, tail[..len].to_vec())
+        (run[0].t, run[run.len() - 1].t, Encoding::Xor.byte(), tail[..len].to_vec())
     })
     .collect()
 }
 
-/// The samples of chunks.
+/// The samples of chunks; histograms as their numbers.
 pub(super) fn samples(chunks: &[PlainChunk]) -> Vec<Sample> {
-    let all = chunks.iter().flat_map(|chunk| Reader::new(&chunk.2).expect("a chunk"));
-    all.collect::<Result<_, _>>().expect("whole samples")
+    let all = chunks.iter().flat_map(|&(min_t, max_t, encoding, ref bytes)| {
+        let encoding = Encoding::from_byte(encoding).expect("an encoding");
+        specimen::samples(Chunk { encoding, min_t, max_t, bytes })
+    });
+    all.map(|(sample, _)| sample).collect()
 }
 
 /// A frame as a row.
@@ -273,7 +279,10 @@ pub(super) fn row(body: &[u8]) -> Row {
     let series = thanos::Series::decode(body).expect("a thanos.Series");
     let pairs = series.labels.into_iter().map(|label| (label.name, label.value));
     let chunks = series.chunks.into_iter();
-    let plain = chunks.map(|c| (c.min_time, c.max_time, c.raw.expect("raw").data.to_vec()));
+    let plain = chunks.map(|chunk| {
+        let raw = chunk.raw.expect("raw");
+        (chunk.min_time, chunk.max_time, raw.r#type as u8 + 1, raw.data.to_vec())
+    });
     (Labels::new(pairs).expect("a label set"), plain.collect())
 }
 

@@ -368,6 +368,36 @@ mod view {
         out
     }
 
+    /// One shard has all there is: that it has more than is asked for shows in its answer alone.
+    #[test]
+    fn a_limit_that_cuts_is_told() {
+        let house = House::new(1, many("a", 5));
+        let Question { span, external, .. } = Question::all();
+        for (limit, is_cut) in [(0, false), (1, true), (4, true), (5, false), (usize::MAX, false)] {
+            let select = SelectRequest {
+                span,
+                matchers: Arc::new([]),
+                without: Arc::new([]),
+                skip_chunks: true,
+                limit,
+                sharding: None,
+            };
+            let (matchers, without) = (Arc::new([]), Arc::new([]));
+            let values = LabelsRequest { span, matchers, without, limit };
+            let (sets, truncated, values) = run(&house, &external, async |view: View| {
+                let mut stream = view.select(select).await.expect("a stream");
+                let mut sets = 0;
+                while stream.next().await.is_some() {
+                    sets += 1;
+                }
+                (sets, stream.truncated(), view.label_values("n", values).await.expect("values"))
+            });
+            let most = if limit == 0 { 5 } else { limit.min(5) };
+            assert_eq!((sets, truncated), (most, is_cut), "limit {limit}");
+            assert_eq!((values.texts.len(), values.truncated), (most, is_cut), "limit {limit}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -389,29 +419,31 @@ mod view {
                 span: question.span,
                 matchers: question.matchers.clone().into(),
                 without: question.without.clone().into(),
-                limit: 0,
+                limit: question.limit,
             };
-            let (got, got_names) = run(&house, &question.external, async |view: View| {
+            let (got, truncated, got_names) = run(&house, &question.external, async |view: View| {
                 let mut stream = view.select(request).await.expect("a stream");
                 let mut rows = Vec::new();
                 while let Some(frame) = stream.next().await {
                     rows.push(row(&frame.expect("a frame").body));
                 }
-                (rows, view.label_names(names).await.expect("names").texts)
+                let names = view.label_names(names).await.expect("names");
+                (rows, stream.truncated(), names)
             });
             let unlimited = Question { limit: 0, ..question.clone() };
             let mut want = house.want(0, &unlimited);
             want.append(&mut house.want(1, &unlimited));
             want.sort();
             let mut want = joined(want);
-            if question.limit > 0 {
-                want.truncate(question.limit);
-            }
+            let limit = if question.limit == 0 { usize::MAX } else { question.limit };
+            prop_assert_eq!(truncated, want.len() > limit);
+            want.truncate(limit);
             prop_assert_eq!(joined(got), want);
             let question = Question { sharding: None, ..question };
             let mut texts = house.want_texts(0, &question, None);
             texts.append(&mut house.want_texts(1, &question, None));
-            prop_assert_eq!(got_names, texts.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(got_names.truncated, texts.len() > limit);
+            prop_assert_eq!(got_names.texts, texts.into_iter().take(limit).collect::<Vec<_>>());
         }
     }
 }

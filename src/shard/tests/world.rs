@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use futures_lite::future;
 
-use crate::chunk::xor;
+use crate::chunk::Chunk;
 use crate::decode::region::{self, LabelLimits};
 use crate::model::{KeySecret, Sample, TenantId, TimeSpan};
 use crate::rt::channel::mpsc;
@@ -17,9 +17,10 @@ use crate::rt::clock::Clock;
 use crate::rt::mesh;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::head::read::Copied;
+use crate::shard::head::specimen;
 use crate::shard::recover::{Recovered, find, recover};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::write::{Batch, Item, Past, Written};
+use crate::shard::write::{Batch, Item, ItemHistogram, Past, Written};
 use crate::shard::{Generation, Settings, Shard};
 
 pub(super) const ROOT: &str = "/data";
@@ -179,6 +180,16 @@ pub(super) fn is_home(slots: &SlotSet, t: usize, series: usize) -> bool {
     slots.contains(slots::slot(SERIES[series].keys[t]))
 }
 
+/// Whether the bits of a sample are the number of a histogram: in some series always, in some now
+/// and then.
+fn is_histogram(series: usize, sample: Sample) -> bool {
+    match series % 8 {
+        3 => true,
+        7 => sample.bits % 5 > 1,
+        _ => false,
+    }
+}
+
 /// A batch for the shard that owns `slots`: samples of one tenant, some of them sent before.
 pub(super) fn batch(
     t: usize,
@@ -188,6 +199,7 @@ pub(super) fn batch(
     let mut bytes = Vec::new();
     let mut items: Vec<Item> = Vec::new();
     let mut all: Vec<Sample> = Vec::new();
+    let mut histograms: Vec<ItemHistogram> = Vec::new();
     for &(series, sample) in samples {
         if !is_home(slots, t, series) {
             continue;
@@ -195,15 +207,24 @@ pub(super) fn batch(
         let key = SERIES[series].keys[t];
         let from = bytes.len() as u32;
         bytes.extend_from_slice(&SERIES[series].region);
+        let region = from..bytes.len() as u32;
         let at = all.len() as u32;
-        all.push(sample);
-        items.push(Item { key, region: from..bytes.len() as u32, samples: at..at + 1 });
+        if is_histogram(series, sample) {
+            let from = bytes.len() as u32;
+            bytes.extend_from_slice(&specimen::named(sample.t, sample.bits));
+            let (item, message) = (items.len() as u32, from..bytes.len() as u32);
+            histograms.push(ItemHistogram { item, message });
+        } else {
+            all.push(sample);
+        }
+        items.push(Item { key, region, samples: at..all.len() as u32 });
     }
     let (reply, answer) = mpsc::unbounded_channel();
     let batch = Batch {
         tenant: tenant(t),
         items,
         samples: all,
+        histograms,
         bytes: mesh::Home::new(1).lend(bytes),
         max_t: i64::MAX,
         past: Past::ANY,
@@ -234,7 +255,7 @@ pub(super) fn add_stored(shard: &Shard<Twin>, all: &mut Ledger) {
             let series = series_number(value);
             head.copy_chunks(index, TimeSpan { min: from, max: i64::MAX }, &mut copied);
             for chunk in copied.iter() {
-                add_chunk(owner, series, chunk.bytes, all);
+                add_chunk(owner, series, chunk, all);
             }
         }
     }
@@ -244,9 +265,10 @@ pub(super) fn series_number(value: &str) -> usize {
     value["series-".len()..].parse().expect("a number")
 }
 
-pub(super) fn add_chunk(t: usize, series: usize, chunk: &[u8], all: &mut Ledger) {
-    for sample in xor::Reader::new(chunk).expect("a chunk") {
-        all.push(t, series, sample.expect("a sample"));
+pub(super) fn add_chunk(t: usize, series: usize, chunk: Chunk<'_>, all: &mut Ledger) {
+    for (sample, is_one) in specimen::samples(chunk) {
+        assert_eq!(is_one, is_histogram(series, sample), "of another kind: {sample:?}");
+        all.push(t, series, sample);
     }
 }
 
@@ -360,7 +382,10 @@ pub(super) async fn send(homes: &[Home], said: &mut Said, dice: &mut Dice, load:
             let time = first + round as i64 * load.step_ms;
             let count = 1 + dice.below(BATCH_SERIES_MAX as u64) as usize;
             let from = dice.below((SERIES_MAX - BATCH_SERIES_MAX) as u64) as usize;
-            let sample = |dice: &mut Dice| Sample { t: time, bits: dice.below(1000) };
+            let sample = |dice: &mut Dice| Sample {
+                t: time,
+                bits: dice.below(1000) + dice.below(2) * specimen::FLOATS_FROM,
+            };
             (t, (from..from + count).map(|series| (series, sample(dice))).collect())
         });
         for (series, sample) in &samples {

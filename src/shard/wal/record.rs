@@ -9,19 +9,22 @@
 //! ```text
 //! 1 series    { uvarint id · ustr tenant · ustr label region }*   labels as RW 1.0 writes them;
 //!             an empty tenant is that of the series before
-//! 2 samples   { control · [varint id step] · [varint time step] · value bytes }*
+//! 2 samples   { control · [varint id step] · [varint time step] · value bytes
+//!             | control · [varint id step] · [varint time step] · ustr histogram }*
 //! 3 cuts      { ustr tenant · varint end_ms · 16 bytes ULID · 32 bytes slots }*
 //! 4 floor     uvarint id      only in series files: a series below it that is not told is gone
 //!
 //! control     bits 0-3  n: bytes of the value that follow, big-endian from the top; the rest is 0
+//!                       15: a histogram follows, as remote write's message
 //!             bits 4-5  id    0 one more than the last   1 the last   2 a step follows
 //!             bits 6-7  time  0 the last   1 a step follows   2 the step before, once more
 //! ```
 //!
 //! The first sample of a block steps from id 0 and time 0. A counter or a small whole number has
-//! few bytes that are not zero: a scrape in order costs two to five bytes a sample. Samples of
-//! other kinds get sections of their own; a kind the reader does not know stops it, because
-//! skipping it would lose data silently.
+//! few bytes that are not zero: a scrape in order costs two to five bytes a sample. Floats and
+//! histograms lie in one section, because a series may have both and their order is that of its
+//! times. A section of a kind the reader does not know stops it, because skipping it would lose
+//! data silently.
 
 use std::collections::BTreeMap;
 
@@ -35,6 +38,8 @@ const SAMPLES: u8 = 2;
 const CUTS: u8 = 3;
 const FLOOR: u8 = 4;
 
+/// In place of the number of value bytes.
+const HISTOGRAM: u8 = 15;
 const ID_NEXT: u8 = 0;
 const ID_SAME: u8 = 1 << 4;
 const ID_STEP: u8 = 2 << 4;
@@ -97,6 +102,15 @@ impl Samples {
         &mut self.bytes[self.len..][..SAMPLE_BYTES_MAX]
     }
 
+    fn extend(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end.max(2 * self.bytes.len()), 0);
+        }
+        self.bytes[self.len..end].copy_from_slice(bytes);
+        self.len = end;
+    }
+
     #[cold]
     fn grow(&mut self) {
         self.bytes.resize((2 * self.bytes.len()).max(128 * SAMPLE_BYTES_MAX), 0);
@@ -124,35 +138,43 @@ impl Group {
     #[inline]
     pub(crate) fn add_sample(&mut self, id: u64, sample: Sample) {
         let kept = 8 - (sample.bits.trailing_zeros() / 8).min(8) as usize;
-        let mut control = kept as u8;
-        let id_step = id.wrapping_sub(self.last_id);
-        control |= match id_step {
+        let steps = self.step(id, sample.t);
+        let room = self.samples.room();
+        let at = steps.write(kept as u8, room);
+        room[at..at + 8].copy_from_slice(&sample.bits.to_be_bytes());
+        self.samples.len += at + kept;
+    }
+
+    /// Adds a histogram of a series, as remote write's message.
+    pub(crate) fn add_histogram(&mut self, id: u64, t: i64, message: &[u8]) {
+        let steps = self.step(id, t);
+        let room = self.samples.room();
+        let mut at = steps.write(HISTOGRAM, room);
+        at += varint::write_u64(&mut room[at..], message.len() as u64);
+        self.samples.len += at;
+        self.samples.extend(message);
+    }
+
+    /// Goes on to the next sample.
+    #[inline]
+    fn step(&mut self, id: u64, t: i64) -> Steps {
+        let (id_step, t_step) = (id.wrapping_sub(self.last_id), t.wrapping_sub(self.last_t));
+        let id_control = match id_step {
             1 => ID_NEXT,
             0 => ID_SAME,
             _ => ID_STEP,
         };
-        let step = sample.t.wrapping_sub(self.last_t);
-        control |= match step {
+        let time_control = match t_step {
             0 => TIME_SAME,
             s if s == self.last_step => TIME_REPEAT,
             _ => TIME_STEP,
         };
-        let room = self.samples.room();
-        room[0] = control;
-        let mut at = 1;
-        if control & 0x30 == ID_STEP {
-            at += varint::write_i64(&mut room[at..], id_step as i64);
-        }
-        if control & 0xc0 == TIME_STEP {
-            at += varint::write_i64(&mut room[at..], step);
-        }
-        room[at..at + 8].copy_from_slice(&sample.bits.to_be_bytes());
-        self.samples.len += at + kept;
         self.last_id = id;
-        self.last_t = sample.t;
-        if step != 0 {
-            self.last_step = step;
+        self.last_t = t;
+        if t_step != 0 {
+            self.last_step = t_step;
         }
+        Steps { id: id_step, t: t_step, control: id_control | time_control }
     }
 
     /// Adds a cut.
@@ -198,6 +220,29 @@ impl Group {
     }
 }
 
+/// How far a sample is from the one before.
+struct Steps {
+    id: u64,
+    t: i64,
+    control: u8,
+}
+
+impl Steps {
+    /// Writes what comes before a value; returns its length.
+    #[inline]
+    fn write(&self, kind: u8, room: &mut [u8]) -> usize {
+        room[0] = self.control | kind;
+        let mut at = 1;
+        if self.control & 0x30 == ID_STEP {
+            at += varint::write_i64(&mut room[at..], self.id as i64);
+        }
+        if self.control & 0xc0 == TIME_STEP {
+            at += varint::write_i64(&mut room[at..], self.t);
+        }
+        at
+    }
+}
+
 fn put_section(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     out.push(kind);
     out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
@@ -216,6 +261,8 @@ pub(crate) trait Receive {
     fn series(&mut self, id: u64, tenant: &str, region: &[u8]);
     /// A sample of a series.
     fn sample(&mut self, id: u64, sample: Sample);
+    /// A histogram of a series, as remote write's message. Whether it can be read.
+    fn histogram(&mut self, id: u64, t: i64, message: &[u8]) -> bool;
     /// A range was cut.
     fn cut(&mut self, cut: CutRecord);
     /// Series below this number that were not told before are gone.
@@ -327,12 +374,18 @@ impl<'a> Records<'a> {
                 TIME_REPEAT => *t = t.wrapping_add(*step),
                 _ => return None,
             }
+            done += 1;
+            if control & 0x0f == HISTOGRAM {
+                if !out.histogram(*id, *t, varint::take_bytes(bytes)?) {
+                    return None;
+                }
+                continue;
+            }
             let (kept, rest) = bytes.split_at_checked(usize::from(control & 0x0f))?;
             *bytes = rest;
             let mut value = [0; 8];
             value.get_mut(..kept.len())?.copy_from_slice(kept);
             out.sample(*id, Sample { t: *t, bits: u64::from_be_bytes(value) });
-            done += 1;
         }
         Some(done)
     }
@@ -369,10 +422,16 @@ mod tests {
     use crate::model::STALE_NAN_BITS;
     use proptest::prelude::*;
 
+    #[derive(Debug, Clone, PartialEq)]
+    enum Value {
+        Float(Sample),
+        Histogram(i64, Vec<u8>),
+    }
+
     #[derive(Debug, Default, PartialEq)]
     struct Seen {
         series: Vec<(u64, String, Vec<u8>)>,
-        samples: Vec<(u64, Sample)>,
+        samples: Vec<(u64, Value)>,
         cuts: Vec<CutRecord>,
         floors: Vec<u64>,
     }
@@ -382,7 +441,11 @@ mod tests {
             self.series.push((id, tenant.into(), region.into()));
         }
         fn sample(&mut self, id: u64, sample: Sample) {
-            self.samples.push((id, sample));
+            self.samples.push((id, Value::Float(sample)));
+        }
+        fn histogram(&mut self, id: u64, t: i64, message: &[u8]) -> bool {
+            self.samples.push((id, Value::Histogram(t, message.into())));
+            !message.starts_with(b"broken")
         }
         fn cut(&mut self, cut: CutRecord) {
             self.cuts.push(cut);
@@ -402,10 +465,14 @@ mod tests {
         ]
     }
 
-    fn a_sample() -> impl Strategy<Value = (u64, Sample)> {
+    fn a_sample() -> impl Strategy<Value = (u64, Value)> {
         let id = prop_oneof![0..5_u64, any::<u64>()];
         let t = prop_oneof![Just(1000), Just(2000), Just(3000), any::<i64>()];
-        (id, t, value_bits()).prop_map(|(id, t, bits)| (id, Sample { t, bits }))
+        let message = proptest::option::weighted(0.3, any::<Vec<u8>>());
+        (id, t, value_bits(), message).prop_map(|(id, t, bits, message)| {
+            let float = Value::Float(Sample { t, bits });
+            (id, message.map_or(float, |message| Value::Histogram(t, message)))
+        })
     }
 
     proptest! {
@@ -426,8 +493,11 @@ mod tests {
                 for (id, tenant, region) in &series {
                     group.add_series(*id, tenant, region);
                 }
-                for (id, sample) in &samples {
-                    group.add_sample(*id, *sample);
+                for (id, value) in &samples {
+                    match value {
+                        Value::Float(sample) => group.add_sample(*id, *sample),
+                        Value::Histogram(t, message) => group.add_histogram(*id, *t, message),
+                    }
                 }
                 group.add_cut(&cut);
                 if let Some(id) = floor {
@@ -449,6 +519,18 @@ mod tests {
         fn garbage_is_an_error_and_nothing_else(bytes in any::<Vec<u8>>()) {
             let _ = read_payload(&bytes, &mut Seen::default());
         }
+    }
+
+    #[test]
+    fn a_histogram_that_cannot_be_read_stops_the_payload() {
+        let mut group = Group::default();
+        group.add_histogram(1, 1000, b"broken");
+        group.add_sample(1, Sample::new(2000, 1.0));
+        let mut out = Vec::new();
+        group.seal(&mut out);
+        let mut seen = Seen::default();
+        assert_eq!(read_payload(&out, &mut seen), Err(PayloadError::Malformed));
+        assert_eq!(seen.samples.len(), 1);
     }
 
     #[test]

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use crate::chunk::histogram::tests::plain::Plain;
 use crate::chunk::histogram::tests::walk::{Walk, live};
 use crate::chunk::histogram::tests::{decode, encode};
-use crate::chunk::histogram::{Appended, Appender, Cause, Codec, PARTS_MAX, Reader, header};
+use crate::chunk::histogram::{Appended, Appender, Cause, Codec, Reader, header};
 use crate::chunk::{Error, xor, xor2};
-use crate::model::histogram::{
-    Double, Float, Histogram, Integer, IntegerHistogram, ResetHint, Side, Span,
-};
+use crate::model::histogram::{Float, Histogram, Integer, ResetHint, Span};
 use crate::stdx::{seeds, splitmix64};
 
 /// Reads all that can be read and checks what must hold of any bytes.
@@ -154,24 +152,6 @@ fn damage_is_named() {
     check(&bytes, Error::LayoutTooLong { what: "buckets", announced: 4095, bits: 23 });
 }
 
-/// The samples of these are valid but for what is said.
-fn integer(spans: Vec<Span>, values: Vec<i64>) -> IntegerHistogram {
-    Histogram { positive: Side { spans, values }, ..Histogram::default() }
-}
-
-#[test]
-fn a_sample_too_large_for_any_chunk_is_refused() {
-    let length = PARTS_MAX as u32;
-    let large = integer(vec![Span { offset: 0, length }], vec![0; length as usize]);
-    let opened = Appender::open(&mut Vec::new(), ResetHint::Unknown, 0, &large);
-    let parts = PARTS_MAX + 1;
-    assert_eq!(opened.map(|_| ()), Err(Error::TooManyParts { parts }));
-    // What is in the sample of a stale marker does not count.
-    let stale = Histogram { sum: Double::STALE, ..large };
-    let opened = Appender::open(&mut Vec::new(), ResetHint::Unknown, 0, &stale);
-    assert!(opened.is_ok());
-}
-
 #[test]
 fn a_full_chunk_says_so() {
     let sample = |t: i64| (t, Histogram::<Float>::default());
@@ -181,8 +161,7 @@ fn a_full_chunk_says_so() {
     assert_eq!(header(&bytes), Ok(ResetHint::Gauge));
     let mut tail = Vec::new();
     let (first, others) = samples.split_first().expect("samples");
-    let mut appender =
-        Appender::open(&mut tail, ResetHint::Reset, first.0, &first.1).expect("a chunk");
+    let mut appender = Appender::open(&mut tail, ResetHint::Reset, first.0, &first.1);
     for (t, histogram) in others {
         assert!(matches!(appender.append(&mut tail, *t, histogram), Appended::Done));
     }
@@ -205,7 +184,7 @@ fn an_invalid_sample_never_panics() {
         let mut walk: Walk<K> = Walk::new(seed);
         let mut tail = Vec::new();
         let (t, first) = walk.step();
-        let mut appender = Appender::open(&mut tail, ResetHint::Unknown, t, &first).expect("open");
+        let mut appender = Appender::open(&mut tail, ResetHint::Unknown, t, &first);
         for _ in 0..20 {
             let (t, mut sample) = walk.step();
             match walk.random(4) {

@@ -16,7 +16,7 @@ type Timed<K> = (i64, Histogram<K>);
 fn encode<K: Codec>(header: ResetHint, samples: &[Timed<K>]) -> Vec<u8> {
     let mut tail = vec![0xa5; 7];
     let (first, others) = samples.split_first().expect("a sample");
-    let mut appender = Appender::open(&mut tail, header, first.0, &first.1).expect("a chunk");
+    let mut appender = Appender::open(&mut tail, header, first.0, &first.1);
     for (t, histogram) in others {
         let appended = appender.append(&mut tail, *t, histogram);
         assert!(matches!(appended, Appended::Done), "{histogram:?}: {appended:?}");
@@ -63,7 +63,7 @@ fn recoded_chunks_tell_their_buckets_as_those_of_prometheus() {
         for (hint, want) in [(ResetHint::Unknown, want), (ResetHint::Gauge, gauge_want)] {
             let [first, second] = samples.map(|sides| sample(hint, sides));
             let mut tail = Vec::new();
-            let mut appender = Appender::open(&mut tail, hint, 0, &first).expect("a chunk");
+            let mut appender = Appender::open(&mut tail, hint, 0, &first);
             let Appended::Recode(wider) = appender.append(&mut tail, 1, &second) else {
                 panic!("no recoding")
             };

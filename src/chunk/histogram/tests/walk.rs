@@ -172,7 +172,7 @@ struct Open<K: Plain> {
 impl<K: Plain> Open<K> {
     fn new(header: ResetHint, sample: Timed<K>) -> Self {
         let mut tail = Vec::new();
-        let appender = Appender::open(&mut tail, header, sample.0, &sample.1).expect("a chunk");
+        let appender = Appender::open(&mut tail, header, sample.0, &sample.1);
         Self { appender, tail, samples: vec![sample] }
     }
 

@@ -1,32 +1,31 @@
 //! The door as a Querier sees it: a real gRPC client over loopback, twins of shards behind.
 
+mod connections;
+mod messages;
+
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tidegate_proto::thanos::series_response::Result as Answer;
 use tidegate_proto::thanos::store_client::StoreClient;
 use tidegate_proto::thanos::{self, LabelMatcher, SeriesRequest, ShardInfo};
 use tidegate_proto::thanos_info::InfoRequest;
 use tidegate_proto::thanos_info::info_client::InfoClient;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
-use tonic::client::GrpcService as _;
-use tonic::codegen::http;
+use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use self::messages::by_hand;
 use crate::frame::Sharding;
 use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpan};
 use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
 use crate::rt::door::{Door, Places};
-use crate::store_api::{Connections, REQUEST_BYTES_MAX, serve};
+use crate::store_api::{Connections, serve};
 use crate::telemetry::{Counters, Exposition, Format};
 
 fn run(test: impl Future<Output = ()>) {
@@ -502,174 +501,6 @@ fn readiness_shows_in_info_health_and_series() {
     });
 }
 
-/// gRPC for Go ends a connection that pings more often than every five minutes unless told
-/// otherwise; Queriers ping every 10 s. Here a stream lives through hundreds of pings.
-#[test]
-fn pings_at_any_pace_are_answered() {
-    run(async {
-        let (twins, endpoint) = listen(vec![], external(&[])).await;
-        let endpoint = endpoint
-            .http2_keep_alive_interval(Duration::from_millis(1))
-            .keep_alive_while_idle(true);
-        let mut health = HealthClient::new(endpoint.connect().await.expect("a connection"));
-        let request = HealthCheckRequest { service: "thanos.Store".into() };
-        let mut watch = health.watch(request).await.expect("a stream").into_inner();
-        let first = watch.message().await.expect("an answer").expect("a status");
-        assert_eq!(first.status(), ServingStatus::Serving);
-        beside::sleep(Duration::from_millis(500)).await;
-        drop(twins.ready.send_replace(Err(NotReady { why: "stopping".into() })));
-        let next = watch.message().await.expect("the stream lives").expect("a status");
-        assert_eq!(next.status(), ServingStatus::NotServing);
-    });
-}
-
-/// Whether the door asks a connection that rests to go, within `patience`: a GOAWAY frame comes.
-async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
-    let twins = twin::view(vec![], external(&[]), Limits::default()).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let never = std::future::pending();
-    let connections = Connections::new(age_max);
-    let door = Door::new(listener, Places::new("grpc", 16, b""));
-    beside::spawn(serve(twins.view.clone(), door, connections, Counters::default(), never));
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &empty_settings].concat();
-    stream.write_all(&hello).await.expect("is taken");
-    let goes = async {
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.expect("a frame");
-            let [a, b, c, kind, ..] = head;
-            if kind == 7 {
-                return;
-            }
-            let mut rest = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            stream.read_exact(&mut rest).await.expect("the rest of the frame");
-        }
-    };
-    beside::timeout(patience, goes).await.is_ok()
-}
-
-#[test]
-fn connections_grow_as_old_as_allowed() {
-    run(async {
-        let (age, long) = (Duration::from_millis(50), Duration::from_secs(20));
-        assert!(is_sent_away(Some(age), long).await);
-        assert!(!is_sent_away(None, 10 * age).await);
-    });
-}
-
-/// One call by hand: messages of the answer and the status that ended it.
-async fn by_hand(
-    channel: &Channel,
-    path: &str,
-    encoding: Option<&str>,
-    body: Vec<u8>,
-) -> (Vec<Vec<u8>>, String) {
-    let mut request = http::Request::post(path)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    if let Some(encoding) = encoding {
-        request = request.header("grpc-encoding", encoding);
-    }
-    let request = request.body(tonic::body::Body::new(Full::new(body.into()))).expect("a request");
-    let mut channel = channel.clone();
-    std::future::poll_fn(|context| channel.poll_ready(context)).await.expect("ready");
-    let answer = channel.call(request).await.expect("an answer");
-    let from_head = answer.headers().get("grpc-status").cloned();
-    let answer = answer.into_body().collect().await.expect("a body");
-    let status = answer.trailers().and_then(|t| t.get("grpc-status").cloned()).or(from_head);
-    let bytes = answer.to_bytes();
-    let (mut rest, mut messages) = (bytes.as_ref(), Vec::new());
-    while let Some((&[flag, a, b, c, d], after)) = rest.split_first_chunk::<5>() {
-        assert_eq!(flag, 0, "answers are never compressed");
-        let (message, next) = after.split_at(u32::from_be_bytes([a, b, c, d]) as usize);
-        messages.push(message.to_vec());
-        rest = next;
-    }
-    (messages, status.expect("a status").to_str().expect("text").to_string())
-}
-
-fn message(flag: u8, bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![flag];
-    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-    out.extend_from_slice(bytes);
-    out
-}
-
-fn framed_snappy(bytes: &[u8]) -> Vec<u8> {
-    let mut writer = snap::write::FrameEncoder::new(Vec::new());
-    std::io::Write::write_all(&mut writer, bytes).expect("memory takes it");
-    writer.into_inner().expect("memory takes it")
-}
-
-#[test]
-fn unknown_fields_are_skipped() {
-    run(async {
-        let (_twins, channel) = open(mixed_heads(), external(&[])).await;
-        let mut request = all().encode_to_vec();
-        request.extend_from_slice(&[0x88, 0x01, 7]); // field 17, a varint
-        request.extend_from_slice(&[0xa2, 0x06, 2, b'h', b'i']); // field 100, bytes
-        request.extend_from_slice(&[0xad, 0x06, 1, 2, 3, 4]); // field 101, fixed32
-        let (got, status) =
-            by_hand(&channel, "/thanos.Store/Series", None, message(0, &request)).await;
-        assert_eq!(status, "0");
-        assert_eq!(got.len(), read(&channel, all()).await.expect("an answer").frames.len());
-    });
-}
-
-#[test]
-fn snappy_requests_are_understood() {
-    run(async {
-        let (_twins, channel) = open(mixed_heads(), external(&[])).await;
-        let plain = all().encode_to_vec();
-        let path = "/thanos.Store/Series";
-        let (want, _) = by_hand(&channel, path, None, message(0, &plain)).await;
-        assert!(want.len() > 9);
-        for (name, body) in [
-            ("packed", message(1, &framed_snappy(&plain))),
-            ("said to be snappy, but this one is not", message(0, &plain)),
-        ] {
-            let (got, status) = by_hand(&channel, path, Some("snappy"), body).await;
-            assert_eq!((got.len(), status.as_str()), (want.len(), "0"), "{name}");
-        }
-
-        let bomb = framed_snappy(&vec![0; REQUEST_BYTES_MAX + 1]);
-        assert!(bomb.len() < REQUEST_BYTES_MAX / 10);
-        let mut torn = framed_snappy(&plain);
-        torn.pop();
-        let mut long = vec![1];
-        long.extend_from_slice(&u32::MAX.to_be_bytes());
-        for (name, body, want) in [
-            ("a bomb", message(1, &bomb), Code::ResourceExhausted),
-            ("an impossible length", long, Code::ResourceExhausted),
-            ("a torn stream", message(1, &torn), Code::Internal),
-            ("a raw block", message(1, &plain), Code::Internal),
-            ("an unknown flag", message(2, &plain), Code::Internal),
-            ("the end inside a message", message(1, &plain)[..7].to_vec(), Code::Internal),
-        ] {
-            let (got, status) = by_hand(&channel, path, Some("snappy"), body).await;
-            assert_eq!((got.len(), status), (0, (want as i32).to_string()), "{name}");
-        }
-        let (_, status) = by_hand(&channel, path, Some("zstd"), message(1, &plain)).await;
-        assert_eq!(status, (Code::Unimplemented as i32).to_string());
-    });
-}
-
-#[test]
-fn requests_over_the_usual_four_mebibytes_pass() {
-    run(async {
-        let (_twins, channel) = open(mixed_heads(), external(&[])).await;
-        let mut request = all();
-        request.matchers.push(matcher(1, "a", &"x".repeat(6 << 20)));
-        assert!(read(&channel, request.clone()).await.is_ok());
-        request.matchers.push(matcher(1, "a", &"x".repeat(REQUEST_BYTES_MAX)));
-        let status = read(&channel, request).await.expect_err("over our limit");
-        assert_eq!(status.code(), Code::OutOfRange);
-    });
-}
-
 #[test]
 fn services_can_be_listed() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -751,48 +582,5 @@ fn a_client_that_leaves_is_counted_as_canceled() {
                       grpc_method=\"Series\",grpc_code=\"Canceled\"";
         let line = format!("grpc_server_handled_total{{{labels}}} 1");
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
-    });
-}
-
-/// Client, shards and server share this one thread, as badly as it can be. `Info` has a connection
-/// of its own: on one it would wait for what is already under way to this slow client.
-#[test]
-fn info_answers_while_streams_saturate_the_thread() {
-    run(async {
-        let set = |i: usize| series("t", &[("i", &format!("{i:06}"))], 0..30);
-        let heads = vec![Head { part_frames: 200, ..head((0..10_000).map(set).collect()) }];
-        let (_twins, endpoint) = listen(heads, external(&[])).await;
-        let channel = endpoint.connect().await.expect("a connection");
-        let mut streams = Vec::new();
-        for _ in 0..4 {
-            let mut stream = store(&channel).series(all()).await.expect("a stream").into_inner();
-            // The twin has done its own work once the first frame is here.
-            stream.message().await.expect("an answer").expect("a frame");
-            streams.push(beside::spawn(async move {
-                let mut frames = 1;
-                while stream.message().await.expect("an answer").is_some() {
-                    frames += 1;
-                    // This client would take all that has arrived in one go.
-                    if frames % 16 == 0 {
-                        beside::yield_now().await;
-                    }
-                }
-                frames
-            }));
-        }
-        let mut info = InfoClient::new(endpoint.connect().await.expect("a connection"));
-        let mut late = Vec::new();
-        while streams.iter().any(|s| !s.is_finished()) {
-            let asked = Instant::now();
-            info.info(InfoRequest {}).await.expect("info");
-            late.push(asked.elapsed());
-        }
-        for stream in streams {
-            assert_eq!(stream.await.expect("no panic"), 10_000);
-        }
-        late.sort();
-        let (half, worst) = (late[late.len() / 2], late[late.len() - 1]);
-        println!("Info beside four streams: {} asked, p50 {half:?}, worst {worst:?}", late.len());
-        assert!(late.len() > 3 && half < Duration::from_millis(100), "p50 {half:?}: {late:?}");
     });
 }
