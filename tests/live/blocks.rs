@@ -186,7 +186,7 @@ pub(crate) fn check_with_promtool(data: &Path) {
 }
 
 /// The same files under another name: promtool takes no link to a directory for a block.
-fn link_tree(from: &Path, to: &Path) {
+pub(crate) fn link_tree(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a directory");
     for name in names(from) {
         let (from, to) = (from.join(&name), to.join(&name));

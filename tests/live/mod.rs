@@ -6,6 +6,7 @@
 //! | `kill` | is what was acknowledged there after kill -9, once, and nothing else |
 //! | `steps` | and after a death at each named step from the head to the bucket |
 //! | `flags` | does each flag that acts act, at the door it is about |
+//! | `histograms` | are native histograms of a stock Prometheus the same here, and in blocks |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
 //! | `inspect` | does it say what a log holds, and what is none |
 //! | `numbers` | is every metric fed, and can it be read |
@@ -32,6 +33,7 @@ mod blocks;
 mod age;
 mod flags;
 mod harness;
+mod histograms;
 mod hostile;
 mod inspect;
 mod kill;

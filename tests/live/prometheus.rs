@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -36,8 +36,7 @@ impl Sender {
     ) -> Self {
         let http = free_address();
         let target = target.unwrap_or(http);
-        let config = home.join(format!("{cluster}.yml"));
-        let text = format!(
+        let config = format!(
             "global:\n  scrape_interval: 1s\n  \
              external_labels: {{cluster: {cluster}, replica: \"0\"}}\n\
              scrape_configs:\n- job_name: prometheus\n  static_configs:\n  \
@@ -45,12 +44,41 @@ impl Sender {
              remote_write:\n- url: http://{to}/api/v1/receive\n  \
              queue_config: {{batch_send_deadline: 200ms}}\n"
         );
-        fs::write(&config, text).expect("is written");
-        let log = home.join(format!("{cluster}.log"));
+        Self::run(home, cluster, http, &config, &[])
+    }
+
+    /// Starts one that scrapes native histograms of `target` and writes them to `to`.
+    pub(crate) fn of_histograms(
+        home: &Path,
+        name: &str,
+        to: SocketAddr,
+        target: SocketAddr,
+    ) -> Self {
+        let config = format!(
+            "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n\
+             scrape_configs:\n- job_name: native\n  static_configs:\n  \
+             - targets: ['{target}']\n\
+             remote_write:\n- url: http://{to}/api/v1/receive\n  \
+             send_native_histograms: true\n  queue_config: {{batch_send_deadline: 200ms}}\n"
+        );
+        let native = "--enable-feature=native-histograms";
+        Self::run(home, name, free_address(), &config, &[native])
+    }
+
+    /// Starts one that only reads what lies in its directory.
+    pub(crate) fn reading(home: &Path, name: &str) -> Self {
+        Self::run(home, name, free_address(), "", &["--enable-feature=native-histograms"])
+    }
+
+    fn run(home: &Path, name: &str, http: SocketAddr, config: &str, more: &[&str]) -> Self {
+        let path = home.join(format!("{name}.yml"));
+        fs::write(&path, config).expect("is written");
+        let log = home.join(format!("{name}.log"));
         let child = Command::new(PROMETHEUS)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", home.join(cluster).display()))
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!("--storage.tsdb.path={}", home.join(name).display()))
             .arg(format!("--web.listen-address={http}"))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).expect("a file for the log"))
@@ -58,8 +86,29 @@ impl Sender {
         Self { child: child.expect("starts"), http, log }
     }
 
+    /// Whether it answers queries.
+    pub(crate) fn is_ready(&self) -> bool {
+        fetch(self.http, "/-/ready").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// The body of its answer to a snappy body. By HTTP/1.0, so that it is not cut in chunks.
+    pub(crate) fn post(&self, path: &str, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "POST {path} HTTP/1.0\r\nHost: prometheus\r\nContent-Type: \
+             application/x-protobuf\r\nContent-Encoding: snappy\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.http).expect("a connection");
+        stream.write_all(&[head.as_bytes(), body].concat()).expect("is taken");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        assert!(answer.starts_with(b"HTTP/1.0 200"), "{}", String::from_utf8_lossy(&answer));
+        answer.split_off(end + 4)
+    }
+
     /// A number of its own about its remote write.
-    fn number(&self, name: &str) -> f64 {
+    pub(crate) fn number(&self, name: &str) -> f64 {
         metrics(self.http).sum(&format!("prometheus_remote_storage_{name}_total"))
     }
 

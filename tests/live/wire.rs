@@ -10,8 +10,12 @@ use std::time::Duration;
 use prost::Message;
 use tidegate::chunk::histogram::{Codec, Reader};
 use tidegate::chunk::xor;
-use tidegate::model::histogram::{Float, Integer};
-use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
+use tidegate::model::STALE_NAN_BITS;
+use tidegate::model::histogram::{
+    FloatHistogram, Histogram, Integer, IntegerHistogram, Side, Span,
+};
+use tidegate_proto::prometheus::histogram::{Count, ZeroCount};
+use tidegate_proto::prometheus::{self, BucketSpan, Label, Sample, TimeSeries, WriteRequest};
 use tidegate_proto::thanos::info::info_client::InfoClient;
 use tidegate_proto::thanos::info::{InfoRequest, InfoResponse};
 use tidegate_proto::thanos::label_matcher::Type;
@@ -233,9 +237,17 @@ impl Store {
         self.runtime.spawn(async move { while let Ok(Some(_)) = stream.message().await {} });
     }
 
-    /// All series that match, with all their samples. Fails if the server breaks the contract:
+    /// All series that match, with all their samples, of histograms the sums. Fails if the server breaks the contract:
     /// a warning, series out of order or twice, chunks out of order or of another encoding.
     pub(crate) fn select(&self, matchers: &[(&str, &str)]) -> BTreeMap<Labels, Samples> {
+        let all = self.select_values(matchers).into_iter();
+        let bits =
+            |values: Values| values.into_iter().map(|(t, value)| (t, value.bits())).collect();
+        all.map(|(labels, values)| (labels, bits(values))).collect()
+    }
+
+    /// The same with histograms as they are.
+    pub(crate) fn select_values(&self, matchers: &[(&str, &str)]) -> BTreeMap<Labels, Values> {
         let matcher = |&(name, value): &(&str, &str)| LabelMatcher {
             r#type: Type::Re.into(),
             name: name.into(),
@@ -262,8 +274,8 @@ impl Store {
     }
 }
 
-fn gather(frames: Vec<Frame>) -> BTreeMap<Labels, Samples> {
-    let mut all: BTreeMap<Labels, Samples> = BTreeMap::new();
+fn gather(frames: Vec<Frame>) -> BTreeMap<Labels, Values> {
+    let mut all: BTreeMap<Labels, Values> = BTreeMap::new();
     let mut last: Option<Labels> = None;
     for frame in frames {
         let series = match frame {
@@ -291,25 +303,81 @@ fn gather(frames: Vec<Frame>) -> BTreeMap<Labels, Samples> {
     all
 }
 
-/// The samples of a chunk, by the number of its encoding in the StoreAPI; of histograms the sums.
-fn read_chunk(encoding: i32, data: &[u8]) -> Samples {
+/// A sample's value.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Float(u64),
+    IntegerHistogram(IntegerHistogram),
+    FloatHistogram(FloatHistogram),
+}
+
+pub(crate) type Values = Vec<(i64, Value)>;
+
+impl Value {
+    fn bits(&self) -> u64 {
+        match self {
+            Self::Float(bits) => *bits,
+            Self::IntegerHistogram(histogram) => histogram.sum.0,
+            Self::FloatHistogram(histogram) => histogram.sum.0,
+        }
+    }
+
+    /// Whether both are the same, in all that a chunk keeps.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(one), Self::Float(two)) => one == two,
+            (Self::IntegerHistogram(one), Self::IntegerHistogram(two)) => one.same_as(two),
+            (Self::FloatHistogram(one), Self::FloatHistogram(two)) => one.same_as(two),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.bits() == STALE_NAN_BITS
+    }
+
+    /// An integer histogram as it is sent.
+    pub(crate) fn to_sent(&self, t: i64) -> prometheus::Histogram {
+        let Self::IntegerHistogram(own) = self else { panic!("{self:?}") };
+        let spans = |side: &Side<Integer>| {
+            let span = |span: &Span| BucketSpan { offset: span.offset, length: span.length };
+            side.spans.iter().map(span).collect()
+        };
+        prometheus::Histogram {
+            count: Some(Count::CountInt(own.count)),
+            zero_count: Some(ZeroCount::ZeroCountInt(own.zero_count)),
+            sum: own.sum.value(),
+            schema: own.schema,
+            zero_threshold: own.zero_threshold.value(),
+            negative_spans: spans(&own.negative),
+            negative_deltas: own.negative.values.clone(),
+            positive_spans: spans(&own.positive),
+            positive_deltas: own.positive.values.clone(),
+            timestamp: t,
+            ..prometheus::Histogram::default()
+        }
+    }
+}
+
+/// The samples of a chunk, by the number of its encoding in the StoreAPI.
+pub(crate) fn read_chunk(encoding: i32, data: &[u8]) -> Values {
     match encoding {
         0 => {
-            let samples = xor::Reader::new(data).expect("a chunk");
-            samples.map(|s| s.expect("a sample")).map(|s| (s.t, s.bits)).collect()
+            let samples = xor::Reader::new(data).expect("a chunk").map(|s| s.expect("a sample"));
+            samples.map(|sample| (sample.t, Value::Float(sample.bits))).collect()
         }
-        1 => read_histograms::<Integer>(data),
-        2 => read_histograms::<Float>(data),
+        1 => read_histograms(data, Value::IntegerHistogram),
+        2 => read_histograms(data, Value::FloatHistogram),
         other => panic!("encoding {other}"),
     }
 }
 
-fn read_histograms<K: Codec>(data: &[u8]) -> Samples {
+fn read_histograms<K: Codec>(data: &[u8], value: impl Fn(Histogram<K>) -> Value) -> Values {
     let mut reader = Reader::<K>::new(data).expect("a chunk");
-    let mut samples = Samples::new();
+    let mut values = Values::new();
     while let Some(point) = reader.advance() {
         let point = point.expect("a sample");
-        samples.push((point.t, point.histogram.sum.0));
+        values.push((point.t, value(point.histogram.clone())));
     }
-    samples
+    values
 }
