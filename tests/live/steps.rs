@@ -226,13 +226,14 @@ fn blocks_on_their_way_to_s3_outlive_death_at_every_step() {
 fn what_was_acknowledged_outlives_death_when_log_is_let_go() {
     let seed = seed();
     for walk in 0..walks() {
-        // A log segment, 64 MiB, is full after seventy rounds.
-        let mut world = World::with_series(seed ^ walk, 160, 16_000);
         for step in LONG {
-            // One shard: the series file is not touched behind logs of another number of them.
+            // A log segment, 64 MiB, is full after seventy rounds.
+            let mut world = World::with_series(seed ^ walk, 160, 16_000);
+            // One shard, for the series file is not touched behind logs of another number of them;
+            // in the life after it there are two.
             world.starts = 2;
             world.die_at(step, 1);
+            world.finish();
         }
-        world.finish();
     }
 }
