@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::pattern::{MatcherError, Pattern};
+use crate::model::pattern::{MatcherError, Pattern, REQUEST_COMPILED_BYTES_MAX};
 use crate::model::quoted::Quoted;
 
 /// How a matcher compares.
@@ -33,6 +33,29 @@ pub struct Matcher {
     value: Arc<str>,
     /// For the two operators that need one.
     pattern: Option<Pattern>,
+}
+
+/// Makes the matchers of one request: their patterns have a bound together.
+#[derive(Debug, Default)]
+pub struct Matchers {
+    compiled_bytes: usize,
+}
+
+impl Matchers {
+    /// Makes the next matcher. Fails only for a regular expression that RE2 or our limits refuse.
+    pub fn make(
+        &mut self,
+        op: MatchOp,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Matcher, MatcherError> {
+        let matcher = Matcher::new(op, name, value)?;
+        self.compiled_bytes += matcher.pattern.as_ref().map_or(0, Pattern::compiled_bytes);
+        if self.compiled_bytes > REQUEST_COMPILED_BYTES_MAX {
+            return Err(MatcherError::TooBigTogether { pattern: matcher.value.to_string() });
+        }
+        Ok(matcher)
+    }
 }
 
 impl Matcher {
@@ -137,6 +160,21 @@ mod tests {
 
     fn matcher(op: MatchOp, value: &str) -> Matcher {
         Matcher::new(op, "job", value).expect("a matcher")
+    }
+
+    #[test]
+    fn the_patterns_of_a_request_have_a_bound_together() {
+        let mut matchers = Matchers::default();
+        let large = |n: usize| format!("a{n}(\\pL{{1,60}}){{1,2}}b");
+        let made = (0..1000).take_while(|n| match matchers.make(MatchOp::Regex, "a", large(*n)) {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(matches!(error, MatcherError::TooBigTogether { .. }), "{error}");
+                false
+            }
+        });
+        let made = made.count();
+        assert!((7..1000).contains(&made), "{made} of less than 10 MiB each");
     }
 
     #[test]

@@ -18,8 +18,10 @@ mod time;
 pub use external::External;
 pub use key::{KeySecret, SECRET_BYTES, TenantKeys};
 pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
-pub use matcher::{MatchOp, Matcher};
-pub use pattern::{MatcherError, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX};
+pub use matcher::{MatchOp, Matcher, Matchers};
+pub use pattern::{
+    MatcherError, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX, REQUEST_COMPILED_BYTES_MAX,
+};
 pub use quoted::{Quoted, QuotedChar, is_printable};
 pub use sample::{STALE_NAN_BITS, Sample};
 pub use tenant::{TenantError, TenantId};

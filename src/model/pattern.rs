@@ -35,6 +35,9 @@ pub const REGEX_BYTES_MAX: usize = 16 * 1024;
 /// Most memory a compiled pattern may take, in bytes.
 pub const REGEX_COMPILED_BYTES_MAX: usize = 10 << 20;
 
+/// Most memory the compiled patterns of one request may take together, in bytes.
+pub const REQUEST_COMPILED_BYTES_MAX: usize = 64 << 20;
+
 /// Memory for finding out the texts a pattern stands for, in bytes; and how many texts a pattern
 /// may stand for that does not spell them out itself, like `[a-z]`.
 const SET_BYTES_MAX: usize = 256 * 1024;
@@ -76,6 +79,15 @@ pub enum MatcherError {
         /// The pattern.
         pattern: String,
     },
+    /// The patterns of a request would take too much memory together.
+    #[error(
+        "the regular expressions up to `{pattern}` need more than {REQUEST_COMPILED_BYTES_MAX} \
+         bytes together when compiled; ask with fewer or smaller ones"
+    )]
+    TooBigTogether {
+        /// The pattern that was too much.
+        pattern: String,
+    },
 }
 
 /// `pieces[0]`, then for each gap some characters and the piece after it.
@@ -110,6 +122,14 @@ impl Pattern {
             .build_from_hir(&whole)
             .map_err(|_| MatcherError::TooBig { pattern: pattern.to_string() })?;
         Ok(Self::Regex { prefix, suffix, regex })
+    }
+
+    /// Bytes it takes beyond those of its text.
+    pub(crate) fn compiled_bytes(&self) -> usize {
+        match self {
+            Self::Regex { regex, .. } => regex.memory_usage(),
+            Self::Set(_) | Self::Gaps(_) => 0,
+        }
     }
 
     /// Whether the whole of `value` matches.

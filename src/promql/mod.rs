@@ -37,7 +37,7 @@ mod tests;
 
 use thiserror::Error;
 
-use crate::model::Matcher;
+use crate::model::{Matcher, Matchers};
 
 pub use error::{Error, Expected, Fault, Place};
 pub use lex::Lexer;
@@ -70,8 +70,10 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, Error> {
 pub fn parse_selectors<T: AsRef<str>>(
     texts: impl IntoIterator<Item = T>,
 ) -> Result<Vec<Vec<Matcher>>, MatchError> {
-    let sets: Vec<Vec<Matcher>> =
-        texts.into_iter().map(|text| parse_selector(text.as_ref())).collect::<Result<_, _>>()?;
+    let mut made = Matchers::default();
+    let mut set = |text: &str| Ok(Selector::parse_with(text, &mut made)?.matchers);
+    let sets = texts.into_iter().map(|text| set(text.as_ref()));
+    let sets = sets.collect::<Result<Vec<Vec<Matcher>>, Error>>()?;
     if sets.iter().any(|set| set.iter().all(Matcher::matches_empty)) {
         return Err(MatchError::EmptyMatch);
     }

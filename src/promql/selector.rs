@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use crate::model::{METRIC_NAME, MatchOp, Matcher};
+use crate::model::{METRIC_NAME, MatchOp, Matcher, Matchers};
 use crate::promql::QUERY_BYTES_MAX;
 use crate::promql::error::{Error, Expected, Fault};
 use crate::promql::lex::Lexer;
@@ -35,7 +35,12 @@ pub struct Selector {
 impl Selector {
     /// Reads a text that is one selector.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut parser = Parser::new(text)?;
+        Self::parse_with(text, &mut Matchers::default())
+    }
+
+    /// The same for one of several selectors of a request.
+    pub(super) fn parse_with(text: &str, matchers: &mut Matchers) -> Result<Self, Error> {
+        let mut parser = Parser::new(text, matchers)?;
         let selector = parser.selector()?;
         match parser.token.kind {
             Kind::Eof => Ok(selector),
@@ -66,22 +71,23 @@ impl Selector {
     }
 }
 
-struct Parser<'t> {
+struct Parser<'t, 'm> {
     text: &'t str,
+    made: &'m mut Matchers,
     lexer: Lexer<'t>,
     /// The token to be looked at next.
     token: Token<'t>,
 }
 
-impl<'t> Parser<'t> {
-    fn new(text: &'t str) -> Result<Self, Error> {
+impl<'t, 'm> Parser<'t, 'm> {
+    fn new(text: &'t str, made: &'m mut Matchers) -> Result<Self, Error> {
         if text.len() > QUERY_BYTES_MAX {
             let fault = Fault::TooLong { got: text.len(), max: QUERY_BYTES_MAX };
             return Err(Error::new(text, 0..text.len(), fault));
         }
         let mut lexer = Lexer::new(text);
         let token = lexer.token()?;
-        Ok(Self { text, lexer, token })
+        Ok(Self { text, made, lexer, token })
     }
 
     fn selector(&mut self) -> Result<Selector, Error> {
@@ -142,8 +148,8 @@ impl<'t> Parser<'t> {
         }
         let value = self.string()?;
         let range = label.start..self.token.end();
-        let matcher = Matcher::new(op, name, value)
-            .map_err(|error| Error::new(self.text, range, error.into()))?;
+        let made = self.made.make(op, name, value);
+        let matcher = made.map_err(|error| Error::new(self.text, range, error.into()))?;
         self.advance()?;
         Ok(matcher)
     }

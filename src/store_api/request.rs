@@ -9,7 +9,7 @@ use tidegate_proto::thanos::{self, PartialResponseStrategy, label_matcher};
 use tonic::Status;
 
 use crate::frame::Sharding;
-use crate::model::{MatchOp, Matcher, TimeSpan};
+use crate::model::{MatchOp, Matcher, Matchers, TimeSpan};
 use crate::query::{Error, LabelsRequest, SelectRequest, View};
 
 /// What is left to do for a request.
@@ -77,6 +77,7 @@ fn limit(wanted: i64) -> usize {
 }
 
 fn matchers(wanted: &[thanos::LabelMatcher]) -> Result<Vec<Matcher>, Status> {
+    let mut made = Matchers::default();
     let matcher = |m: &thanos::LabelMatcher| {
         let op = match label_matcher::Type::try_from(m.r#type) {
             Ok(label_matcher::Type::Eq) => MatchOp::Equal,
@@ -88,7 +89,7 @@ fn matchers(wanted: &[thanos::LabelMatcher]) -> Result<Vec<Matcher>, Status> {
                 return Err(Status::invalid_argument(text));
             }
         };
-        Matcher::new(op, m.name.as_str(), m.value.as_str())
+        made.make(op, m.name.as_str(), m.value.as_str())
             .map_err(|e| Status::invalid_argument(e.to_string()))
     };
     wanted.iter().map(matcher).collect()
