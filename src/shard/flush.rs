@@ -371,10 +371,12 @@ impl<S: Storage> Shard<S> {
         // Also when the log died over it: a published block is a cut by itself, which the next
         // start finds, and nothing may be written a second time until then.
         if logged.is_ok() || !block.is_nil() {
-            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+            let told_in = logged.ok();
+            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms, told_in);
         }
         self.state.borrow_mut().commits.cutting -= 1;
         self.shrink.raise();
-        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
+        let failed = |reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason };
+        logged.map(drop).map_err(failed)
     }
 }

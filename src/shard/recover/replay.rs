@@ -208,7 +208,8 @@ impl<S: Storage> Replay<S> {
     /// Notes a cut.
     pub(super) fn cut(&mut self, cut: &CutRecord) {
         let Ok(id) = TenantId::new(&cut.tenant) else { return };
-        if !self.cuts.note(&id, &SlotSet::from_bytes(cut.slots), cut.end_ms) {
+        // Where its record lies is not asked: it is told again before any segment goes.
+        if !self.cuts.note(&id, &SlotSet::from_bytes(cut.slots), cut.end_ms, Some(0)) {
             return;
         }
         let tenant = self.tenant(&id);
