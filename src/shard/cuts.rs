@@ -114,9 +114,9 @@ impl Cuts {
         self.ends.get(tenant).map_or(i64::MIN, |ends| ends.covered_below)
     }
 
-    /// Looks at so many tenants behind `last`: who has a cut that a segment up to `segment` may hold
-    /// or that no log tells of, and the records of all his cuts. `last` becomes the last one looked
-    /// at; none when there are no more.
+    /// Looks at so many tenants behind `last`: who has a cut that a segment up to `segment` may
+    /// hold or that no log tells of, and the records of all his cuts. `last` becomes the last one
+    /// looked at; none when there are no more.
     pub(crate) fn to_tell(
         &self,
         segment: u64,
