@@ -14,10 +14,10 @@
 //!
 //! ## The log
 //! 1. In one moment, when no cut is on its way into the log, is noted which segments are closed.
-//! 2. Of these the oldest may go whose samples all lie before cuts that stand. What was found covered
-//!    stays so: the next look begins where this one has ended.
-//! 3. If one may go, the series that the series file does not have are made durable there, and in new
-//!    blocks of the log the cuts that the segments hold; then they go, oldest first.
+//! 2. Of these the oldest may go whose samples all lie before cuts that stand. What was found
+//!    covered stays so: the next look begins where this one has ended.
+//! 3. If one may go, the series that the series file does not have are made durable there, and in
+//!    new blocks of the log the cuts that the segments hold; then they go, oldest first.
 //! 4. When more series in the series file are gone than live, it is written anew
 //!    ([`series_file`](crate::shard::wal::series_file)): the living are told again in slices, from
 //!    the head. Who is not in the head has no sample that is not in a block, so a replay needs no
