@@ -78,10 +78,9 @@ impl Receive for Sums {
         self.at(sample.t);
     }
 
-    fn histogram(&mut self, _: u64, t: i64, _: &[u8]) -> bool {
+    fn histogram(&mut self, _: u64, t: i64, _: &[u8]) {
         self.histograms += 1;
         self.at(t);
-        true
     }
 
     fn cut(&mut self, _: CutRecord) {

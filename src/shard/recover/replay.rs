@@ -152,6 +152,7 @@ impl<S: Storage> Replay<S> {
     async fn read_block(&mut self, source: &mut Source<'_>, segment: u64, seq: u64, bytes: &[u8]) {
         let mut records = Records::new(bytes);
         loop {
+            self.applier.head.begin_batch();
             let read = records.read(SLICE_RECORDS, &mut Visitor { replay: self, source });
             self.drop_due().await;
             self.storage.pause().await;
@@ -347,13 +348,16 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
         self.replay.appended(appended, tenant, sample.t);
     }
 
-    fn histogram(&mut self, id: u64, t: i64, message: &[u8]) -> bool {
-        let Some((tenant, index)) = self.series_of(id, t) else { return true };
+    fn histogram(&mut self, id: u64, t: i64, message: &[u8]) {
+        let Some((tenant, index)) = self.series_of(id, t) else { return };
         let Applier { head, reader, .. } = &mut self.replay.applier;
-        let Ok((_, histogram)) = reader.read(message) else { return false };
+        // It was read when it was stored. If it cannot be by now, it costs itself.
+        let Ok((_, histogram)) = reader.read(message) else {
+            self.replay.report.refused += 1;
+            return;
+        };
         let appended = head.append_histogram(index, t, histogram, ALL);
         self.replay.appended(appended, tenant, t);
-        true
     }
 
     fn cut(&mut self, cut: CutRecord) {
