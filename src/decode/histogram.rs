@@ -15,7 +15,7 @@
 //! The message is also how the log keeps a histogram: what was sent is what is stored.
 //!
 //! ## Promises
-//! - Memory is at most eight times the message, which is at most [`MESSAGE_BYTES_MAX`], and is used
+//! - Memory is in proportion to the message, which is at most [`MESSAGE_BYTES_MAX`], and is used
 //!   again.
 //! - What comes out is valid ([`Histogram::validate`]), of a schema that is stored: finer ones, up
 //!   to 52, are merged to the finest, as Prometheus does. A stale marker is
@@ -139,8 +139,12 @@ impl Reader {
                 SUM => integer.sum = Double(message.fixed64()?),
                 SCHEMA => integer.schema = zigzag32(message.varint()?),
                 ZERO_THRESHOLD => integer.zero_threshold = Double(message.fixed64()?),
-                ZERO_COUNT_INT => integer.zero_count = message.varint()?,
-                ZERO_COUNT_FLOAT => float.zero_count = Double(message.fixed64()?),
+                ZERO_COUNT_INT => {
+                    (integer.zero_count, float.zero_count) = (message.varint()?, Double(0));
+                }
+                ZERO_COUNT_FLOAT => {
+                    (integer.zero_count, float.zero_count) = (0, Double(message.fixed64()?));
+                }
                 NEGATIVE_SPAN => integer.negative.spans.push(span(&mut message)?),
                 POSITIVE_SPAN => integer.positive.spans.push(span(&mut message)?),
                 NEGATIVE_DELTA => integer.negative.values.push(varint::unzigzag(message.varint()?)),
@@ -173,6 +177,7 @@ fn invalid(error: &impl ToString) -> SeriesError {
 /// Checks a histogram that is no stale marker, in a schema that is stored.
 fn checked<K: Kind>(histogram: &mut Histogram<K>) -> Result<&Histogram<K>, HistogramError> {
     if (SCHEMA_MAX + 1..=SCHEMA_RESERVED_MAX).contains(&histogram.schema) {
+        histogram.check_spans()?;
         histogram.reduce_to(SCHEMA_MAX);
     }
     histogram.validate()?;
@@ -306,15 +311,21 @@ mod tests {
                 let (mut integer, mut float) = (integer(&of), float(&of));
                 if of.sum.to_bits() == STALE_NAN_BITS {
                     (integer, float) = (Histogram::stale(), Histogram::stale());
-                } else if (9..=52).contains(&of.schema) {
+                }
+                let whole = if is_float { float.check_spans() } else { integer.check_spans() };
+                let finer = (9..=52).contains(&of.schema) && of.sum.to_bits() != STALE_NAN_BITS;
+                if finer && whole.is_ok() {
                     integer.reduce_to(8);
                     float.reduce_to(8);
                 }
-                let want = if is_float {
-                    float.validate().map(|()| (t, HistogramRef::Float(&float)))
+                let valid = if is_float { float.validate() } else { integer.validate() };
+                let valid = if finer { whole.and(valid) } else { valid };
+                let read = if is_float {
+                    HistogramRef::Float(&float)
                 } else {
-                    integer.validate().map(|()| (t, HistogramRef::Integer(&integer)))
+                    HistogramRef::Integer(&integer)
                 };
+                let want = valid.map(|()| (t, read));
                 let shown = |read| format!("{read:?}");
                 let want = want.map_err(|error| invalid(&error));
                 assert_eq!(shown(got), shown(want));
