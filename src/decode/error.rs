@@ -218,6 +218,14 @@ pub enum SeriesError {
         /// What is wrong with it.
         what: String,
     },
+    /// A histogram has too many buckets.
+    #[error("a histogram of {got} buckets and bounds, the limit is {max}")]
+    HistogramTooWide {
+        /// How many.
+        got: usize,
+        /// Limit.
+        max: usize,
+    },
     /// A histogram is too long.
     #[error("a histogram of {got} bytes, the limit is {max}")]
     HistogramTooLong {
@@ -236,6 +244,7 @@ impl SeriesError {
             | Self::NameTooLong { .. }
             | Self::ValueTooLong { .. }
             | Self::RegionTooLong { .. }
+            | Self::HistogramTooWide { .. }
             | Self::HistogramTooLong { .. } => Verdict::OverLimit,
             Self::NoLabels
             | Self::EmptyName { .. }

@@ -133,6 +133,17 @@ pub enum Fact {
         /// What is wrong with it.
         what: String,
     },
+    /// A native histogram has too many buckets.
+    #[error(
+        "native histogram has {got} buckets and bounds, at most {max} are stored; choose a \
+         coarser schema or native_histogram_bucket_limit"
+    )]
+    HistogramTooWide {
+        /// How many.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A native histogram is too long.
     #[error(
         "native histogram has {got} bytes, at most {max} are stored; choose a coarser schema or \
@@ -146,8 +157,8 @@ pub enum Fact {
     },
     /// An exemplar, which this version does not store.
     #[error(
-        "exemplars are not stored by this version; set send_exemplars: false, the request's \
-         floats are stored"
+        "exemplars are not stored by this version; set send_exemplars: false, the rest of the \
+         request is stored"
     )]
     ExemplarNotStored,
 }
@@ -185,7 +196,7 @@ pub enum Reason {
     SamplesMissing,
     /// [`Fact::HistogramInvalid`]
     HistogramInvalid,
-    /// [`Fact::HistogramTooLong`]
+    /// [`Fact::HistogramTooWide`], [`Fact::HistogramTooLong`]
     HistogramTooLong,
     /// [`Fact::ExemplarNotStored`]
     ExemplarNotStored,
@@ -291,7 +302,9 @@ impl Fact {
             Self::MetricNameMissing => Reason::MetricNameMissing,
             Self::SamplesMissing => Reason::SamplesMissing,
             Self::HistogramInvalid { .. } => Reason::HistogramInvalid,
-            Self::HistogramTooLong { .. } => Reason::HistogramTooLong,
+            Self::HistogramTooWide { .. } | Self::HistogramTooLong { .. } => {
+                Reason::HistogramTooLong
+            }
             Self::ExemplarNotStored => Reason::ExemplarNotStored,
         }
     }

@@ -196,6 +196,7 @@ fn series_fact(error: SeriesError) -> Fact {
         E::NoMetricName => Fact::MetricNameMissing,
         E::NoSamples => Fact::SamplesMissing,
         E::HistogramInvalid { what } => Fact::HistogramInvalid { what },
+        E::HistogramTooWide { got, max } => Fact::HistogramTooWide { got, max },
         E::HistogramTooLong { got, max } => Fact::HistogramTooLong { got, max },
     }
 }

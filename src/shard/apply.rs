@@ -110,6 +110,18 @@ impl SentOn {
     }
 }
 
+/// Most buckets and bounds of a histogram: twice what the finest schema needs over nine decades. Not
+/// the reader's limit, for what the log has must be read by any later version.
+const HISTOGRAM_WIDTH_MAX: usize = 16 << 10;
+
+/// Refuses a histogram whose buckets would take the memory of ten thousand series.
+fn not_too_wide(
+    (t, read): (i64, HistogramRef<'_>),
+) -> Result<(i64, HistogramRef<'_>), SeriesError> {
+    let (got, max) = (read.width(), HISTOGRAM_WIDTH_MAX);
+    if got > max { Err(SeriesError::HistogramTooWide { got, max }) } else { Ok((t, read)) }
+}
+
 /// Items whose series are looked up before the first of them is appended to.
 const TOGETHER: usize = 32;
 
@@ -175,6 +187,7 @@ enum Found {
 impl Applier {
     /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
+        self.head.begin_batch();
         let position = self.head.find_tenant(&batch.tenant);
         let tenant = position.map(|position| &self.head.tenants[position as usize]);
         let (newest_ms, cut_ms) = tenant.map_or((i64::MIN, i64::MIN), |t| (t.newest_ms, t.cut_ms));
@@ -271,7 +284,7 @@ impl Applier {
         let mut reader = std::mem::take(&mut self.reader);
         for (n, histogram) in histograms.iter().enumerate() {
             let message = bytes(&histogram.message);
-            let (t, read) = match reader.read(message) {
+            let (t, read) = match reader.read(message).and_then(not_too_wide) {
                 Ok(read) => read,
                 Err(error) => {
                     BadSeries::add_histogram(&mut tally.written.bad, error, region);

@@ -237,8 +237,8 @@ impl Store {
         self.runtime.spawn(async move { while let Ok(Some(_)) = stream.message().await {} });
     }
 
-    /// All series that match, with all their samples, of histograms the sums. Fails if the server breaks the contract:
-    /// a warning, series out of order or twice, chunks out of order or of another encoding.
+    /// All series that match, with all their samples, of histograms the sums. Fails if the server
+    /// breaks the contract: a warning, series out of order or twice, chunks out of order.
     pub(crate) fn select(&self, matchers: &[(&str, &str)]) -> BTreeMap<Labels, Samples> {
         let all = self.select_values(matchers).into_iter();
         let bits =

@@ -36,6 +36,13 @@ pub struct Wider {
     negative: Box<[Span]>,
 }
 
+impl Wider {
+    /// How many buckets the chunk would have.
+    pub fn buckets(&self) -> u64 {
+        bucket_count(&self.positive) + bucket_count(&self.negative)
+    }
+}
+
 /// Why a chunk ends, and the header of the one that begins.
 ///
 /// After a reset it says so. Where schema or threshold change, nothing was compared, so it is
@@ -328,6 +335,16 @@ impl<K: Codec> Appender<K> {
     /// How many samples were appended.
     pub fn count(&self) -> u16 {
         self.samples
+    }
+
+    /// Sum of the last sample.
+    pub fn sum(&self) -> Double {
+        Double(self.sum.bits)
+    }
+
+    /// How many buckets the chunk has.
+    pub fn buckets(&self) -> u64 {
+        self.buckets.len() as u64
     }
 
     /// Header of the chunk.

@@ -50,6 +50,7 @@ fn facts() -> Vec<(Fact, u16, u16)> {
         (Fact::MetricNameMissing, 400, 400),
         (Fact::SamplesMissing, 400, 400),
         (Fact::HistogramInvalid { what: "odd".to_owned() }, 400, 400),
+        (Fact::HistogramTooWide { got: 3000, max: 2048 }, 400, 400),
         (Fact::HistogramTooLong { got: 3000, max: 2048 }, 400, 400),
         (Fact::ExemplarNotStored, 400, 400),
     ]

@@ -255,6 +255,24 @@ pub enum HistogramRef<'h> {
     Float(&'h FloatHistogram),
 }
 
+impl HistogramRef<'_> {
+    /// How many buckets it has, and bounds.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Integer(histogram) => histogram.width(),
+            Self::Float(histogram) => histogram.width(),
+        }
+    }
+
+    /// Whether it is a stale marker.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Integer(histogram) => histogram.is_stale(),
+            Self::Float(histogram) => histogram.is_stale(),
+        }
+    }
+}
+
 /// The buckets on one side of the zero bucket.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side<K: Kind> {
@@ -407,9 +425,19 @@ impl<K: Kind> Histogram<K> {
         K::check_count(self)
     }
 
-    fn check_exponential(&self) -> Result<(), Fault> {
+    /// Whether spans and buckets of both sides fit, as an exponential schema has them.
+    pub fn check_spans(&self) -> Result<(), HistogramError> {
         self.positive.check_spans(POSITIVE, true)?;
-        self.negative.check_spans(NEGATIVE, true)?;
+        self.negative.check_spans(NEGATIVE, true)
+    }
+
+    /// How many buckets it has, and bounds.
+    pub fn width(&self) -> usize {
+        self.positive.values.len() + self.negative.values.len() + self.custom_values.len()
+    }
+
+    fn check_exponential(&self) -> Result<(), Fault> {
+        self.check_spans()?;
         self.negative.check_populations(NEGATIVE)?;
         if K::count_fell(K::Count::default(), self.zero_count) {
             return Err(Fault::NegativeZeroCount { count: K::count_number(self.zero_count) });

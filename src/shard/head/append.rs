@@ -5,8 +5,8 @@
 //! whose answer it did not see. All else is refused by name, and the rest of the request goes on.
 
 use crate::chunk::{Encoding, xor};
-use crate::model::{BLOCK_RANGE_MS, Sample};
-use crate::shard::head::histograms::{End, holds};
+use crate::model::{BLOCK_RANGE_MS, STALE_NAN_BITS, Sample};
+use crate::shard::head::histograms::{End, is_stale_at};
 use crate::shard::head::series::{Head, SeriesIndex};
 use crate::shard::head::tail::TailRef;
 
@@ -122,11 +122,16 @@ impl Head {
 
     /// A sample not newer than the newest: the same again, or refused.
     fn append_again(&mut self, index: SeriesIndex, sample: Sample, bounds: Bounds) -> Appended {
-        let known = match self.newest_float(index) {
-            Some(newest) if newest.t == sample.t => Some(newest.bits == sample.bits),
+        let is_stale = sample.bits == STALE_NAN_BITS;
+        let known = match (self.newest_float(index), &self.cold[index as usize].end) {
+            (Some(newest), _) if newest.t == sample.t => Some(newest.bits == sample.bits),
+            (None, End::Open(open)) if open.span().max == sample.t => {
+                Some(is_stale && open.is_stale())
+            }
             _ => self.look_up(index, sample.t, |encoding, bytes| match encoding {
                 Encoding::Xor => value_at(bytes, sample.t).map(|bits| bits == sample.bits),
-                other => holds(other, bytes, sample.t).then_some(false),
+                // A marker is the same whatever it ends.
+                other => is_stale_at(other, bytes, sample.t).map(|known| known && is_stale),
             }),
         };
         refusal_of(known, sample.t, bounds)
@@ -172,13 +177,20 @@ impl Head {
             return says(Encoding::Xor, &tail[..len]);
         }
         let cold = &mut self.cold[index as usize];
-        if let End::Open(open) = &mut cold.end
-            && t >= open.span().min
-        {
-            return says(open.encoding(), open.finish());
+        let (encoding, bytes) = match &mut cold.end {
+            End::Open(open) if t >= open.span().min => (open.encoding(), open.finish()),
+            _ => {
+                let chunk = self.closed.chunk(cold.closed)?;
+                if t < chunk.min_t || chunk.max_t < t {
+                    return None;
+                }
+                (chunk.encoding, chunk.bytes)
+            }
+        };
+        if encoding != Encoding::Xor {
+            self.repeat_bytes_left = self.repeat_bytes_left.checked_sub(bytes.len())?;
         }
-        let chunk = self.closed.chunk(cold.closed)?;
-        if chunk.min_t <= t && t <= chunk.max_t { says(chunk.encoding, chunk.bytes) } else { None }
+        says(encoding, bytes)
     }
 
     /// Closes the open chunk of a series, if there is one.

@@ -6,14 +6,16 @@
 //!
 //! ## Limits
 //! A chunk ends with its range, at [`CHUNK_SAMPLES_MAX`] samples, or at [`CHUNK_BYTES`] bytes once
-//! it has [`CHUNK_SAMPLES_MIN`]: as Prometheus' head, but for the guess where a chunk will end.
+//! it has [`CHUNK_SAMPLES_MIN`]: as Prometheus' head, but for the guess where a chunk will end. It
+//! also ends at [`CHUNK_BUCKETS_MAX`]. What repeats are compared with is read from chunks; a batch
+//! reads so many bytes of chunks of histograms, then what it repeats counts as out of order.
 
 use crate::chunk::Encoding;
 use crate::chunk::histogram::{Appended as Next, Appender, Codec, Reader, first_header};
 use crate::model::histogram::{Float, Histogram, HistogramRef, Integer, ResetHint};
-use crate::model::{Sample, TimeSpan};
+use crate::model::{STALE_NAN_BITS, Sample, TimeSpan};
 use crate::shard::head::append::{
-    Appended, Bounds, CHUNK_SAMPLES_MAX, Refusal, refusal_of, same_range,
+    Appended, Bounds, CHUNK_SAMPLES_MAX, Refusal, refusal_of, same_range, value_at,
 };
 use crate::shard::head::series::{Head, SeriesIndex};
 
@@ -21,6 +23,13 @@ use crate::shard::head::series::{Head, SeriesIndex};
 const CHUNK_BYTES: usize = 1024;
 /// Fewest samples of a chunk that ends by its bytes.
 const CHUNK_SAMPLES_MIN: u16 = 10;
+
+/// A chunk of so many buckets times samples ends: reading it, and writing it anew when buckets come,
+/// takes half a millisecond.
+const CHUNK_BUCKETS_MAX: u64 = 128 << 10;
+
+/// Bytes of chunks of histograms that a batch may have read to know what it repeats.
+pub(super) const REPEAT_BYTES_MAX: usize = 2 << 20;
 
 /// How a series ends, as long as it has no open chunk of floats.
 #[derive(Debug)]
@@ -71,12 +80,16 @@ impl<K: Codec> OpenChunk<K> {
         let last_t = appender.last_t();
         let count = appender.count();
         let is_long = count >= CHUNK_SAMPLES_MAX
-            || count >= CHUNK_SAMPLES_MIN && appender.len_bytes() >= CHUNK_BYTES;
+            || count >= CHUNK_SAMPLES_MIN && appender.len_bytes() >= CHUNK_BYTES
+            || appender.buckets() * u64::from(count) >= CHUNK_BUCKETS_MAX;
         if is_long || last_t < bounds.min_t || !same_range(last_t, t) {
             return Err(appender.next_header(histogram));
         }
         let mut next = appender.append(tail, t, histogram);
         if let Next::Recode(wider) = next {
+            if wider.buckets() * u64::from(count + 1) > CHUNK_BUCKETS_MAX {
+                return Err(appender.next_header(histogram));
+            }
             appender.recode(tail, wider);
             next = appender.append(tail, t, histogram);
         }
@@ -85,6 +98,11 @@ impl<K: Codec> OpenChunk<K> {
             Next::Cut(cut) => Err(cut.header),
             Next::Recode(_) => Err(appender.next_header(histogram)),
         }
+    }
+
+    /// Whether the last sample is this one; most others are told from it by their sums.
+    fn ends_with(&self, histogram: &Histogram<K>) -> bool {
+        self.appender.sum() == histogram.sum && self.appender.last().same_as(histogram)
     }
 
     fn span(&self) -> TimeSpan {
@@ -120,6 +138,24 @@ impl OpenHistograms {
             (Self::Integer(open), HistogramRef::Integer(h)) => open.append(t, h, bounds),
             (Self::Float(open), HistogramRef::Float(h)) => open.append(t, h, bounds),
             _ => Err(first_header(hint(histogram))),
+        }
+    }
+
+    /// Whether the last sample is this one.
+    fn ends_with(&self, histogram: HistogramRef<'_>) -> bool {
+        match (self, histogram) {
+            _ if histogram.is_stale() => self.is_stale(),
+            (Self::Integer(open), HistogramRef::Integer(h)) => open.ends_with(h),
+            (Self::Float(open), HistogramRef::Float(h)) => open.ends_with(h),
+            _ => false,
+        }
+    }
+
+    /// Whether the last sample is a stale marker.
+    pub(super) fn is_stale(&self) -> bool {
+        match self {
+            Self::Integer(open) => open.appender.is_stale(),
+            Self::Float(open) => open.appender.is_stale(),
         }
     }
 
@@ -186,15 +222,12 @@ impl Head {
         }
         match self.newest_t(index) {
             Some(newest) if t <= newest => {
-                let known = self.look_up(index, t, |encoding, bytes| match (encoding, histogram) {
-                    (Encoding::Histogram, HistogramRef::Integer(h)) => {
-                        at::<Integer, _>(bytes, t, |known| known.same_as(h))
-                    }
-                    (Encoding::FloatHistogram, HistogramRef::Float(h)) => {
-                        at::<Float, _>(bytes, t, |known| known.same_as(h))
-                    }
-                    (other, _) => holds(other, bytes, t).then_some(false),
-                });
+                let known = match &self.cold[index as usize].end {
+                    End::Open(open) if t == newest => Some(open.ends_with(histogram)),
+                    _ => self.look_up(index, t, |encoding, bytes| {
+                        is_there(encoding, bytes, t, histogram)
+                    }),
+                };
                 return refusal_of(known, t, bounds);
             }
             _ if t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
@@ -217,6 +250,11 @@ impl Head {
         cold.end = End::Open(Box::new(open));
         self.tenants[cold.tenant as usize].chunks += 1;
         Appended::Stored
+    }
+
+    /// Lets a batch compare repeats of histograms with what chunks have.
+    pub(crate) fn begin_batch(&mut self) {
+        self.repeat_bytes_left = REPEAT_BYTES_MAX;
     }
 
     /// Whether the newest sample of a series is a histogram, and if so whether of floats.
@@ -260,11 +298,26 @@ fn at<K: Codec, T>(bytes: &[u8], t: i64, says: impl FnOnce(&Histogram<K>) -> T) 
     None
 }
 
-/// Whether a chunk has a sample at a time.
-pub(super) fn holds(encoding: Encoding, bytes: &[u8], t: i64) -> bool {
+/// Whether the sample that a chunk has at a time, if it has one, is this histogram. Stale markers
+/// are the same whatever they end.
+fn is_there(encoding: Encoding, bytes: &[u8], t: i64, histogram: HistogramRef<'_>) -> Option<bool> {
+    match (encoding, histogram) {
+        _ if histogram.is_stale() => is_stale_at(encoding, bytes, t),
+        (Encoding::Histogram, HistogramRef::Integer(h)) => {
+            at::<Integer, _>(bytes, t, |known| known.same_as(h))
+        }
+        (Encoding::FloatHistogram, HistogramRef::Float(h)) => {
+            at::<Float, _>(bytes, t, |known| known.same_as(h))
+        }
+        _ => is_stale_at(encoding, bytes, t).map(|_| false),
+    }
+}
+
+/// Whether the sample that a chunk has at a time, if it has one, is a stale marker.
+pub(super) fn is_stale_at(encoding: Encoding, bytes: &[u8], t: i64) -> Option<bool> {
     match encoding {
-        Encoding::Xor => super::append::value_at(bytes, t).is_some(),
-        Encoding::Histogram => at::<Integer, _>(bytes, t, |_| ()).is_some(),
-        Encoding::FloatHistogram => at::<Float, _>(bytes, t, |_| ()).is_some(),
+        Encoding::Xor => value_at(bytes, t).map(|bits| bits == STALE_NAN_BITS),
+        Encoding::Histogram => at::<Integer, _>(bytes, t, Histogram::is_stale),
+        Encoding::FloatHistogram => at::<Float, _>(bytes, t, Histogram::is_stale),
     }
 }

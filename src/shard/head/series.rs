@@ -15,7 +15,7 @@ use crate::chunk::xor;
 use crate::model::{TenantId, TimeSpan};
 use crate::rt::prefetch;
 use crate::shard::head::closed::{Closed, ClosedRef};
-use crate::shard::head::histograms::End;
+use crate::shard::head::histograms::{End, REPEAT_BYTES_MAX};
 use crate::shard::head::members::Members;
 use crate::shard::head::symbols::{SymbolId, Symbols};
 use crate::shard::head::tail::{TailRef, Tails};
@@ -112,6 +112,8 @@ pub(crate) struct Head {
     pub(crate) values: usize,
     /// Bytes of all open chunks of histograms.
     pub(crate) histogram_bytes: usize,
+    /// Bytes of chunks of histograms that may be read yet to know what a batch repeats.
+    pub(super) repeat_bytes_left: usize,
 }
 
 /// A place in the table: the upper half of the key and the series.
@@ -155,6 +157,7 @@ impl Default for Head {
             last: NO_SERIES,
             values: 0,
             histogram_bytes: 0,
+            repeat_bytes_left: REPEAT_BYTES_MAX,
         }
     }
 }

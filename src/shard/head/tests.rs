@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::decode::histogram;
+use crate::model::histogram::{HistogramRef, IntegerHistogram, Side, Span};
 use crate::model::{STALE_NAN_BITS, Sample, TenantId, TimeSpan};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::histograms::End;
@@ -51,7 +52,11 @@ impl Oracle {
             return Appended::Refused(Refusal::TooFarInFuture);
         }
         match self.samples.get(&sample.t) {
-            Some(&known) if known == (sample.bits, is_histogram) => return Appended::Duplicate,
+            Some(&(bits, kind))
+                if bits == sample.bits && (kind == is_histogram || bits == STALE_NAN_BITS) =>
+            {
+                return Appended::Duplicate;
+            }
             Some(_) => return Appended::Refused(Refusal::Conflict),
             None if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
             None if newest.is_some_and(|n| sample.t < n) => {
@@ -85,6 +90,7 @@ proptest! {
             // The first series has floats, the second histograms, the third both.
             let is_histogram = n == 1 || n == 2 && kind % 2 == 0;
             let bits = match kind {
+                3 if n == 2 && !is_histogram => STALE_NAN_BITS,
                 _ if !is_histogram => (value as f64).to_bits(),
                 0 => STALE_NAN_BITS,
                 1 => number + specimen::FLOATS_FROM,
@@ -97,6 +103,7 @@ proptest! {
             let got = if is_histogram {
                 let message = specimen::named(t, bits);
                 let (t, histogram) = reader.read(&message).expect("a histogram");
+                head.begin_batch();
                 head.append_histogram(series[n], t, histogram, bounds)
             } else {
                 head.append(series[n], sample, bounds)
@@ -122,6 +129,37 @@ proptest! {
         while !truncation.slice(&mut head, 2) {}
         prop_assert_eq!((head.histogram_bytes, head.closed.len()), (0, 0));
     }
+}
+
+#[test]
+fn a_wide_chunk_ends_soon_and_repeats_of_it_are_looked_up_within_a_budget() {
+    let mut head = Head::default();
+    let tenant = head.tenant(&TenantId::new("t").expect("a tenant"));
+    let index = head.create(1, tenant, pairs(&labels(1)));
+    let wide = |offset: i32| {
+        let spans = vec![Span { offset, length: 10_000 }];
+        let positive = Side { spans, values: vec![0; 10_000] };
+        IntegerHistogram { positive, ..IntegerHistogram::default() }
+    };
+    // Buckets that the chunk lacks, each time: recoded once, then a chunk of its own.
+    for t in 0..40 {
+        let histogram = wide(t as i32 * 20_000);
+        let appended = head.append_histogram(index, t, HistogramRef::Integer(&histogram), OPEN);
+        assert_eq!(appended, Appended::Stored);
+    }
+    assert!(head.tenants[tenant as usize].chunks > 10, "{}", head.tenants[tenant as usize].chunks);
+    assert!(head.histogram_bytes < 4 << 20, "{}", head.histogram_bytes);
+    let mut copied = Copied::default();
+    head.copy_chunks(index, TimeSpan { min: 38, max: 38 }, &mut copied);
+    let bytes = copied.iter().map(|chunk| chunk.bytes.len()).sum::<usize>();
+    head.begin_batch();
+    let again = |head: &mut Head| head.append(index, Sample::new(38, 1.0), OPEN);
+    let looked = (0..).take_while(|_| again(&mut head) == Appended::Refused(Refusal::Conflict));
+    let looked = looked.count();
+    assert!(looked >= 10 && looked * bytes <= 3 << 20, "{looked} times {bytes} bytes");
+    assert_eq!(again(&mut head), Appended::Refused(Refusal::OutOfOrder), "nothing is looked up");
+    head.begin_batch();
+    assert_eq!(again(&mut head), Appended::Refused(Refusal::Conflict));
 }
 
 #[test]
