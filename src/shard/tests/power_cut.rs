@@ -328,7 +328,7 @@ fn what_gathers_turns_away_only_what_adds_to_it_and_says_what_it_is() {
             assert_eq!(write(1, 0).await, None);
             let fill = |group: &mut Group| {
                 while group.len_bytes() <= GROUP_BYTES_MAX {
-                    group.add_series(0, "filler", &[0; 1 << 16]);
+                    group.add_series(0, "filler", &[0; 1 << 13]);
                 }
             };
             fill(&mut shard.state.borrow_mut().applier.untold);
