@@ -71,6 +71,7 @@ struct World {
     buffered: bool,
     fail_writes: u64,
     fail_syncs: u64,
+    fail_removals: u64,
     no_room: u64,
     /// How many more descriptors there are, and how many then are not.
     fds: (u64, u64),
@@ -103,6 +104,7 @@ impl Twin {
             buffered: false,
             fail_writes: 0,
             fail_syncs: 0,
+            fail_removals: 0,
             no_room: 0,
             fds: (0, 0),
             syncs_work: true,
@@ -135,6 +137,11 @@ impl Twin {
     /// The next `n` syncs, of files or directories, answer an I/O error.
     pub(crate) fn fail_syncs(&self, n: u64) {
         self.0.borrow_mut().fail_syncs = n;
+    }
+
+    /// The next `n` times that a file is removed, or a log segment renamed, answer an I/O error.
+    pub(crate) fn fail_removals(&self, n: u64) {
+        self.0.borrow_mut().fail_removals = n;
     }
 
     /// The next `n` times that something asks for room, there is none.
@@ -350,6 +357,14 @@ impl World {
     }
 
     /// Whether this sync is one that fails.
+    fn removal_fails(&mut self) -> io::Result<()> {
+        if self.fail_removals == 0 {
+            return Ok(());
+        }
+        self.fail_removals -= 1;
+        Err(io::Error::from_raw_os_error(libc::EROFS))
+    }
+
     fn sync_fails(&mut self) -> io::Result<()> {
         if self.fail_syncs == 0 {
             return Ok(());
@@ -435,6 +450,9 @@ impl Storage for Twin {
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.enter().await;
         let mut world = self.0.borrow_mut();
+        if from.extension().is_some_and(|ending| ending == "log") {
+            world.removal_fails()?;
+        }
         let names = &world.names;
         if !names.files.keys().chain(&names.dirs).any(|name| name.starts_with(from)) {
             return Err(io::ErrorKind::NotFound.into());
@@ -445,7 +463,9 @@ impl Storage for Twin {
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         self.enter().await;
-        self.0.borrow_mut().change(NameChange::Unlink(path.to_owned()));
+        let mut world = self.0.borrow_mut();
+        world.removal_fails()?;
+        world.change(NameChange::Unlink(path.to_owned()));
         Ok(())
     }
 

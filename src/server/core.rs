@@ -177,12 +177,8 @@ async fn make_spares(own: usize, spares: Rc<shard::Spares<Disk>>) {
 }
 
 /// Answers what control asks.
-async fn answer(
-    mut asks: mpsc::Receiver<Ask>,
-    shard: Rc<Shard<Disk>>,
-    mut old: Old,
-    queues: Queues,
-) {
+async fn answer(mut asks: mpsc::Receiver<Ask>, shard: Rc<Shard<Disk>>, old: Old, queues: Queues) {
+    let old = Rc::new(RefCell::new(Some(old)));
     while let Some(ask) = asks.recv().await {
         let shard = shard.clone();
         match ask {
@@ -193,8 +189,14 @@ async fn answer(
                 queues.flush(async move { shard.free(&tenant, patience).await });
             }
             Ask::DropOld { covered_below, reply } => {
-                let dropped = old.let_go(&shard, &covered_below).await;
-                drop(reply.send(dropped.map_err(|error| error.to_string())));
+                let old = old.clone();
+                queues.flush(async move {
+                    // Who comes meanwhile would take what is being dropped for gone.
+                    let Some(mut mine) = old.take() else { return };
+                    let left = mine.let_go(&shard, &covered_below).await;
+                    old.replace(Some(mine));
+                    drop(reply.send(left.map_err(|error| error.to_string())));
+                });
             }
             Ask::Cut { .. } | Ask::Settle(_) | Ask::Flush(_) => {
                 queues.flush(async move { shard.answer(ask).await });
@@ -217,14 +219,15 @@ struct Old {
 
 impl Old {
     /// Lets go of those whose samples are all in blocks. Every core knows all of them; core 0
-    /// deletes, and each shard may recycle its own segments when none before them is left.
+    /// deletes, and each shard may recycle its own segments when none before them is left. Returns
+    /// how many are left.
     async fn let_go(
         &mut self,
         shard: &Shard<Disk>,
         covered_below: &BTreeMap<TenantId, i64>,
     ) -> io::Result<usize> {
         let below = |tenant: &TenantId| covered_below.get(tenant).copied().unwrap_or(i64::MIN);
-        let gone = old::removable(&self.segments, self.shards, below);
+        let gone = old::removable(&self.disk, &self.segments, self.shards, below).await;
         if self.own == 0 {
             old::remove(&self.disk, &gone).await?;
         }
@@ -237,7 +240,7 @@ impl Old {
         if self.segments.iter().all(|segment| usize::from(segment.shard) != self.own) {
             shard.old_segments_are_gone();
         }
-        Ok(paths.len())
+        Ok(self.segments.len())
     }
 }
 

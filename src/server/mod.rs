@@ -106,6 +106,10 @@ pub enum Error {
     /// A core ended.
     #[error("a core ended: {0}")]
     Core(String),
+    /// A part of the control thread panicked: without it no block is cut or shipped, or nobody
+    /// knows how the shards are.
+    #[error("{0} on the control thread has panicked; start again, what was flushed is replayed")]
+    Control(&'static str),
     /// Told twice to stop; the second signal.
     #[error("ended by a second {0}; what was flushed is replayed at the next start")]
     Interrupted(&'static str),
@@ -147,6 +151,10 @@ async fn serve(config: &config::Receive, lines: Counts) -> Result<(), Error> {
             tracing::error!(%error, "stopping: a core ended");
             Err(Error::Core(error))
         }
+        part = first_panic(&mut running.beside) => {
+            tracing::error!(part, "stopping: a part of the control thread has panicked");
+            Err(Error::Control(part))
+        }
     };
     tokio::select! {
         stopped = beside::timeout(STOP, running.stop()) => {
@@ -165,8 +173,11 @@ struct Running {
     stop_uploads: watch::Sender<bool>,
     uploads: Uploading,
     /// Follows the shards' numbers, keeps the blocks, feeds the watchdog.
-    beside: [beside::JoinHandle<()>; 3],
+    beside: Vec<Part>,
 }
+
+/// A part of the control thread that runs as long as the process, by what it is called.
+type Part = (&'static str, beside::JoinHandle<()>);
 
 impl Running {
     /// Starts all of it. What has begun ends with the process when this future is dropped.
@@ -227,7 +238,11 @@ impl Running {
         tracing::info!("ready: writes and reads are taken");
         watchdog::notify(sd_notify::NotifyState::Ready);
         let feeding = beside::spawn(watchdog::feed(cores.asks.clone()));
-        let beside = [following, keeping, feeding];
+        let beside = vec![
+            ("the follower of the shards", following),
+            ("the keeper of the blocks", keeping),
+            ("the feeder of the watchdog", feeding),
+        ];
         Ok(Self { dir, cores, doors, set_ready, stop_uploads, uploads, beside })
     }
 
@@ -236,7 +251,7 @@ impl Running {
         watchdog::notify(sd_notify::NotifyState::Stopping);
         say(&self.set_ready, Err("the process is stopping"));
         let begun = Moment::now();
-        for task in &self.beside {
+        for (_, task) in &self.beside {
             task.abort();
         }
         self.stop_uploads.send_replace(true);
@@ -248,6 +263,21 @@ impl Running {
         drop(uploads.await);
         tracing::info!(seconds = begun.elapsed().as_secs_f64(), "stopped");
         drop(self.dir);
+    }
+}
+
+/// Resolves when one of the parts panics. One that just ends has lost the cores, who say more of
+/// why.
+async fn first_panic(parts: &mut Vec<Part>) -> &'static str {
+    loop {
+        if let Some(at) = parts.iter().position(|(_, task)| task.is_finished()) {
+            let (name, task) = parts.swap_remove(at);
+            if task.await.is_err() {
+                return name;
+            }
+        } else {
+            beside::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
@@ -267,5 +297,24 @@ async fn raised(mut flag: watch::Receiver<bool>) {
         if flag.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_panics_is_named() {
+        let named = control::run(async {
+            let endless = beside::spawn(std::future::pending());
+            let mut parts = vec![
+                ("endless", endless),
+                ("ended", beside::spawn(async {})),
+                ("broken", beside::spawn(async { panic!("as the test wants it") })),
+            ];
+            beside::timeout(Duration::from_mins(1), first_panic(&mut parts)).await
+        });
+        assert_eq!(named.expect("a control thread"), Ok("broken"));
     }
 }

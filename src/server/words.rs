@@ -51,6 +51,10 @@ pub(super) fn say_report(shard: usize, report: &Report) {
     for (dir, damage) in &report.damage {
         tracing::error!(shard = dir, %damage, "the log is damaged; the segment is kept");
     }
+    if report.refused > 0 {
+        let what = "samples that the log has and the head refuses";
+        tracing::warn!(shard, samples = report.refused, "{what}");
+    }
     if report.orphaned > 0 {
         tracing::error!(shard, samples = report.orphaned, "samples whose series is lost");
     }

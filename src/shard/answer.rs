@@ -19,7 +19,8 @@ use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::budget::OverBudget;
-use crate::shard::flush::FlushOrder;
+use crate::shard::cuts::Cuts;
+use crate::shard::flush::{FlushOrder, held_of};
 use crate::shard::head::members::Members;
 use crate::shard::head::series::Tenant;
 use crate::shard::head::{Head, SeriesIndex};
@@ -32,8 +33,8 @@ pub(crate) const SLICE_STEPS: usize = 500;
 pub(crate) const ASKED_STEPS: usize = 5;
 /// Steps of looking at a tenant: its external labels are made.
 const TENANT_STEPS: usize = 20;
-/// Steps of copying a tenant's counters.
-const STATS_STEPS: usize = 2;
+/// Steps of copying a tenant's counters, and looking its cuts up.
+const STATS_STEPS: usize = 5;
 
 /// Why a read ends early.
 #[derive(Debug)]
@@ -137,8 +138,23 @@ impl<S: Storage> Shard<S> {
         match ask {
             Ask::Select(select) => self.select(select).await,
             Ask::Labels(ask) => self.labels(ask).await,
-            Ask::Stats(reply) => drop(reply.send(self.stats().await)),
-            Ask::Held(reply) => drop(reply.send(self.held())),
+            Ask::Stats(reply) => {
+                let tenants = self.tell_tenants(|tenant, _| Some(stats_of(tenant))).await;
+                drop(reply.send(Stats { tenants }));
+            }
+            Ask::Held(reply) => {
+                let held = |tenant: &Tenant, cuts: &Cuts| {
+                    let held = held_of(tenant, cuts);
+                    held.is_open().then(|| (tenant.id.clone(), held))
+                };
+                drop(reply.send(self.tell_tenants(held).await));
+            }
+            Ask::Covered(reply) => {
+                let covered = |tenant: &Tenant, cuts: &Cuts| {
+                    Some((tenant.id.clone(), cuts.covered_below(&tenant.id)))
+                };
+                drop(reply.send(self.tell_tenants(covered).await));
+            }
             Ask::Settle(reply) => {
                 let settled = self.settle_log().await;
                 drop(reply.send(settled.map_err(|reason| reason.to_string())));
@@ -201,17 +217,19 @@ impl<S: Storage> Shard<S> {
         self.shard
     }
 
-    /// How much there is, from counters alone.
-    async fn stats(&self) -> Stats {
-        let mut tenants = Vec::new();
+    /// What is said of the tenants, from counters alone. None goes meanwhile, and who comes
+    /// meanwhile comes in at the end.
+    async fn tell_tenants<T>(&self, say: impl Fn(&Tenant, &Cuts) -> Option<T>) -> Vec<T> {
+        let (mut told, mut at) = (Vec::new(), 0);
         loop {
             {
                 let state = self.state.borrow();
                 let all = &state.applier.head.tenants;
-                let slice = all.iter().skip(tenants.len()).take(SLICE_STEPS / STATS_STEPS);
-                tenants.extend(slice.map(stats_of));
-                if tenants.len() == all.len() {
-                    return Stats { tenants };
+                let slice = at..all.len().min(at + SLICE_STEPS / STATS_STEPS);
+                at = slice.end;
+                told.extend(all[slice].iter().filter_map(|tenant| say(tenant, &state.cuts)));
+                if at == all.len() {
+                    return told;
                 }
             }
             self.storage.pause().await;

@@ -16,7 +16,7 @@ use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
 use crate::shard::slots::{self, SlotSet};
-use crate::shard::wal::record::{Group, Newest};
+use crate::shard::wal::record::{Group, Newest, Untold};
 use crate::shard::write::{Batch, Item, ItemHistogram, RefusedSample, Written};
 
 /// What applying works on: the head, and what is to be logged of it.
@@ -36,7 +36,7 @@ pub(crate) struct Applier {
     /// Newest sample per tenant in the group.
     pub(crate) newest: Newest,
     /// Series on their way into the series file.
-    pub(crate) untold: Group,
+    pub(crate) untold: Untold,
     /// Number of the next series in the log.
     pub(crate) next_id: u64,
     /// Buffers for what is sent on.
@@ -113,8 +113,19 @@ impl SentOn {
 /// Items whose series are looked up before the first of them is appended to.
 const TOGETHER: usize = 32;
 
+/// Whose a batch is.
+struct Owner<'b> {
+    id: &'b TenantId,
+    /// Its position; none as long as nothing of it was ever stored here: a name alone takes no
+    /// memory.
+    position: Option<TenantIndex>,
+    /// Its keys when it has no position, made when they are asked for.
+    keys: Option<TenantKeys>,
+}
+
 /// What a batch has come to so far.
-struct Tally {
+struct Tally<'b> {
+    owner: Owner<'b>,
     /// Times its samples may have.
     bounds: Bounds,
     /// Span of the samples stored.
@@ -123,7 +134,7 @@ struct Tally {
     written: Written,
 }
 
-impl Tally {
+impl Tally<'_> {
     #[inline]
     fn stored_at(&mut self, t: i64) {
         self.oldest = self.oldest.min(t);
@@ -164,31 +175,35 @@ enum Found {
 impl Applier {
     /// Applies a batch. What belongs to other shards is gathered in `sent_on`.
     pub(crate) fn apply(&mut self, batch: &Batch, sent_on: &mut SentOn) -> Written {
-        let tenant = self.tenant(&batch.tenant);
-        let owner = &self.head.tenants[tenant as usize];
+        let position = self.head.find_tenant(&batch.tenant);
+        let tenant = position.map(|position| &self.head.tenants[position as usize]);
+        let (newest_ms, cut_ms) = tenant.map_or((i64::MIN, i64::MIN), |t| (t.newest_ms, t.cut_ms));
         // Where it was cut, it has had newer data.
-        let newest_ms = owner.newest_ms.max(owner.cut_ms);
-        let min_t = owner.cut_ms.max(batch.past.begins_ms(newest_ms));
-        let bounds = Bounds { min_t, max_t: batch.max_t };
-        let mut tally =
-            Tally { bounds, oldest: i64::MAX, newest: i64::MIN, written: Written::default() };
+        let min_t = cut_ms.max(batch.past.begins_ms(newest_ms.max(cut_ms)));
+        let mut tally = Tally {
+            owner: Owner { id: &batch.tenant, position, keys: None },
+            bounds: Bounds { min_t, max_t: batch.max_t },
+            oldest: i64::MAX,
+            newest: i64::MIN,
+            written: Written::default(),
+        };
         let mut histograms = &batch.histograms[..];
         let next_of = |rest: &[ItemHistogram]| rest.first().map_or(u32::MAX, |next| next.item);
         let (mut number, mut next) = (0, next_of(histograms));
         for items in batch.items.chunks(TOGETHER) {
             let known = self.look_up(items);
             for (item, known) in items.iter().zip(known) {
-                self.apply_item(batch, item, (tenant, known), sent_on, &mut tally);
+                self.apply_item(batch, (item, known), sent_on, &mut tally);
                 if number == next {
                     let own = histograms.partition_point(|own| own.item == number);
                     let (own, rest) = histograms.split_at(own);
-                    self.apply_histograms(batch, (item, own), tenant, sent_on, &mut tally);
+                    self.apply_histograms(batch, (item, own), sent_on, &mut tally);
                     (histograms, next) = (rest, next_of(rest));
                 }
                 number += 1;
             }
         }
-        self.account(tenant, &tally);
+        self.account(&tally);
         tally.written
     }
 
@@ -223,10 +238,9 @@ impl Applier {
     fn apply_item(
         &mut self,
         batch: &Batch,
-        item: &Item,
-        (tenant, known): (TenantIndex, Option<SeriesIndex>),
+        (item, known): (&Item, Option<SeriesIndex>),
         sent_on: &mut SentOn,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
     ) {
         let region = &batch.bytes[item.region.start as usize..item.region.end as usize];
         let samples = &batch.samples[item.samples.start as usize..item.samples.end as usize];
@@ -234,7 +248,7 @@ impl Applier {
             Some(index) => Found::Here(index),
             // No series is made for samples that are refused anyway.
             None if !samples.iter().any(|s| tally.bounds.hold(s.t)) => Found::OutOfBounds,
-            None => self.find_by_labels(item.key, region, tenant, &mut tally.written),
+            None => self.find_by_labels(item.key, region, tally),
         };
         match found {
             Found::Here(index) => self.append(index, samples, region, tally),
@@ -257,9 +271,8 @@ impl Applier {
         &mut self,
         batch: &Batch,
         (item, histograms): (&Item, &[ItemHistogram]),
-        tenant: TenantIndex,
         sent_on: &mut SentOn,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
     ) {
         let bytes = |range: &Range<u32>| &batch.bytes[range.start as usize..range.end as usize];
         let region = bytes(&item.region);
@@ -281,7 +294,7 @@ impl Applier {
                     tally.refuse_histogram(tally.bounds.refusal(t), region, t, None);
                     continue;
                 }
-                None => match self.find_by_labels(item.key, region, tenant, &mut tally.written) {
+                None => match self.find_by_labels(item.key, region, tally) {
                     Found::Here(index) => index,
                     Found::Elsewhere(key, region) => {
                         let rest = histograms[n..].iter().map(|rest| bytes(&rest.message));
@@ -315,7 +328,7 @@ impl Applier {
         (t, histogram): (i64, HistogramRef<'_>),
         message: &[u8],
         region: &[u8],
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
     ) -> Appended {
         let appended = self.head.append_histogram(index, t, histogram, tally.bounds);
         if appended == Appended::Stored {
@@ -333,7 +346,7 @@ impl Applier {
         index: SeriesIndex,
         (t, is_float): (i64, bool),
         region: &[u8],
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
     ) {
         let message = stale_message(t, is_float);
         let (integer, float) = (IntegerHistogram::stale(), FloatHistogram::stale());
@@ -359,7 +372,7 @@ impl Applier {
             limits,
             group: Group::default(),
             newest: Newest::new(),
-            untold: Group::default(),
+            untold: Untold::default(),
             next_id: 1,
             home: Home::new(16),
             reader: histogram::Reader::default(),
@@ -376,7 +389,13 @@ impl Applier {
     }
 
     #[inline]
-    fn append(&mut self, index: SeriesIndex, samples: &[Sample], region: &[u8], tally: &mut Tally) {
+    fn append(
+        &mut self,
+        index: SeriesIndex,
+        samples: &[Sample],
+        region: &[u8],
+        tally: &mut Tally<'_>,
+    ) {
         for &sample in samples {
             if sample.bits == STALE_NAN_BITS
                 && let Some(is_float) = self.head.ends_with_histogram(index)
@@ -425,49 +444,53 @@ impl Applier {
 
     /// A key nobody knows: a new series, or another spelling.
     #[cold]
-    fn find_by_labels(
-        &mut self,
-        spelling: u128,
-        region: &[u8],
-        tenant: TenantIndex,
-        written: &mut Written,
-    ) -> Found {
+    fn find_by_labels(&mut self, spelling: u128, region: &[u8], tally: &mut Tally<'_>) -> Found {
         if let Some(alias) = self.aliases.find(spelling) {
             let alias = alias.clone();
-            return self.find_or_make(alias.key, tenant, &alias.region);
+            return self.find_or_make(alias.key, &alias.region, &mut tally.owner);
         }
         let mut canonical = Vec::with_capacity(region.len());
         match region::canonical(region, &self.limits, &mut canonical) {
             Err(error) => return Found::Bad(error),
-            Ok(repairs) if repairs.sorted || repairs.emptied > 0 => written.repaired += 1,
+            Ok(repairs) if repairs.sorted || repairs.emptied > 0 => {
+                tally.written.repaired += 1;
+            }
             Ok(_) => {}
         }
         if canonical == region {
-            return self.find_or_make(spelling, tenant, &canonical);
+            return self.find_or_make(spelling, &canonical, &mut tally.owner);
         }
-        let key = self.keys[tenant as usize].key(&canonical);
+        let owner = &mut tally.owner;
+        let key = self.keys_of(owner).key(&canonical);
         let region = canonical.into_boxed_slice();
         self.aliases.remember(spelling, Alias { key, region: region.clone() });
-        self.find_or_make(key, tenant, &region)
+        self.find_or_make(key, &region, owner)
     }
 
-    fn find_or_make(&mut self, key: u128, tenant: TenantIndex, region: &[u8]) -> Found {
+    fn keys_of<'k>(&'k self, owner: &'k mut Owner<'_>) -> &'k TenantKeys {
+        match owner.position {
+            Some(position) => &self.keys[position as usize],
+            None => owner.keys.get_or_insert_with(|| self.secret.of(owner.id)),
+        }
+    }
+
+    /// The series of a key; made for a sample that will be stored, and with it its tenant.
+    fn find_or_make(&mut self, key: u128, region: &[u8], owner: &mut Owner<'_>) -> Found {
         if !self.slots.contains(slots::slot(key)) {
             return Found::Elsewhere(key, region.into());
         }
-        let index = match self.head.find(key) {
-            Some(index) => index,
-            None => self.head.create(key, tenant, region::canonical_labels(region)),
-        };
-        Found::Here(index)
+        if let Some(index) = self.head.find(key) {
+            return Found::Here(index);
+        }
+        let tenant = self.tenant(owner.id);
+        owner.position = Some(tenant);
+        Found::Here(self.head.create(key, tenant, region::canonical_labels(region)))
     }
 
     /// Keeps the books of a tenant after a batch.
-    fn account(&mut self, tenant: TenantIndex, tally: &Tally) {
+    fn account(&mut self, tally: &Tally<'_>) {
         let stored = tally.written.floats.stored + tally.written.histograms.stored;
-        if stored == 0 {
-            return;
-        }
+        let Some(tenant) = tally.owner.position.filter(|_| stored > 0) else { return };
         let owner = &mut self.head.tenants[tenant as usize];
         owner.oldest_ms = owner.oldest_ms.min(tally.oldest);
         owner.newest_ms = owner.newest_ms.max(tally.newest);

@@ -27,8 +27,7 @@ use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
 use crate::rt::storage::Storage;
 use crate::shard::apply::SentOn;
-use crate::shard::truncation::TELL_BYTES;
-use crate::shard::wal::record::CutRecord;
+use crate::shard::wal::record::{CutRecord, TELL_BYTES};
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::writer::{Log, LogError, LogStats, Sealed};
 use crate::shard::write::{Batch, Unavailable, Written};
@@ -214,15 +213,13 @@ impl<S: Storage> Shard<S> {
         self.state.borrow().commits.failed
     }
 
-    /// Logs cuts; returns when they are durable.
-    pub(crate) async fn log_cuts(&self, cuts: &[CutRecord]) -> Result<(), Unavailable> {
-        let done = {
+    /// Logs cuts; returns when they are durable, with the number of a segment: they are in none
+    /// before it.
+    pub(crate) async fn log_cuts(&self, cuts: &[CutRecord]) -> Result<u64, Unavailable> {
+        let (segment, done) = {
             let mut state = self.state.borrow_mut();
             if let Some(reason) = state.commits.failed {
                 return Err(reason);
-            }
-            if cuts.is_empty() {
-                return Ok(());
             }
             for cut in cuts {
                 state.applier.group.add_cut(cut);
@@ -230,10 +227,10 @@ impl<S: Storage> Shard<S> {
             let (notice, done) = oneshot::channel();
             let seq = state.commits.open_seq;
             state.commits.notices.push_back((seq, notice));
-            done
+            (state.commits.stats.segment, done)
         };
         self.work.raise();
-        done.await.unwrap_or(Err(Unavailable::Stopping))
+        done.await.unwrap_or(Err(Unavailable::Stopping)).map(|()| segment)
     }
 
     /// Lets segments go whose samples are all cut, and waits for the end of it. What is then

@@ -7,8 +7,9 @@
 //! - it goes on accepting, but for four hours nothing newer than that range, and the wall clock has
 //!   passed that end by an hour: whoever fills an old range so slowly must not keep the log, which
 //!   is everybody's, for as long as he likes; or
-//! - it was cut there before and some slots still hold older samples: after a restart with another
-//!   number of shards, or in the middle of a cut.
+//! - it was cut there before and for some slots that is not done: they still hold older samples, or
+//!   hold none and have no cut in the log. So it is after a restart with another number of shards,
+//!   in the middle of a cut, and when one has failed.
 //!
 //! ## Fairness
 //! A round names each tenant at most once, and of each tenant one range is written in it. So who
@@ -61,11 +62,25 @@ impl Held {
         self.accepted += other.accepted;
     }
 
-    /// Whether it was cut and samples from before the cut still wait for a block.
-    #[cfg(test)]
+    /// Whether it was cut and what is before the cut is not known to be in blocks: samples wait
+    /// for one, or the cut itself, where there are none, is not logged.
     pub(crate) fn is_pending_below_cut(&self) -> bool {
-        self.oldest_ms < self.cut_ms
+        self.oldest_ms < self.cut_ms || self.covered_ms < self.cut_ms
     }
+
+    /// Whether anything may still be cut of it: else it is not worth telling of.
+    pub(crate) fn is_open(&self) -> bool {
+        self.oldest_ms < i64::MAX || self.is_pending_below_cut()
+    }
+}
+
+/// What all shards hold, by what each says.
+pub(crate) fn merged(all: impl IntoIterator<Item = (TenantId, Held)>) -> BTreeMap<TenantId, Held> {
+    let mut merged: BTreeMap<TenantId, Held> = BTreeMap::new();
+    for (tenant, held) in all {
+        merged.entry(tenant).and_modify(|known| known.merge(held)).or_insert(held);
+    }
+    merged
 }
 
 /// What is to be cut next: on all shards, then flushed by each.
@@ -114,7 +129,8 @@ impl CutPlan {
             let over = uptime.saturating_sub(known.heard) >= SILENCE
                 || uptime.saturating_sub(known.moved) >= STANDSTILL;
             let end_ms = end_of_cut(held, over, wall_ms);
-            if held.oldest_ms < end_ms && known.paused <= uptime {
+            let due = held.oldest_ms < end_ms || held.is_pending_below_cut();
+            if due && known.paused <= uptime {
                 round.push((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
             }
         }
@@ -132,9 +148,11 @@ impl CutPlan {
 
     fn listen(&mut self, tenant: &TenantId, held: &Held, uptime: Duration) -> Known {
         let known = self.known.entry(tenant.clone()).or_default();
-        if known.accepted != held.accepted {
-            (known.accepted, known.heard) = (held.accepted, uptime);
+        // It is less when a shard that has nothing left is not named any more.
+        if held.accepted > known.accepted {
+            known.heard = uptime;
         }
+        known.accepted = held.accepted;
         let range_end_ms = TimeRange::aligned(held.newest_ms).end;
         if known.range_end_ms != range_end_ms {
             (known.range_end_ms, known.moved) = (range_end_ms, uptime);
@@ -313,6 +331,29 @@ mod tests {
         world.cut(START + BLOCK_RANGE_MS);
         assert!(!world.held.is_pending_below_cut());
         assert_eq!(world.due(), None);
+    }
+
+    #[test]
+    fn a_cut_that_failed_comes_again_where_nothing_is_held() {
+        let mut world = World::new(START, START + 5, START + 10);
+        world.cut(START + BLOCK_RANGE_MS);
+        assert_eq!(world.due(), None);
+        world.held.covered_ms = i64::MIN;
+        assert_eq!(world.due(), Some(START + BLOCK_RANGE_MS));
+        world.cut(START + BLOCK_RANGE_MS);
+        assert_eq!(world.due(), None);
+    }
+
+    #[test]
+    fn a_shard_that_is_not_named_any_more_breaks_no_silence() {
+        let mut world = World::new(START, START, START + 2 * BLOCK_RANGE_MS);
+        world.held.accepted = 9;
+        assert_eq!(world.due(), None);
+        world.pass(HOUR / 2);
+        world.held.accepted = 5;
+        assert_eq!(world.due(), None);
+        world.pass(HOUR / 2);
+        assert_eq!(world.due(), Some(START + BLOCK_RANGE_MS));
     }
 
     fn name(name: &str) -> TenantId {

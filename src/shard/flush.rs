@@ -44,6 +44,7 @@ use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::blocks::{self, Origin};
 use crate::shard::cut_plan::Held;
+use crate::shard::cuts::Cuts;
 use crate::shard::head::read::Copied;
 use crate::shard::head::series::Tenant;
 use crate::shard::head::{SeriesIndex, TenantIndex};
@@ -171,6 +172,20 @@ impl Text {
     }
 }
 
+/// What there is of a tenant, for who plans the cuts.
+pub(super) fn held_of(tenant: &Tenant, cuts: &Cuts) -> Held {
+    let covered_ms = cuts.covered_below(&tenant.id);
+    let empty = tenant.oldest_ms > tenant.newest_ms || tenant.newest_ms < covered_ms;
+    Held {
+        // What is covered may still lie in the head.
+        oldest_ms: if empty { i64::MAX } else { tenant.oldest_ms.max(covered_ms) },
+        newest_ms: tenant.newest_ms,
+        cut_ms: tenant.cut_ms,
+        covered_ms,
+        accepted: tenant.samples,
+    }
+}
+
 impl<S: Storage> Shard<S> {
     /// Refuses samples of a tenant before `end_ms` from now on. Not logged: it is only said so that
     /// nothing joins a range while it is flushed.
@@ -179,24 +194,6 @@ impl<S: Storage> Shard<S> {
         let index = state.applier.tenant(tenant);
         let owner = &mut state.applier.head.tenants[index as usize];
         owner.cut_ms = owner.cut_ms.max(end_ms);
-    }
-
-    /// What there is of each tenant, for who plans the cuts.
-    pub(crate) fn held(&self) -> BTreeMap<TenantId, Held> {
-        let state = self.state.borrow();
-        let held = |tenant: &Tenant| {
-            let covered_ms = state.cuts.covered_below(&tenant.id);
-            let empty = tenant.oldest_ms > tenant.newest_ms || tenant.newest_ms < covered_ms;
-            Held {
-                // What is covered may still lie in the head.
-                oldest_ms: if empty { i64::MAX } else { tenant.oldest_ms.max(covered_ms) },
-                newest_ms: tenant.newest_ms,
-                cut_ms: tenant.cut_ms,
-                covered_ms,
-                accepted: tenant.samples,
-            }
-        };
-        state.applier.head.tenants.iter().map(|t| (t.id.clone(), held(t))).collect()
     }
 
     /// Writes the oldest range of a tenant that has samples before `end_ms` as a block, and logs
@@ -374,10 +371,12 @@ impl<S: Storage> Shard<S> {
         // Also when the log died over it: a published block is a cut by itself, which the next
         // start finds, and nothing may be written a second time until then.
         if logged.is_ok() || !block.is_nil() {
-            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms);
+            let told_in = logged.ok();
+            self.state.borrow_mut().cuts.note(tenant, &slots, end_ms, told_in);
         }
         self.state.borrow_mut().commits.cutting -= 1;
         self.shrink.raise();
-        logged.map_err(|reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason })
+        let failed = |reason| FlushError::Log { tenant: tenant.clone(), end_ms, reason };
+        logged.map(drop).map_err(failed)
     }
 }

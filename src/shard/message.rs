@@ -37,15 +37,17 @@ pub enum Ask {
     Labels(LabelsAsk),
     /// How much there is. Answered from counters, without touching series.
     Stats(oneshot::Sender<Stats>),
-    /// What of each tenant is not in blocks yet.
-    Held(oneshot::Sender<BTreeMap<TenantId, Held>>),
+    /// What is not in blocks yet, or not cut to the end. Whoever is not named has nothing here.
+    Held(oneshot::Sender<Vec<(TenantId, Held)>>),
+    /// Up to when each tenant's samples are in blocks, whether anything is held of it or not.
+    Covered(oneshot::Sender<Vec<(TenantId, i64)>>),
     /// Write down again what only logs of earlier generations told, so that they may go.
     Settle(oneshot::Sender<Result<(), String>>),
     /// Let go of logs of earlier generations that are covered: shard 0 deletes, the others note it.
     DropOld {
         /// Before this, all shards have a tenant's data in blocks.
-        covered_below: BTreeMap<TenantId, i64>,
-        /// How many segments went.
+        covered_below: Arc<BTreeMap<TenantId, i64>>,
+        /// How many segments are left.
         reply: oneshot::Sender<Result<usize, String>>,
     },
     /// Refuse a tenant's samples before a time from now on.

@@ -7,15 +7,15 @@
 //! 1. Every shard has settled its log ([`settle_log`](crate::shard::Shard::settle_log)) after the
 //!    start: the cuts and the labels that only old segments told are then told again.
 //! 2. [`removable`] decides from the cuts of all shards.
-//! 3. [`remove`] deletes, oldest first.
+//! 3. [`remove`] deletes.
 //! 4. A shard whose directory has none left is told so: until then its own segments, which lie
 //!    behind them, do not go either.
 //!
 //! 5. Where nobody lives any more, spares and series file follow ([`remove_deserted`]).
 //!
 //! Where a shard still lives in the directory, its series file has the labels behind the numbers,
-//! so segments may go one by one. Where none does, a later segment may need the labels that an
-//! earlier one told: they go together.
+//! so segments may go one by one, oldest first. Where none does, a later segment may need the
+//! labels that an earlier one told: they go together, newest first.
 //!
 //! ## Crash
 //! What is left is read again and found covered again. What could not be read whole is kept under
@@ -30,16 +30,18 @@ use crate::rt::step::{self, Step};
 use crate::rt::storage::Storage;
 use crate::shard::recover::{OldSegment, shard_dir, shard_number};
 
-/// The segments of `old` that may go, oldest first in each directory. `shards` live now;
+/// Tenants looked up in one slice.
+const SLICE_TENANTS: usize = 128;
+
+/// The segments of `old` that may go, in the order in which they may. `shards` live now;
 /// `covered_below` tells up to when all slots of a tenant are in blocks: the least of what
 /// [`Cuts::covered_below`](crate::shard::cuts::Cuts::covered_below) is on any shard.
-pub(crate) fn removable(
-    old: &[OldSegment],
+pub(crate) async fn removable<'o, S: Storage>(
+    storage: &S,
+    old: &'o [OldSegment],
     shards: u16,
     covered_below: impl Fn(&TenantId) -> i64,
-) -> Vec<&OldSegment> {
-    let covered =
-        |segment: &OldSegment| segment.newest.iter().all(|(tenant, &t)| t < covered_below(tenant));
+) -> Vec<&'o OldSegment> {
     let mut by_shard: BTreeMap<u16, Vec<&OldSegment>> = BTreeMap::new();
     for segment in old {
         by_shard.entry(segment.shard).or_default().push(segment);
@@ -48,14 +50,37 @@ pub(crate) fn removable(
     for (shard, mut segments) in by_shard {
         // Names are numbers of one length.
         segments.sort_by(|a, b| a.path.cmp(&b.path));
-        let first_kept = segments.iter().position(|segment| !covered(segment));
-        match first_kept {
-            None => gone.extend(segments),
-            Some(kept) if shard < shards => gone.extend(&segments[..kept]),
-            Some(_) => {}
+        let mut covered = 0;
+        while let Some(segment) = segments.get(covered)
+            && is_covered(storage, segment, &covered_below).await
+        {
+            covered += 1;
+        }
+        if shard < shards {
+            gone.extend(&segments[..covered]);
+        } else if covered == segments.len() {
+            // What is left after a crash finds the labels it needs in what is older.
+            gone.extend(segments.into_iter().rev());
         }
     }
     gone
+}
+
+/// Whether all samples of a segment are in blocks. Looked up in slices.
+async fn is_covered<S: Storage>(
+    storage: &S,
+    segment: &OldSegment,
+    covered_below: impl Fn(&TenantId) -> i64,
+) -> bool {
+    for (at, (tenant, &t)) in segment.newest.iter().enumerate() {
+        if t >= covered_below(tenant) {
+            return false;
+        }
+        if at % SLICE_TENANTS == SLICE_TENANTS - 1 {
+            storage.pause().await;
+        }
+    }
+    true
 }
 
 /// Deletes segments, in the order of `removable`. Damaged ones are only renamed.
@@ -127,7 +152,8 @@ mod tests {
         let end_of = |t: &TenantId| {
             ends.iter().find(|(name, _)| *name == t.as_str()).map_or(i64::MIN, |(_, end)| *end)
         };
-        let gone = removable(old, shards, end_of);
+        let twin = Twin::new(1);
+        let gone = futures_lite::future::block_on(removable(&twin, old, shards, end_of));
         let names: Vec<(u16, String)> = gone
             .iter()
             .map(|s| (s.shard, s.path.file_stem().expect("a name").to_string_lossy()))
@@ -150,9 +176,9 @@ mod tests {
         check(&old, 2, &[("a", 100)], &[(0, "1"), (1, "1")]);
         check(&old, 2, &[("a", 200)], &[(0, "1"), (1, "1"), (1, "2")]);
         check(&old, 2, &[("a", 200), ("b", 21)], &[(0, "1"), (0, "2"), (1, "1"), (1, "2")]);
-        // Nobody lives in directory 1 any more: together or not at all.
+        // Nobody lives in directory 1 any more: together or not at all, the newest first.
         check(&old, 1, &[("a", 100)], &[(0, "1")]);
-        check(&old, 1, &[("a", 200)], &[(0, "1"), (1, "1"), (1, "2")]);
+        check(&old, 1, &[("a", 200)], &[(0, "1"), (1, "2"), (1, "1")]);
     }
 
     #[test]

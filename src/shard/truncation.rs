@@ -13,10 +13,11 @@
 //!    are given to others.
 //!
 //! ## The log
-//! 1. In one moment is noted: which segments are closed, which cuts stand, which series the series
-//!    file does not have yet.
-//! 2. These series are made durable there, and these cuts in a new block of the log.
-//! 3. Of these segments those go whose samples lie before these cuts, oldest first.
+//! 1. In one moment, when no cut is on its way into the log, is noted which segments are closed.
+//! 2. Of these the oldest may go whose samples all lie before cuts that stand. What was found
+//!    covered stays so: the next look begins where this one has ended.
+//! 3. If one may go, the series that the series file does not have are made durable there, and in
+//!    new blocks of the log the cuts that the segments hold; then they go, oldest first.
 //! 4. When more series in the series file are gone than live, it is written anew
 //!    ([`series_file`](crate::shard::wal::series_file)): the living are told again in slices, from
 //!    the head. Who is not in the head has no sample that is not in a block, so a replay needs no
@@ -29,7 +30,12 @@
 //!
 //! ## When there is no room
 //! It waits for some and goes on. Meanwhile the log goes on as long as it has room itself; new
-//! series are turned away when too many wait here.
+//! series are turned away when too many wait here. When the log has none, cuts cannot be told
+//! again; segments that hold none go all the same, for their samples are in published blocks, and
+//! each of these stands for its cut.
+//!
+//! ## When a segment cannot be deleted
+//! It is tried again for ever. It takes room and nothing else.
 
 use std::future::Future;
 
@@ -41,13 +47,12 @@ use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::commit::Notice;
 use crate::shard::head::{SeriesIndex, TenantIndex, Truncation};
-use crate::shard::wal::backlog::{Backlog, Closed};
-use crate::shard::wal::record::{CutRecord, Group};
+use crate::shard::wal::backlog::Backlog;
+use crate::shard::wal::record::{Group, TELL_BYTES};
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::writer::LogError;
+use crate::shard::write::Unavailable;
 
-/// Bytes of untold series that are worth a write.
-pub(crate) const TELL_BYTES: usize = 1024 * 1024;
 /// Bytes of one write of a rewriting.
 const REWRITE_BYTES: usize = 256 * 1024;
 /// Series looked at in one slice of a rewriting.
@@ -56,23 +61,36 @@ const REWRITE_SERIES: usize = 64;
 /// Series truncated in one slice.
 const TRUNCATE_SERIES: usize = 64;
 
-/// What a truncation of the log goes by, all of it noted in one moment.
+/// Tenants looked at in one slice.
+const SLICE_TENANTS: usize = 64;
+/// Cuts in one block, or a few more.
+const TELL_CUTS: usize = 512;
+
+/// What a truncation of the log goes by, noted in one moment.
 struct Noted {
     /// Number of the last segment that may go.
     last: u64,
-    cuts: Vec<CutRecord>,
-    /// Up to when samples are covered, by tenant.
-    covered: Vec<i64>,
     /// Who waits for the end of it.
     waiting: Vec<Notice>,
 }
 
-impl Noted {
-    fn covers(&self, segment: &Closed) -> bool {
-        let covers =
-            |tenant: u32, t: i64| self.covered.get(tenant as usize).is_some_and(|&e| t < e);
-        segment.number <= self.last && segment.newest.iter().all(|(&tenant, &t)| covers(tenant, t))
-    }
+/// How far closed segments were looked at.
+#[derive(Default)]
+struct Looked {
+    /// Up to this one all samples are covered.
+    segment: u64,
+    /// In the next one those of the tenants before this are.
+    tenant: u32,
+}
+
+/// What letting go works with.
+struct Shrinking<'b, S: Storage> {
+    series: SeriesFile<S>,
+    backlog: &'b Backlog<S>,
+    clock: &'b Clock,
+    looked: Looked,
+    /// Whether it was said that segments cannot be deleted.
+    warned: bool,
 }
 
 impl<S: Storage> Shard<S> {
@@ -161,33 +179,51 @@ impl<S: Storage> Shard<S> {
     /// Truncates as long as the shard lives, or until the series file cannot be written.
     pub(super) async fn truncate_for_ever(
         &self,
-        mut series: SeriesFile<S>,
+        series: SeriesFile<S>,
         backlog: &Backlog<S>,
         clock: &Clock,
     ) -> LogError {
+        let looked = Looked::default();
+        let mut shrinking = Shrinking { series, backlog, clock, looked, warned: false };
         loop {
-            if let Err(error) = self.shrink_all(&mut series, backlog, clock).await {
+            if let Err(error) = self.shrink_all(&mut shrinking).await {
                 return error;
             }
             self.shrink.wait().await;
         }
     }
 
-    async fn shrink_all(
-        &self,
-        series: &mut SeriesFile<S>,
-        backlog: &Backlog<S>,
-        clock: &Clock,
-    ) -> Result<(), LogError> {
-        let untold = self.state.borrow().applier.untold.len_bytes();
-        if untold >= TELL_BYTES {
-            self.tell_series(series, clock).await?;
+    async fn shrink_all(&self, with: &mut Shrinking<'_, S>) -> Result<(), LogError> {
+        loop {
+            let untold = self.state.borrow().applier.untold.len_bytes();
+            if untold >= TELL_BYTES {
+                self.tell_series(&mut with.series, with.clock).await?;
+            }
+            let Some(noted) = self.note(with.backlog) else { return Ok(()) };
+            self.truncate_log(noted, with).await?;
+            self.rewrite_series(&mut with.series, with.clock).await?;
+            let gone = with.series.let_go().await;
+            self.went(gone, &mut with.warned).await;
         }
-        while let Some(noted) = self.note(backlog) {
-            self.truncate_log(noted, series, backlog, clock).await?;
-            self.rewrite_series(series, clock).await?;
+    }
+
+    /// Counts segments that were to be let go. If that has failed it is asked for again, later.
+    async fn went(&self, gone: Result<u64, LogError>, warned: &mut bool) -> u64 {
+        match gone {
+            Ok(count) => {
+                *warned &= count == 0;
+                return count;
+            }
+            Err(error) if !*warned => {
+                let what = "a log segment that is not needed cannot be deleted; it is tried again";
+                tracing::error!(shard = self.shard, %error, "{what}");
+                *warned = true;
+            }
+            Err(_) => {}
         }
-        Ok(())
+        self.storage.rest().await;
+        self.state.borrow_mut().commits.truncate = true;
+        0
     }
 
     /// Notes what holds now, when a truncation is asked for.
@@ -201,34 +237,30 @@ impl<S: Storage> Shard<S> {
         }
         state.commits.truncate = false;
         let waiting = std::mem::take(&mut state.commits.truncated);
-        let tenants = &state.applier.head.tenants;
-        let covered = tenants.iter().map(|t| state.cuts.covered_below(&t.id)).collect();
         let last = if state.commits.behind_old { 0 } else { backlog.newest() };
-        Some(Noted { last, cuts: state.cuts.records(), covered, waiting })
+        Some(Noted { last, waiting })
     }
 
     /// Makes the series durable that the series file does not have.
     async fn tell_series(&self, series: &mut SeriesFile<S>, clock: &Clock) -> Result<(), LogError> {
-        let untold = series.take(&mut self.state.borrow_mut().applier.untold);
-        if untold { self.write_series(series, clock).await } else { Ok(()) }
+        let groups = self.state.borrow().applier.untold.groups();
+        for _ in 0..groups {
+            if series.take_oldest(&mut self.state.borrow_mut().applier.untold) {
+                self.write_series(series, clock).await?;
+            }
+        }
+        Ok(())
     }
 
+    /// Makes durable what the series file has taken, as soon as there is room for it.
     async fn write_series(
         &self,
         series: &mut SeriesFile<S>,
         clock: &Clock,
     ) -> Result<(), LogError> {
-        self.with_room(async || series.write(clock.wall_ms()).await).await.map(drop)
-    }
-
-    /// Does what needs room as soon as there is some.
-    async fn with_room<T>(
-        &self,
-        mut work: impl AsyncFnMut() -> Result<T, LogError>,
-    ) -> Result<T, LogError> {
         let mut waited = false;
         loop {
-            match work().await {
+            match series.write(clock.wall_ms()).await {
                 Err(error) if error.waits_for_room() => {
                     if !waited {
                         let what = "no log is let go before there is room";
@@ -246,28 +278,105 @@ impl<S: Storage> Shard<S> {
     async fn truncate_log(
         &self,
         noted: Noted,
-        series: &mut SeriesFile<S>,
-        backlog: &Backlog<S>,
-        clock: &Clock,
+        with: &mut Shrinking<'_, S>,
     ) -> Result<(), LogError> {
+        let backlog = with.backlog;
+        let mut last = self.covered_up_to(noted.last, backlog, &mut with.looked).await;
+        if noted.waiting.is_empty() && backlog.oldest().is_none_or(|oldest| oldest > last) {
+            return Ok(());
+        }
         // What is taken here was untold when it was noted what may go.
-        self.tell_series(series, clock).await?;
+        self.tell_series(&mut with.series, with.clock).await?;
         step::done(Step::SeriesTold);
-        let told = self.log_cuts(&noted.cuts).await;
+        let told = self.tell_cuts(last).await;
         if told.is_ok() {
             step::done(Step::CutsTold);
-            let truncate = async || backlog.truncate(Step::SegmentGone, |s| noted.covers(s)).await;
-            let gone = self.with_room(truncate).await?;
-            self.state.borrow_mut().commits.segments_went(gone);
         } else {
+            last = self.holds_no_cut(last).await;
+        }
+        let gone = backlog.truncate(Step::SegmentGone, last).await;
+        let gone = self.went(gone, &mut with.warned).await;
+        self.state.borrow_mut().commits.segments_went(gone);
+        for notice in noted.waiting {
+            notice.send(told).ok();
+        }
+        if told.is_err() {
             // Again when the log has room. If it is dead this ends with it.
             self.storage.rest().await;
             self.state.borrow_mut().commits.truncate = true;
         }
-        for notice in noted.waiting {
-            notice.send(told).ok();
-        }
         Ok(())
+    }
+
+    /// Number of the last closed segment up to `last` that may go: up to it all samples are in
+    /// blocks.
+    async fn covered_up_to(&self, last: u64, backlog: &Backlog<S>, looked: &mut Looked) -> u64 {
+        loop {
+            let next = backlog.behind(looked.segment, looked.tenant, SLICE_TENANTS);
+            let Some((segment, newest)) = next.filter(|(segment, _)| *segment <= last) else {
+                return looked.segment.min(last);
+            };
+            {
+                let state = self.state.borrow();
+                for &(tenant, t) in &newest {
+                    looked.tenant = tenant;
+                    let id = &state.applier.head.tenants[tenant as usize].id;
+                    if t >= state.cuts.covered_below(id) {
+                        return looked.segment;
+                    }
+                }
+            }
+            if newest.len() < SLICE_TENANTS {
+                *looked = Looked { segment, tenant: 0 };
+            } else {
+                looked.tenant += 1;
+            }
+            self.storage.pause().await;
+        }
+    }
+
+    /// Tells the cuts again that segments up to `last` hold, and those that no log holds.
+    async fn tell_cuts(&self, last: u64) -> Result<(), Unavailable> {
+        let mut at = None;
+        loop {
+            let (mut told, mut records) = (Vec::new(), Vec::new());
+            loop {
+                let slice = self.state.borrow().cuts.to_tell(last, &mut at, SLICE_TENANTS);
+                records.extend(slice.iter().flat_map(|told| told.records.iter().cloned()));
+                told.extend(slice);
+                if at.is_none() || records.len() >= TELL_CUTS {
+                    break;
+                }
+                self.storage.pause().await;
+            }
+            if !records.is_empty() {
+                let segment = self.log_cuts(&records).await?;
+                for slice in told.chunks(SLICE_TENANTS) {
+                    for told in slice {
+                        self.state.borrow_mut().cuts.told_again(told, segment);
+                    }
+                    self.storage.pause().await;
+                }
+            }
+            if at.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Number of the last segment up to `last` before which, and in which, no cut is told that must
+    /// be told again.
+    async fn holds_no_cut(&self, last: u64) -> u64 {
+        let (mut free, mut at) = (last, None);
+        loop {
+            for told in self.state.borrow().cuts.to_tell(last, &mut at, SLICE_TENANTS) {
+                free = free.min(told.told_in.saturating_sub(1));
+            }
+            if at.is_none() {
+                return free;
+            }
+            self.storage.pause().await;
+        }
     }
 
     /// Writes the series file anew, if most of the series in it are gone.
@@ -316,6 +425,7 @@ impl<S: Storage> Shard<S> {
         series.take(&mut living);
         self.write_series(series, clock).await?;
         step::done(Step::SeriesToldAgain);
-        self.with_room(async || series.let_go_before(first).await).await.map(drop)
+        series.end_rewriting(first);
+        Ok(())
     }
 }

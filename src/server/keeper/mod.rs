@@ -33,7 +33,7 @@ use crate::rt::clock::{Clock, Moment};
 use crate::rt::step::{self, Step};
 use crate::rt::{beside, control, files};
 use crate::shard::blocks::Origin;
-use crate::shard::cut_plan::{CutPlan, Due, Held};
+use crate::shard::cut_plan::{self, CutPlan, Due};
 use crate::shard::message::{Ask, FlushAsk};
 use crate::ship::{self, Kept, Pruner, Retention, Shipped};
 use crate::telemetry::{Counters, Metric};
@@ -160,12 +160,15 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let begun = Moment::now();
         let mut retained = Moment::now();
-        let mut settled = false;
+        let (mut settled, mut old_logs) = (false, true);
         loop {
             self.note_shipped();
             let cut = self.cut_round(begun.elapsed()).await;
-            if cut || !settled {
-                settled |= self.drop_old_logs(settled).await;
+            if old_logs
+                && (cut || !settled)
+                && let Some(left) = self.drop_old_logs(settled).await
+            {
+                (settled, old_logs) = (true, left > 0);
             }
             if retained.elapsed() >= RETAIN_EVERY {
                 retained = Moment::now();
@@ -187,9 +190,17 @@ impl Keeper {
 
     /// Writes one range of each tenant that is due. Whether there was one that could be written.
     async fn cut_round(&mut self, uptime: Duration) -> bool {
-        let Some(held) = self.held().await else { return false };
+        let Some(held) = self.ask_all(Ask::Held).await else { return false };
+        let (mut plan, wall_ms) = (std::mem::take(&mut self.plan), self.parts.clock.wall_ms());
+        // There may be many tenants, and who answers readers must not wait for them.
+        let planned = beside::blocking(move || {
+            let round = plan.round(&cut_plan::merged(held), uptime, wall_ms);
+            (plan, round)
+        });
+        let Ok((plan, round)) = planned.await else { return false };
+        self.plan = plan;
         let mut any = false;
-        for due in self.plan.round(&held, uptime, self.parts.clock.wall_ms()) {
+        for due in round {
             let well = self.cut(&due).await;
             self.plan.ended(&due.tenant, well, uptime);
             any |= well;
@@ -197,46 +208,48 @@ impl Keeper {
         any
     }
 
-    /// What all shards hold. `None` when one does not answer: the process is stopping.
-    async fn held(&self) -> Option<BTreeMap<TenantId, Held>> {
-        let mut all: BTreeMap<TenantId, Held> = BTreeMap::new();
+    /// What all shards say. `None` when one does not answer: the process is stopping.
+    async fn ask_all<T>(
+        &self,
+        question: fn(oneshot::Sender<Vec<T>>) -> Ask,
+    ) -> Option<impl Iterator<Item = T> + use<T>> {
+        let mut all = Vec::new();
         for shard in &self.parts.shards {
-            for (tenant, held) in ask(shard, Ask::Held).await? {
-                all.entry(tenant).and_modify(|known| known.merge(held)).or_insert(held);
-            }
+            all.push(ask(shard, question).await?);
         }
-        Some(all)
+        Some(all.into_iter().flatten())
     }
 
     /// Lets logs of earlier generations go. First every shard writes down again what only they
-    /// told.
-    async fn drop_old_logs(&self, settled: bool) -> bool {
+    /// told. How many segments of them are left; `None` when it is to be tried again.
+    async fn drop_old_logs(&self, settled: bool) -> Option<usize> {
         if !settled {
             for shard in &self.parts.shards {
-                if !matches!(ask(shard, Ask::Settle).await, Some(Ok(()))) {
-                    return false;
-                }
+                ask(shard, Ask::Settle).await?.ok()?;
             }
         }
-        let Some(held) = self.held().await else { return false };
-        let below: BTreeMap<TenantId, i64> =
-            held.into_iter().map(|(tenant, held)| (tenant, held.covered_ms)).collect();
+        let covered = self.ask_all(Ask::Covered).await?;
+        let below = beside::blocking(move || {
+            let mut below: BTreeMap<TenantId, i64> = BTreeMap::new();
+            for (tenant, t) in covered {
+                below.entry(tenant).and_modify(|known| *known = t.min(*known)).or_insert(t);
+            }
+            Arc::new(below)
+        });
+        let below = below.await.ok()?;
+        let mut left = 0;
         // Shard 0 comes first and deletes; the others then know that they are gone.
         for shard in &self.parts.shards {
-            let covered_below = below.clone();
-            match ask(shard, |reply| Ask::DropOld { covered_below, reply }).await {
-                Some(Ok(0)) => {}
-                Some(Ok(segments)) => {
-                    tracing::debug!(segments, "logs of earlier generations are gone");
-                }
-                Some(Err(error)) => {
+            let covered_below = Arc::clone(&below);
+            match ask(shard, |reply| Ask::DropOld { covered_below, reply }).await? {
+                Ok(segments) => left = segments.max(left),
+                Err(error) => {
                     tracing::error!(%error, "cannot delete logs of earlier generations");
-                    return false;
+                    return None;
                 }
-                None => return false,
             }
         }
-        true
+        Some(left)
     }
 
     /// Cuts a tenant's data on all shards, then has each write its oldest range. Whether all of it

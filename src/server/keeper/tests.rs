@@ -20,6 +20,7 @@ use crate::model::{BLOCK_RANGE_MS, Labels, TimeRange};
 use crate::rt::channel::watch;
 use crate::rt::{DirSink, control};
 use crate::shard::blocks::Origin;
+use crate::shard::cut_plan::Held;
 use crate::shard::message::FlushedBlock;
 use crate::shard::slots::SlotSet;
 use crate::ship::{COPY_AGE_MS_MAX, HashFunc, Settings, Shipper, Terms};
@@ -99,6 +100,7 @@ impl ShardTwin {
                     let block = self.flush(&ask).await;
                     drop(ask.reply.send(block));
                 }
+                Ask::Covered(reply) => drop(reply.send(Vec::new())),
                 Ask::Settle(reply) => drop(reply.send(Ok(()))),
                 Ask::DropOld { reply, .. } => drop(reply.send(Ok(0))),
                 other => panic!("the keeper asked {other:?}"),
@@ -106,7 +108,7 @@ impl ShardTwin {
         }
     }
 
-    fn held(&self) -> BTreeMap<TenantId, Held> {
+    fn held(&self) -> Vec<(TenantId, Held)> {
         let held = |ranges: &BTreeSet<i64>| Held {
             oldest_ms: ranges.first().map_or(i64::MAX, |first| range(*first).start),
             newest_ms: range(1_000).start,

@@ -372,7 +372,6 @@ impl Head {
     }
 
     /// The position of a tenant that is known.
-    #[cfg(test)]
     pub(crate) fn find_tenant(&self, id: &TenantId) -> Option<TenantIndex> {
         self.tenant_ids.get(id).copied()
     }

@@ -62,6 +62,9 @@ pub(crate) struct Report {
     pub(crate) covered: u64,
     /// Samples of a series whose labels are nowhere.
     pub(crate) orphaned: u64,
+    /// Samples that the head has refused, though a log has them: another of the same series was
+    /// read before that is as old or newer.
+    pub(crate) refused: u64,
     /// Records of series in the shard's own series file.
     pub(crate) told: u64,
     /// What was damaged, with the shard's directory it lies in. What lies in another shard's

@@ -208,7 +208,8 @@ impl<S: Storage> Replay<S> {
     /// Notes a cut.
     pub(super) fn cut(&mut self, cut: &CutRecord) {
         let Ok(id) = TenantId::new(&cut.tenant) else { return };
-        if !self.cuts.note(&id, &SlotSet::from_bytes(cut.slots), cut.end_ms) {
+        // Where its record lies is not asked: it is told again before any segment goes.
+        if !self.cuts.note(&id, &SlotSet::from_bytes(cut.slots), cut.end_ms, Some(0)) {
             return;
         }
         let tenant = self.tenant(&id);
@@ -220,10 +221,17 @@ impl<S: Storage> Replay<S> {
         }
     }
 
-    /// Keeps the books of a sample that was appended.
+    /// Keeps the books of a sample that the head was given.
     #[inline]
-    fn stored(&mut self, tenant: TenantIndex, t: i64) {
-        self.report.samples += 1;
+    fn appended(&mut self, appended: Appended, tenant: TenantIndex, t: i64) {
+        match appended {
+            Appended::Stored => self.report.samples += 1,
+            Appended::Duplicate => return,
+            Appended::Refused(_) => {
+                self.report.refused += 1;
+                return;
+            }
+        }
         let owner = &mut self.applier.head.tenants[tenant as usize];
         owner.oldest_ms = owner.oldest_ms.min(t);
         owner.newest_ms = owner.newest_ms.max(t);
@@ -335,18 +343,16 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
     #[inline]
     fn sample(&mut self, id: u64, sample: Sample) {
         let Some((tenant, index)) = self.series_of(id, sample.t) else { return };
-        if self.replay.applier.head.append(index, sample, ALL) == Appended::Stored {
-            self.replay.stored(tenant, sample.t);
-        }
+        let appended = self.replay.applier.head.append(index, sample, ALL);
+        self.replay.appended(appended, tenant, sample.t);
     }
 
     fn histogram(&mut self, id: u64, t: i64, message: &[u8]) -> bool {
         let Some((tenant, index)) = self.series_of(id, t) else { return true };
         let Applier { head, reader, .. } = &mut self.replay.applier;
         let Ok((_, histogram)) = reader.read(message) else { return false };
-        if head.append_histogram(index, t, histogram, ALL) == Appended::Stored {
-            self.replay.stored(tenant, t);
-        }
+        let appended = head.append_histogram(index, t, histogram, ALL);
+        self.replay.appended(appended, tenant, t);
         true
     }
 

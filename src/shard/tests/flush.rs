@@ -22,8 +22,8 @@ use crate::shard::flush::{FlushError, FlushOrder, Flushed};
 use crate::shard::recover::{OldSegment, Recovered};
 use crate::shard::tests::recover::{ONE, ledger, write};
 use crate::shard::tests::world::{
-    Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, is_home, judge, off,
-    send, series_number, serve, settings, start, stored, tenant, try_start,
+    Home, Ledger, Load, ROOT, Said, TENANTS, add_chunk, add_stored, batch, held_by, is_home, judge,
+    off, send, series_number, serve, settings, start, stored, tenant, try_start,
 };
 use crate::shard::write::Unavailable;
 use crate::shard::{Generation, Settings, old};
@@ -131,7 +131,7 @@ pub(super) fn order(dice: &mut Dice) -> FlushOrder {
 }
 
 fn held(homes: &[Home], t: usize) -> Option<Held> {
-    let one = homes.iter().filter_map(|(shard, _)| shard.held().get(&tenant(t)).copied());
+    let one = homes.iter().filter_map(|(shard, _)| held_by(shard, &tenant(t)));
     one.reduce(|mut a, b| {
         a.merge(b);
         a
@@ -189,12 +189,12 @@ async fn cut_at_random(
                 return Ok(());
             }
         }
-        let covered = homes.iter().map(|(shard, _)| shard.held()).collect::<Vec<_>>();
         let covered = |tenant: &_| {
-            let ends = covered.iter().map(|h| h.get(tenant).map_or(i64::MIN, |h| h.covered_ms));
+            let held = homes.iter().map(|(shard, _)| held_by(shard, tenant));
+            let ends = held.map(|h| h.map_or(i64::MIN, |h| h.covered_ms));
             ends.min().unwrap_or(i64::MIN)
         };
-        let gone = old::removable(&old_segments, homes.len() as u16, covered);
+        let gone = old::removable(twin, &old_segments, homes.len() as u16, covered).await;
         if old::remove(twin, &gone).await.is_ok() {
             let gone: BTreeSet<_> = gone.iter().map(|segment| segment.path.clone()).collect();
             old_segments.retain(|segment| !gone.contains(&segment.path));
@@ -360,10 +360,13 @@ fn a_flush_moves_everything_into_blocks() {
                 assert_eq!(state.applier.head.len(), 0, "no series is left");
                 assert_eq!(state.commits.stats().segments, 1, "only the segment in use");
                 drop(state);
-                assert!(shard.held().values().all(|held| held.oldest_ms == i64::MAX));
+                for t in 0..TENANTS.len() {
+                    let held = held_by(shard, &tenant(t));
+                    assert!(held.is_none_or(|held| held.oldest_ms == i64::MAX));
+                }
             }
             // What was flushed is refused, what comes after is taken.
-            let end_ms = homes[0].0.held()[&tenant(0)].cut_ms;
+            let end_ms = held_by(&homes[0].0, &tenant(0)).expect("a tenant").cut_ms;
             for (t, taken) in [(end_ms - 1, false), (end_ms, true)] {
                 let samples = [(7, Sample { t, bits: 1 })];
                 for (shard, slots) in homes {

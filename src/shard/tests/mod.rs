@@ -6,5 +6,6 @@ mod recover;
 mod reading;
 mod select;
 mod sync_errors;
+mod tenants;
 mod truncation;
 mod world;

@@ -16,8 +16,8 @@ use crate::rt::channel::mpsc;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::commit::GROUP_BYTES_MAX;
 use crate::shard::tests::world::{
-    Home, Ledger, Load, ROOT, Said, TENANTS, batch, judge, off, send, serve, settings, start,
-    stored, tenant,
+    Home, Ledger, Load, ROOT, Said, TENANTS, batch, held_by, judge, off, send, serve, settings,
+    start, stored, tenant,
 };
 use crate::shard::wal::record::Group;
 use crate::shard::wal::writer::segment_number;
@@ -54,7 +54,7 @@ async fn cut_at_random(shard: &Shard<Twin>, mut dice: Dice, cuts: &mut [i64; TEN
         }
         let t = dice.below(TENANTS.len() as u64) as usize;
         let tenant = tenant(t);
-        let held = shard.held().get(&tenant).copied();
+        let held = held_by(shard, &tenant);
         let Some(held) = held.filter(|held| held.oldest_ms < i64::MAX) else { continue };
         let end_ms = TimeRange::aligned(held.newest_ms).start;
         if held.oldest_ms < end_ms {

@@ -384,6 +384,23 @@ fn churn_leaves_nothing_behind() {
     assert!(told > 0, "it was read");
 }
 
+/// No shard logs such a sample; if one is there, somebody shall hear of it.
+#[test]
+fn a_sample_that_the_head_refuses_is_counted() {
+    let twin = Twin::new(3);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            write(homes, &[(1, 10)]).await;
+            homes[0].0.state.borrow_mut().applier.group.add_sample(1, Sample { t: 5, bits: 7 });
+            write(homes, &[(1, 20)]).await;
+        })
+        .await;
+        let report = start(&twin, &settings(0, &ONE)).await.report;
+        assert_eq!((report.samples, report.refused, report.orphaned), (2, 1, 0));
+    });
+}
+
 /// The number of a series that is gone is in the log still, and not in the series file. That is no
 /// loss, as long as the series file is whole.
 #[test]

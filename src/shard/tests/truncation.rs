@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 
 use futures_lite::future::{self, block_on, poll_once};
 
 use crate::block::Ulid;
-use crate::model::{BLOCK_RANGE_MS, Sample};
+use crate::decode::region;
+use crate::model::{BLOCK_RANGE_MS, Sample, TenantId};
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::message::Ask;
+use crate::shard::recover::shard_dir;
 use crate::shard::tests::reading::{Question, Row, hear, samples};
 use crate::shard::tests::world::{
-    Boxed, Home, TENANTS, batch, series_number, serve, settings, start, stored, tenant,
+    Boxed, Home, ROOT, TENANTS, batch, held_by, series_number, serve, settings, start, stored,
+    tenant,
 };
-use crate::shard::{Generation, Shard};
+use crate::shard::wal::writer::segment_number;
+use crate::shard::write::Unavailable;
+use crate::shard::{Generation, Settings, Shard};
 
 const ONE: [Generation; 1] = [Generation { number: 1, shards: 1 }];
 
@@ -80,6 +86,147 @@ fn a_slow_reader_holds_back_memory_and_nobody() {
             freeing.await;
             assert_eq!(living(), 2);
             assert_eq!(shard.state.borrow().applier.head.free.len(), 40);
+        })
+        .await;
+    });
+}
+
+/// The numbers of the log segments that lie in the shard's directory.
+fn segments(twin: &Twin) -> Vec<u64> {
+    let files = twin.files_below(&shard_dir(Path::new(ROOT), 0).join("log"));
+    files.iter().filter_map(|(name, _)| segment_number(name.to_str()?)).collect()
+}
+
+/// Returns when those are gone that were filled.
+async fn first_gone(twin: &Twin) {
+    while segments(twin)[0] < 4 {
+        future::yield_now().await;
+    }
+}
+
+/// Fills some segments with samples of the first range.
+async fn fill(homes: &[Home], twin: &Twin) {
+    let mut t = 0;
+    while segments(twin).len() < 4 {
+        write(homes, 0, t, 0..40).await;
+        t += 1;
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_deleted_holds_up_nobody() {
+    for (rounds, failures) in [(0, 3), (1, 40)] {
+        let twin = Twin::new(rounds);
+        block_on(async {
+            let recovered = start(&twin, &settings(0, &ONE)).await;
+            serve(&twin, vec![recovered], async |homes: &[Home]| {
+                let shard = &homes[0].0;
+                fill(homes, &twin).await;
+                twin.fail_removals(failures);
+                truncate(shard, 0, BLOCK_RANGE_MS).await;
+                for t in 0..20 {
+                    within(500, write(homes, 0, BLOCK_RANGE_MS + t, 0..40)).await;
+                }
+                within(100_000, first_gone(&twin)).await;
+                assert!(shard.log_is_writable());
+            })
+            .await;
+        });
+    }
+}
+
+#[test]
+fn series_told_late_are_told_in_blocks_that_can_be_read() {
+    // As after a start that found the series file lost: more than a block may hold.
+    const SERIES: u64 = 140;
+    let twin = Twin::new(1);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let shard = &homes[0].0;
+            let mut region = Vec::new();
+            region::encode([("a", "b".repeat(1 << 20).as_str())], &mut region);
+            for id in 1..=SERIES {
+                shard.state.borrow_mut().applier.untold.add_series(id, TENANTS[0], &region);
+            }
+            assert_eq!(shard.settle_log().await, Ok(()));
+            assert!(shard.log_is_writable());
+        })
+        .await;
+        let report = start(&twin, &settings(0, &ONE)).await.report;
+        assert_eq!((report.told, &*report.damage), (SERIES, &[][..]));
+    });
+}
+
+#[test]
+fn many_tenants_are_cut_at_a_cost_for_each() {
+    const MANY: u64 = 600;
+    let twin = Twin::new(1);
+    block_on(async {
+        let settings = Settings { segment_bytes: 16 << 20, ..settings(0, &ONE) };
+        let recovered = start(&twin, &settings).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let shard = &homes[0].0;
+            for i in 0..MANY {
+                let tenant = TenantId::new(&format!("tenant-{i}")).expect("a tenant");
+                shard.cut(&tenant, BLOCK_RANGE_MS);
+                shard.log_and_note(&tenant, BLOCK_RANGE_MS, Ulid::nil()).await.expect("a cut");
+                shard.truncate(&tenant, BLOCK_RANGE_MS);
+                for _ in 0..20 {
+                    future::yield_now().await;
+                }
+            }
+            let bytes = shard.log_stats().bytes;
+            assert!(bytes <= MANY * 4096, "{bytes} bytes for {MANY} cuts");
+        })
+        .await;
+    });
+}
+
+#[test]
+fn cuts_outlive_the_segments_that_held_them() {
+    let twin = Twin::new(1);
+    let many = |i: usize| TenantId::new(&format!("tenant-{i}")).expect("a tenant");
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let shard = &homes[0].0;
+            for i in 0..1500 {
+                shard.cut(&many(i), BLOCK_RANGE_MS);
+                shard.log_and_note(&many(i), BLOCK_RANGE_MS, Ulid::nil()).await.expect("a cut");
+            }
+            fill(homes, &twin).await;
+            truncate(shard, 0, BLOCK_RANGE_MS).await;
+            shard.settle_log().await.expect("a truncation");
+            assert!(segments(&twin)[0] > 1);
+        })
+        .await;
+        let shard = start(&twin.after_cut(), &settings(0, &ONE)).await.shard;
+        let ends = (0..1500).filter_map(|i| Some(held_by(&shard, &many(i))?.cut_ms));
+        assert_eq!(ends.filter(|end| *end == BLOCK_RANGE_MS).count(), 1500);
+    });
+}
+
+#[test]
+fn what_blocks_hold_goes_though_the_log_has_no_room() {
+    let twin = Twin::new(1);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let (shard, tenant) = (&homes[0].0, tenant(0));
+            write(homes, 1, 0, 0..40).await;
+            shard.settle_log().await.expect("a log");
+            fill(homes, &twin).await;
+            shard
+                .log_and_note(&super::world::tenant(1), BLOCK_RANGE_MS, Ulid::nil())
+                .await
+                .expect("a cut");
+            shard.state.borrow_mut().commits.fail(Unavailable::LogWaits);
+            // A block was published, and the log has no room for its cut.
+            let ulid = Ulid::from_parts(1, 1);
+            shard.log_and_note(&tenant, BLOCK_RANGE_MS, ulid).await.expect_err("no room");
+            shard.truncate(&tenant, BLOCK_RANGE_MS);
+            within(100_000, first_gone(&twin)).await;
         })
         .await;
     });

@@ -16,6 +16,8 @@ use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::mesh;
 use crate::rt::twin::{Dice, Twin};
+use crate::shard::cut_plan::Held;
+use crate::shard::flush::held_of;
 use crate::shard::head::read::Copied;
 use crate::shard::head::specimen;
 use crate::shard::recover::{Recovered, find, recover};
@@ -231,6 +233,13 @@ pub(super) fn batch(
         reply,
     };
     (batch, answer)
+}
+
+/// What there is of a tenant, open or not.
+pub(super) fn held_by(shard: &Shard<Twin>, tenant: &TenantId) -> Option<Held> {
+    let state = shard.state.borrow();
+    let head = &state.applier.head;
+    head.find_tenant(tenant).map(|t| held_of(&head.tenants[t as usize], &state.cuts))
 }
 
 /// What the shard's head holds from the times on from which it serves, by the ledger's names.

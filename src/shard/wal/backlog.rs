@@ -62,19 +62,38 @@ impl<S: Storage> Backlog<S> {
         self.segments.borrow().back().map_or(0, |segment| segment.number)
     }
 
-    /// Lets go of the oldest for as long as they `may_go`: recycled while spares are wanted, else
+    /// Number of the oldest.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.segments.borrow().front().map(|segment| segment.number)
+    }
+
+    /// The first segment behind `number`: its own number, and the newest samples in it of so many
+    /// tenants from `tenant` on.
+    pub(crate) fn behind(
+        &self,
+        number: u64,
+        tenant: u32,
+        most: usize,
+    ) -> Option<(u64, Vec<(u32, i64)>)> {
+        let segments = self.segments.borrow();
+        let segment = segments.get(segments.partition_point(|s| s.number <= number))?;
+        let newest = segment.newest.range(tenant..).take(most).map(|(&tenant, &t)| (tenant, t));
+        Some((segment.number, newest.collect()))
+    }
+
+    /// Lets go of the oldest up to number `last`: recycled while spares are wanted, else
     /// removed. After each the step `gone` is done. The caller has made durable all that a replay
     /// needs and only these segments still hold. Returns how many went.
-    pub(crate) async fn truncate(
-        &self,
-        gone: Step,
-        may_go: impl Fn(&Closed) -> bool,
-    ) -> Result<u64, LogError> {
+    pub(crate) async fn truncate(&self, gone: Step, last: u64) -> Result<u64, LogError> {
         let mut count = 0;
-        let first = || self.segments.borrow().front().filter(|s| may_go(s)).cloned();
+        let first = || {
+            let segments = self.segments.borrow();
+            let oldest = segments.front().filter(|segment| segment.number <= last)?;
+            Some((oldest.number, oldest.damaged, oldest.size))
+        };
         while let Some(oldest) = first() {
-            let path = self.dir.join(segment_name(oldest.number));
-            let done = self.let_go(&oldest, &path).await;
+            let path = self.dir.join(segment_name(oldest.0));
+            let done = self.let_go(oldest, &path).await;
             done.map_err(|source| LogError::Write { path, source })?;
             step::done(gone);
             self.segments.borrow_mut().pop_front();
@@ -83,12 +102,16 @@ impl<S: Storage> Backlog<S> {
         Ok(count)
     }
 
-    async fn let_go(&self, segment: &Closed, path: &Path) -> io::Result<()> {
-        let done = if segment.damaged {
+    async fn let_go(
+        &self,
+        (number, damaged, size): (u64, bool, u64),
+        path: &Path,
+    ) -> io::Result<()> {
+        let done = if damaged {
             // For somebody to look at.
-            let kept = self.dir.join(format!("{:016}.damaged", segment.number));
+            let kept = self.dir.join(format!("{number:016}.damaged"));
             self.storage.rename(path, &kept).await
-        } else if self.spares.wants(segment.size) {
+        } else if self.spares.wants(size) {
             self.spares.recycle(path).await
         } else {
             self.storage.remove(path).await

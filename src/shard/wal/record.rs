@@ -26,7 +26,7 @@
 //! times. A section of a kind the reader does not know stops it, because skipping it would lose
 //! data silently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ulid::Ulid;
 
@@ -240,6 +240,48 @@ impl Steps {
             at += varint::write_i64(&mut room[at..], self.t);
         }
         at
+    }
+}
+
+/// Bytes of untold series that are worth a write. They are one block, far below what a reader
+/// takes.
+pub(crate) const TELL_BYTES: usize = 1024 * 1024;
+
+/// Series on their way into the series file, in groups that are a write each.
+#[derive(Debug, Default)]
+pub(crate) struct Untold {
+    /// Oldest first.
+    full: VecDeque<Group>,
+    full_bytes: usize,
+    open: Group,
+}
+
+impl Untold {
+    /// Adds a series.
+    pub(crate) fn add_series(&mut self, id: u64, tenant: &str, region: &[u8]) {
+        self.open.add_series(id, tenant, region);
+        if self.open.len_bytes() >= TELL_BYTES {
+            let full = std::mem::take(&mut self.open);
+            self.full_bytes += full.len_bytes();
+            self.full.push_back(full);
+        }
+    }
+
+    /// Bytes gathered.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.full_bytes + self.open.len_bytes()
+    }
+
+    /// Takes the oldest group; an empty one when there is none.
+    pub(crate) fn take_oldest(&mut self) -> Group {
+        let Some(full) = self.full.pop_front() else { return std::mem::take(&mut self.open) };
+        self.full_bytes -= full.len_bytes();
+        full
+    }
+
+    /// How many groups they are: one that is empty may be among them.
+    pub(crate) fn groups(&self) -> usize {
+        self.full.len() + 1
     }
 }
 

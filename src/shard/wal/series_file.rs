@@ -26,7 +26,7 @@ use crate::rt::step::Step;
 use crate::rt::storage::{BLOCK_BYTES, Storage};
 use crate::shard::wal::backlog::Closed;
 use crate::shard::wal::reader::{Position, SegmentEnd};
-use crate::shard::wal::record::{Group, Newest};
+use crate::shard::wal::record::{Group, Newest, Untold};
 use crate::shard::wal::spare::Spares;
 use crate::shard::wal::writer::{Identity, Log, LogError, LogOptions, Sealed};
 
@@ -42,6 +42,8 @@ pub(crate) struct SeriesFile<S: Storage> {
     sealed: Sealed,
     /// Records of series in it.
     told: u64,
+    /// The first segment that stays; those before may go.
+    first: u64,
 }
 
 impl<S: Storage> SeriesFile<S> {
@@ -57,7 +59,7 @@ impl<S: Storage> SeriesFile<S> {
         let size = options.segment_bytes;
         let spares = Rc::new(Spares::open(storage.clone(), dir, size, 0).await?);
         let log = Log::open((storage, dir), identity, options, spares, position, found).await?;
-        Ok(Self { log, sealed: Sealed::default(), told })
+        Ok(Self { log, sealed: Sealed::default(), told, first: 0 })
     }
 
     /// Takes what the group tells, to be written. Whether there was anything.
@@ -68,6 +70,11 @@ impl<S: Storage> SeriesFile<S> {
         self.told += group.series_count();
         self.sealed.fill(group, &mut Newest::new());
         true
+    }
+
+    /// Takes the oldest group of untold series. Whether there was anything.
+    pub(crate) fn take_oldest(&mut self, untold: &mut Untold) -> bool {
+        self.take(&mut untold.take_oldest())
     }
 
     /// Makes durable what was taken last. After an error it may be asked again.
@@ -86,8 +93,13 @@ impl<S: Storage> SeriesFile<S> {
         self.log.close_segment().await
     }
 
-    /// Ends a rewriting: lets go of the segments before `first`.
-    pub(crate) async fn let_go_before(&self, first: u64) -> Result<u64, LogError> {
-        self.log.backlog().truncate(Step::SeriesSegmentGone, |s| s.number < first).await
+    /// Ends a rewriting: the segments before `first` may go.
+    pub(crate) fn end_rewriting(&mut self, first: u64) {
+        self.first = first;
+    }
+
+    /// Lets go of the segments that may go. After an error it may be asked again.
+    pub(crate) async fn let_go(&self) -> Result<u64, LogError> {
+        self.log.backlog().truncate(Step::SeriesSegmentGone, self.first.saturating_sub(1)).await
     }
 }

@@ -105,6 +105,8 @@ pub(crate) struct LogStats {
     pub(crate) io_errors: u64,
     /// Segments in use or waiting for their samples to be cut.
     pub(crate) segments: u64,
+    /// Number of the segment in use: no later block is in one before it.
+    pub(crate) segment: u64,
 }
 
 /// How a log is kept.
@@ -209,7 +211,8 @@ impl<S: Storage> Log<S> {
     /// Figures so far.
     pub(crate) fn stats(&self) -> LogStats {
         let segments = self.backlog.len() + u64::from(self.current.is_some());
-        LogStats { segments, ..self.stats }
+        let segment = self.current.as_ref().map_or(self.next_number, |current| current.number);
+        LogStats { segments, segment, ..self.stats }
     }
 
     /// Writes a block and makes it durable; returns its number. On an error from the device the
