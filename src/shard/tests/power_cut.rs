@@ -19,7 +19,6 @@ use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, batch, held_by, judge, off, send, serve, settings,
     start, stored, tenant,
 };
-use crate::shard::wal::record::Group;
 use crate::shard::wal::writer::segment_number;
 use crate::shard::write::{Unavailable, Written};
 use crate::shard::{Generation, Settings, Shard};
@@ -326,13 +325,10 @@ fn what_gathers_turns_away_only_what_adds_to_it_and_says_what_it_is() {
                 answer.recv().await.expect("an answer").unavailable
             };
             assert_eq!(write(1, 0).await, None);
-            let fill = |group: &mut Group| {
-                while group.len_bytes() <= GROUP_BYTES_MAX {
-                    group.add_series(0, "filler", &[0; 1 << 13]);
-                }
-            };
-            fill(&mut shard.state.borrow_mut().applier.untold);
-            assert!(shard.is_behind());
+            let filler = [0; 1 << 13];
+            while !shard.is_behind() {
+                shard.state.borrow_mut().applier.untold.add_series(0, "filler", &filler);
+            }
             let (known, mut answer) = part(2, 0);
             let (new, mut refused) = part(2, 1);
             shard.write(known);
@@ -340,7 +336,9 @@ fn what_gathers_turns_away_only_what_adds_to_it_and_says_what_it_is() {
             let refused = refused.try_recv().expect("at once").unavailable;
             assert_eq!(refused, Some(Unavailable::SeriesWait));
             assert_eq!(answer.recv().await.expect("an answer").floats.stored, 1);
-            fill(&mut shard.state.borrow_mut().applier.group);
+            while shard.state.borrow().applier.group.len_bytes() <= GROUP_BYTES_MAX {
+                shard.state.borrow_mut().applier.group.add_series(0, "filler", &filler);
+            }
             let (known, mut refused) = part(3, 0);
             shard.write(known);
             let refused = refused.try_recv().expect("at once").unavailable;
