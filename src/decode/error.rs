@@ -75,10 +75,13 @@ pub enum Error {
         /// Field number.
         field: u32,
     },
-    /// More series, samples or pieces of labels than one request may have.
-    #[error("more than {max} series, samples or pieces of labels in one request")]
+    /// More records than a message of this length can hold of what senders send.
+    #[error(
+        "more than {max} series, samples, histograms, symbols and pieces of labels, more than so \
+         many bytes hold of good ones; send no empty records"
+    )]
     TooManyRecords {
-        /// Most of each kind.
+        /// Most of all kinds together.
         max: usize,
     },
     /// The symbol table of remote write 2.0 does not begin with the empty text, which all that is
@@ -101,36 +104,6 @@ pub enum Error {
         /// Where the record begins in the region.
         at: usize,
     },
-}
-
-/// What to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// More than this receiver allows: a 4xx that names the limit.
-    OverLimit,
-    /// Not what it claims to be: 400.
-    Malformed,
-}
-
-impl Error {
-    /// What to answer. Each verdict is final for the request: a sender must not retry.
-    pub fn verdict(&self) -> Verdict {
-        match self {
-            Self::DecodedTooLarge { .. }
-            | Self::TooManyRecords { .. }
-            | Self::LabelsTooLarge { .. } => Verdict::OverLimit,
-            Self::EmptyBody
-            | Self::ImpossibleLength { .. }
-            | Self::CorruptSnappy(_)
-            | Self::Truncated { .. }
-            | Self::BadVarint { .. }
-            | Self::BadFieldNumber { .. }
-            | Self::BadWireType { .. }
-            | Self::Group { .. }
-            | Self::FirstSymbolNotEmpty { .. }
-            | Self::NotALabel { .. } => Verdict::Malformed,
-        }
-    }
 }
 
 /// Why a series, or a histogram of one, cannot be stored, by what it says of itself. It costs that,
@@ -234,30 +207,6 @@ pub enum SeriesError {
         /// Limit in bytes.
         max: usize,
     },
-}
-
-impl SeriesError {
-    /// What to answer for the series.
-    pub fn verdict(&self) -> Verdict {
-        match self {
-            Self::TooManyNames { .. }
-            | Self::NameTooLong { .. }
-            | Self::ValueTooLong { .. }
-            | Self::RegionTooLong { .. }
-            | Self::HistogramTooWide { .. }
-            | Self::HistogramTooLong { .. } => Verdict::OverLimit,
-            Self::NoLabels
-            | Self::EmptyName { .. }
-            | Self::DuplicateName { .. }
-            | Self::NotUtf8 { .. }
-            | Self::Malformed(_)
-            | Self::OddRefs
-            | Self::RefOutOfRange { .. }
-            | Self::NoMetricName
-            | Self::NoSamples
-            | Self::HistogramInvalid { .. } => Verdict::Malformed,
-        }
-    }
 }
 
 /// Series, or histograms of good ones, that cannot be stored, for one kind of reason.

@@ -18,13 +18,13 @@
 //!
 //! ## Promises
 //! - No bytes make it panic, loop without end or take memory out of proportion: a length is checked
-//!   before it is believed ([`snappy`]), a request has at most so many records
-//!   ([`RECORDS_MAX`]), and nothing recurses.
+//!   before it is believed ([`snappy`]), a request has at most as many records as an honest one of
+//!   its length can have (`scan`), and nothing recurses.
 //! - In the steady state nothing is allocated: buffers and arenas belong to the caller and are
 //!   reused.
 //! - A label region is all of a series' labels and nothing else, in the order of the message, and
 //!   lies in one piece.
-//! - Every error is the sender's fault and final ([`Error::verdict`]).
+//! - Every error is the sender's fault and final: whoever answers says 4xx.
 //!
 //! The oracle is prost: what it decodes of a message, the scan finds, bit for bit; what it refuses,
 //! the scan refuses too, or it lies inside a record that the scan steps over and whoever looks into
@@ -42,11 +42,11 @@ pub mod snappy;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use error::{BadSeries, Error, SeriesError, Verdict};
+pub use error::{BadSeries, Error, SeriesError};
 pub use region::{LabelLimits, Repairs};
 pub use remote_write_v1::write_request_v1;
 pub use remote_write_v2::write_request_v2;
-pub use scan::{HistogramView, MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView};
+pub use scan::{HistogramView, MESSAGE_BYTES_MAX, RECORDS_FREE, Scan, SeriesView};
 
 /// Version of remote write a request is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use crate::decode::Error;
 use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
-use crate::decode::scan::{MESSAGE_BYTES_MAX, Piece, RECORDS_MAX, Scan, SeriesView};
+use crate::decode::scan::{MESSAGE_BYTES_MAX, Piece, Scan, SeriesView};
 use crate::model::Sample;
 
 const TIMESERIES: u32 = key(1, RECORD);
@@ -31,12 +31,15 @@ const HISTOGRAMS: u32 = key(4, RECORD);
 const VALUE: u32 = key(1, FIXED64);
 const TIMESTAMP: u32 = key(2, VARINT);
 
+/// The shortest record of an honest message: a sample of this century with the value 0.
+const RECORD_BYTES_MIN: usize = 9;
+
 /// Scans a message of type `prometheus.WriteRequest`. What `scan` held before is forgotten.
 ///
 /// Every range in `scan` points into `decoded`: the labels of a series that do not lie in one piece
 /// are appended to it, at most as many bytes as it had. After an error `scan` is empty.
 pub fn write_request_v1(decoded: &mut Vec<u8>, scan: &mut Scan) -> Result<(), Error> {
-    scan.clear();
+    scan.begin(decoded.len(), RECORD_BYTES_MIN);
     let outcome = scan_request(decoded, scan);
     match outcome {
         Ok(()) if scan.pieces.is_empty() => {}
@@ -72,15 +75,14 @@ fn scan_request(decoded: &[u8], scan: &mut Scan) -> Result<(), Error> {
 /// short, all others go on where it ends.
 #[inline]
 fn scan_series(mut series: Cursor<'_>, scan: &mut Scan) -> Result<(), Error> {
-    if scan.series.len() >= RECORDS_MAX {
-        return Err(Error::TooManyRecords { max: RECORDS_MAX });
-    }
+    // With this one and its first sample it may be one record too many.
+    scan.check_room()?;
     let samples_start = scan.samples.len() as u32;
     let labels_start = series.at() as u32;
     series.hop_short_records(LABELS as u8);
     let labels = labels_start..series.at() as u32;
     if let Some(sample) = series.usual_sample() {
-        scan.push_sample(sample)?;
+        scan.samples.push(sample);
         if series.is_at_end() {
             let samples = samples_start..scan.samples.len() as u32;
             scan.series.push(SeriesView { labels, samples });

@@ -28,9 +28,7 @@
 //! [1.0]: crate::decode::write_request_v1
 
 use crate::decode::protobuf::{Cursor, FIXED64, RECORD, VARINT, key};
-use crate::decode::scan::{
-    HistogramView, MESSAGE_BYTES_MAX, RECORDS_MAX, Scan, SeriesView, Symbol,
-};
+use crate::decode::scan::{HistogramView, MESSAGE_BYTES_MAX, Scan, SeriesView, Symbol};
 use crate::decode::{BadSeries, Error, SeriesError, region};
 use crate::model::Sample;
 
@@ -55,6 +53,8 @@ const LABEL: u8 = key(1, RECORD) as u8;
 const NAME: u8 = key(1, RECORD) as u8;
 const LABEL_VALUE: u8 = key(2, RECORD) as u8;
 
+/// The shortest record of an honest message that has many of them: a symbol of three characters.
+const RECORD_BYTES_MIN: usize = 5;
 /// Bytes a label is copied by: all but the longest fit.
 const LABEL_BYTES: usize = 64;
 /// Keys and lengths of a label at their longest, beside name and value.
@@ -71,7 +71,7 @@ pub fn write_request_v2(
     regions: &mut Vec<u8>,
     scan: &mut Scan,
 ) -> Result<(), Error> {
-    scan.clear();
+    scan.begin(message.len(), RECORD_BYTES_MIN);
     let outcome = scan_request(message, limit_bytes, regions, scan);
     if outcome.is_err() {
         scan.clear();
@@ -89,7 +89,7 @@ fn scan_request(
         let (declared, limit) = (message.len(), MESSAGE_BYTES_MAX);
         return Err(Error::DecodedTooLarge { declared, limit });
     }
-    find_symbols(message, &mut scan.symbols)?;
+    find_symbols(message, scan)?;
     let symbols = std::mem::take(&mut scan.symbols);
     let limit = limit_bytes.min(MESSAGE_BYTES_MAX);
     let mut regions = Regions { message, symbols, out, at: 0, limit, pending: None, error: None };
@@ -100,21 +100,18 @@ fn scan_request(
 
 /// Notes where the symbols are. They may stand anywhere in the message, so it is walked twice; the
 /// first time series are stepped over.
-fn find_symbols(message: &[u8], symbols: &mut Vec<Symbol>) -> Result<(), Error> {
+fn find_symbols(message: &[u8], scan: &mut Scan) -> Result<(), Error> {
     let mut request = Cursor::new(message);
     while !request.is_at_end() {
         match request.key()? {
             SYMBOLS => {
                 let at = request.at();
                 let text = request.record()?;
-                if symbols.is_empty() && !text.is_empty() {
+                if scan.symbols.is_empty() && !text.is_empty() {
                     return Err(Error::FirstSymbolNotEmpty { length: text.len() });
                 }
-                if symbols.len() >= RECORDS_MAX {
-                    return Err(Error::TooManyRecords { max: RECORDS_MAX });
-                }
                 let (at, len) = (at as u32, (text.end - at) as u32);
-                symbols.push(Symbol { at, len, name: 0, label_at: 0, label_len: 0 });
+                scan.push_symbol(Symbol { at, len, name: 0, label_at: 0, label_len: 0 })?;
             }
             TIMESERIES => {
                 request.record()?;
@@ -151,9 +148,6 @@ fn scan_series(
     regions: &mut Regions<'_>,
     scan: &mut Scan,
 ) -> Result<(), Error> {
-    if scan.series.len() >= RECORDS_MAX {
-        return Err(Error::TooManyRecords { max: RECORDS_MAX });
-    }
     let (samples_start, histograms_start) = (scan.samples.len(), scan.histograms.len());
     let labels_start = regions.at;
     while !series.is_at_end() {

@@ -2,18 +2,18 @@
 //! numbers.
 //!
 //! ## Limits
-//! At most [`RECORDS_MAX`] series, as many samples, histograms and pieces of torn label regions
-//! (1.0), and as many symbols (2.0), of at most 20 bytes of memory each. A hostile message can hold
-//! one per two bytes; the smallest sample of this century has nine, so that an honest message of
-//! 32 MiB stays below.
+//! Series, samples, histograms, pieces of torn label regions (1.0) and symbols (2.0) are records,
+//! of at most 20 bytes of memory each. All of them together are at most as many as an honest
+//! message of that length can hold, and [`RECORDS_FREE`] beyond. A hostile message can hold one per
+//! two bytes; the smallest sample of this century has nine, and a series with it nineteen.
 
 use std::ops::Range;
 
 use crate::decode::{BadSeries, Error};
 use crate::model::Sample;
 
-/// Most series, samples, histograms, pieces of labels and symbols of one request.
-pub const RECORDS_MAX: usize = 4 << 20;
+/// Records that any message may have, however short it is.
+pub const RECORDS_FREE: usize = 1 << 16;
 /// Longest message in bytes: positions are 32 bits, and gathered labels may need as much again.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 31;
 /// Arenas that grew beyond this are given back: one monster request must not cost its memory for
@@ -43,6 +43,10 @@ pub struct Scan {
     pub(super) pieces: Vec<Piece>,
     /// The symbol table, in 2.0.
     pub(super) symbols: Vec<Symbol>,
+    /// Most records of the message.
+    records_max: usize,
+    /// How many of these may be series and samples: all others are taken off.
+    views_max: usize,
 }
 
 /// One series of a request.
@@ -105,27 +109,70 @@ impl Scan {
         self.start_timestamps = 0;
     }
 
+    /// Forgets the request before, for a message of so many bytes, with a record in
+    /// `record_bytes` of them at most.
+    pub(super) fn begin(&mut self, message_bytes: usize, record_bytes: usize) {
+        self.clear();
+        self.records_max = message_bytes / record_bytes + RECORDS_FREE;
+        self.views_max = self.records_max;
+    }
+
+    /// Bytes of memory that its records take.
+    pub fn record_bytes(&self) -> usize {
+        size_of_val(&*self.series)
+            + size_of_val(&*self.samples)
+            + size_of_val(&*self.histograms)
+            + size_of_val(&*self.pieces)
+            + size_of_val(&*self.symbols)
+    }
+
+    /// Records that there is memory for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.series.capacity()
+            + self.samples.capacity()
+            + self.histograms.capacity()
+            + self.pieces.capacity()
+            + self.symbols.capacity()
+    }
+
+    /// Whether one more record may come.
+    #[inline]
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        if self.series.len() + self.samples.len() >= self.views_max {
+            return Err(Error::TooManyRecords { max: self.records_max });
+        }
+        Ok(())
+    }
+
+    /// Takes room for a record that is no series and no sample.
+    fn take_room(&mut self) -> Result<(), Error> {
+        self.check_room()?;
+        self.views_max -= 1;
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn push_sample(&mut self, sample: Sample) -> Result<(), Error> {
-        if self.samples.len() >= RECORDS_MAX {
-            return Err(Error::TooManyRecords { max: RECORDS_MAX });
-        }
+        self.check_room()?;
         self.samples.push(sample);
         Ok(())
     }
 
     pub(super) fn push_histogram(&mut self, message: Range<u32>) -> Result<(), Error> {
-        if self.histograms.len() >= RECORDS_MAX {
-            return Err(Error::TooManyRecords { max: RECORDS_MAX });
-        }
+        self.take_room()?;
         self.histograms.push(HistogramView { series: self.series.len() as u32, message });
         Ok(())
     }
 
+    pub(super) fn push_symbol(&mut self, symbol: Symbol) -> Result<(), Error> {
+        self.take_room()?;
+        self.symbols.push(symbol);
+        Ok(())
+    }
+
     pub(super) fn push_piece(&mut self, piece: Piece) -> Result<(), Error> {
-        if self.pieces.len() >= RECORDS_MAX {
-            return Err(Error::TooManyRecords { max: RECORDS_MAX });
-        }
+        self.take_room()?;
         self.pieces.push(piece);
         Ok(())
     }

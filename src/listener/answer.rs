@@ -9,9 +9,9 @@
 //! | labels too many, too long, not UTF-8, malformed; histograms, exemplars | 400 | 400 W |
 //! | several of these | 400 before 409 | 400 |
 //! | bad HTTP, tenant, snappy, protobuf | 400 | 400 W |
-//! | body, decoded body or labels written out too long | 413 | 413 W |
+//! | body, decoded body or labels written out too long, too many records | 413 | 413 W |
 //! | content type or encoding not spoken | 415 | 415 |
-//! | overloaded, not ready, shutting down, log failed | 503 R | 503 R W |
+//! | overloaded, log behind or failed, not ready, shutting down | 503 R | 503 R W |
 //! | a panic | 500 | 500 W |
 //!
 //! In the rows down to "several", the good samples of the request are stored and durable.

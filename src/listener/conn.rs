@@ -21,6 +21,7 @@
 //! - No wait is without an end, and a connection that always has input gives way to the others.
 //! - A panic of the service is answered 500 and costs that connection only.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
@@ -418,7 +419,7 @@ where
     }
 }
 
-const BUFFERS_FULL: Refusal = Refusal::Overloaded { what: "the memory for bodies" };
+const BUFFERS_FULL: Refusal = Refusal::Overloaded { what: Cow::Borrowed("the memory for bodies") };
 
 impl<S: AsyncRead + Unpin> Wire<'_, S> {
     /// Reads once into the buffer, unless `late` ends first.

@@ -114,7 +114,7 @@ impl<T: Timer, V: Service> Listener<T, V> {
     async fn serve_or_refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> End {
         let Some(_slot) = self.slots.take() else {
             // Only what fits into the socket at once: a refused connection may not wait.
-            let refusal = Refusal::Overloaded { what: "the table of connections" };
+            let refusal = Refusal::Overloaded { what: "the table of connections".into() };
             let answer = self.service.refuse(None, Moment::now(), &refusal);
             let mut bytes = Vec::new();
             answer.encode(false, false, &mut bytes);

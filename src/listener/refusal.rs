@@ -3,6 +3,8 @@
 //! Each refusal has a status, an id that stays the same across releases (`err-tidegate-<id>`),
 //! and a text that names the thing and the way out. `listener::answer` makes the answer of it.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use crate::listener::answer::Status;
@@ -10,7 +12,8 @@ use crate::listener::http::Fault;
 use crate::model::TenantError;
 
 /// Names of the refusals that are answered 503: the same request may come again.
-pub(crate) const TURNED_AWAY: [&str; 4] = ["overloaded", "not-ready", "draining", "storage-failed"];
+pub(crate) const TURNED_AWAY: [&str; 6] =
+    ["overloaded", "log-behind", "series-wait", "not-ready", "draining", "storage-failed"];
 
 /// A request of which nothing is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -79,6 +82,12 @@ pub enum Refusal {
         /// The limit.
         max: u64,
     },
+    /// The decoded body has more records than one of its length may have.
+    #[error("body has too many records: {what}")]
+    RecordsTooMany {
+        /// How many there may be.
+        what: String,
+    },
     /// The decoded body is not the protobuf message it should be.
     #[error("body is no write request: {what}")]
     MessageInvalid {
@@ -89,8 +98,20 @@ pub enum Refusal {
     #[error("overloaded: {what} is full; the same request may be sent again later")]
     Overloaded {
         /// The queue.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
+    /// A shard takes samples in faster than its log is written.
+    #[error(
+        "overloaded: too much waits to be written to the log; the same request may be sent again \
+         later"
+    )]
+    LogBehind,
+    /// A shard has too many new series that the series file does not have. Known ones are taken.
+    #[error(
+        "overloaded: too many new series wait to be written to the series file, and the request \
+         has others; the same request may be sent again later"
+    )]
+    SeriesWait,
     /// Writes are not taken yet.
     #[error("not ready: {what}; the same request may be sent again later")]
     NotReady {
@@ -125,8 +146,12 @@ impl Refusal {
             Self::ContentTypeUnknown { .. } | Self::ContentEncodingUnknown { .. } => {
                 Status::UnsupportedMediaType
             }
-            Self::DecodedTooLong { .. } | Self::LabelsTooLong { .. } => Status::ContentTooLarge,
+            Self::DecodedTooLong { .. }
+            | Self::LabelsTooLong { .. }
+            | Self::RecordsTooMany { .. } => Status::ContentTooLarge,
             Self::Overloaded { .. }
+            | Self::LogBehind
+            | Self::SeriesWait
             | Self::NotReady { .. }
             | Self::Draining
             | Self::StorageFailed { .. } => Status::Unavailable,
@@ -149,8 +174,11 @@ impl Refusal {
             Self::SnappyInvalid { .. } => "snappy-invalid",
             Self::DecodedTooLong { .. } => "decoded-too-long",
             Self::LabelsTooLong { .. } => "labels-too-long",
+            Self::RecordsTooMany { .. } => "records-too-many",
             Self::MessageInvalid { .. } => "message-invalid",
             Self::Overloaded { .. } => "overloaded",
+            Self::LogBehind => "log-behind",
+            Self::SeriesWait => "series-wait",
             Self::NotReady { .. } => "not-ready",
             Self::Draining => "draining",
             Self::StorageFailed { .. } => "storage-failed",

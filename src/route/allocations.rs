@@ -131,7 +131,16 @@ fn dealing(series: usize, samples: usize) -> (u64, usize) {
         let loan = router.decoded.home().lend(message);
         let (reply, _answers) = mpsc::unbounded_channel();
         let tenant = tenant();
-        let deal = || counted(|| router.deal(&tenant, &loan, &scan, &reply));
+        let deal = || {
+            counted(|| {
+                let mut dealing = pin!(router.deal(&tenant, &loan, &scan, &reply));
+                loop {
+                    if let Poll::Ready(batches) = poll(dealing.as_mut()) {
+                        return batches;
+                    }
+                }
+            })
+        };
         drop(deal()); // The keys of the tenant are made once.
         let (count, batches) = deal();
         (count, batches.len())

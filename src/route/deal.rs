@@ -3,6 +3,7 @@
 
 use crate::decode::{HistogramView, Scan};
 use crate::model::TenantKeys;
+use crate::rt::core as rt_core;
 use crate::shard::slots;
 use crate::shard::write::{Batch, Item, ItemHistogram};
 
@@ -14,9 +15,16 @@ pub(super) const BATCH_COST_MAX: usize = 512 * 1024;
 /// histogram costs its message more.
 pub(super) const RECORD_COST: usize = 32;
 
+/// Bytes of memory that the batches of a request take, beside those that they point into.
+pub(super) fn batch_bytes(scan: &Scan) -> usize {
+    scan.series.len() * size_of::<Item>()
+        + size_of_val(&*scan.samples)
+        + scan.histograms.len() * size_of::<ItemHistogram>()
+}
+
 /// The batches of a request, each with its owner. `empty` makes one with room for so many items and
-/// samples.
-pub(super) fn deal(
+/// samples. Whenever as much is dealt as a batch may cost, others get their turn.
+pub(super) async fn deal(
     scan: &Scan,
     bytes: &[u8],
     keys: &TenantKeys,
@@ -26,6 +34,7 @@ pub(super) fn deal(
     let rooms = rooms(scan, shards);
     let mut deal = Deal::new(shards, || empty(rooms));
     let mut histograms = &scan.histograms[..];
+    let mut paused_at = 0;
     for (number, view) in (0..).zip(&scan.series) {
         let region = &bytes[view.labels.start as usize..view.labels.end as usize];
         let samples = &scan.samples[view.samples.start as usize..view.samples.end as usize];
@@ -52,6 +61,10 @@ pub(super) fn deal(
                 batch.histograms.extend(own);
             });
         }
+        if deal.dealt - paused_at >= BATCH_COST_MAX {
+            paused_at = deal.dealt;
+            rt_core::pause().await;
+        }
     }
     deal.end()
 }
@@ -61,12 +74,14 @@ struct Deal<F> {
     empty: F,
     open: Vec<(Batch, usize)>,
     full: Vec<(u16, Batch)>,
+    /// What all has come to so far.
+    dealt: usize,
 }
 
 impl<F: Fn() -> Batch> Deal<F> {
     fn new(shards: u16, empty: F) -> Self {
         let open = (0..shards).map(|_| (empty(), 0)).collect();
-        Self { empty, open, full: Vec::new() }
+        Self { empty, open, full: Vec::new(), dealt: 0 }
     }
 
     #[inline]
@@ -74,6 +89,7 @@ impl<F: Fn() -> Batch> Deal<F> {
         let (batch, sum) = &mut self.open[usize::from(owner)];
         fill(batch);
         *sum += cost;
+        self.dealt += cost;
         if *sum >= BATCH_COST_MAX {
             *sum = 0;
             self.full.push((owner, std::mem::replace(batch, (self.empty)())));

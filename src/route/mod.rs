@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::decode::{self, Scan, Version};
 use crate::model::{KeySecret, TenantId, TenantKeys};
@@ -31,8 +32,12 @@ use crate::shard::write::{Batch, Past, TurnedAway, Unavailable, Written};
 
 /// Batches on their way to one other core.
 pub const MESH_CAPACITY: usize = 1024;
-/// Decoded buffers and scans a core keeps for the next request.
+/// Decoded buffers a core keeps for the next request.
 const KEPT: usize = 16;
+/// How long, and how often, a request waits between its own batches for the log to take what has
+/// gathered: two seconds in all.
+const ROOM_WAIT: Duration = Duration::from_millis(1);
+const ROOM_WAITS: u32 = 2000;
 /// Tenants whose keys a core keeps.
 const TENANTS_KEPT: usize = 10_000;
 
@@ -91,7 +96,8 @@ pub struct Settings {
     pub secret: KeySecret,
     /// Most bytes of a decoded request.
     pub decoded_bytes_max: usize,
-    /// Most bytes of decoded requests that shards have not applied yet. One request always passes.
+    /// Most bytes of decoded requests, their records and batches included, that shards have not
+    /// applied yet. One request always passes.
     pub lent_bytes_max: u64,
     /// How far ahead of the clock a sample may lie, in milliseconds; none for any distance.
     pub future_ms: Option<i64>,
@@ -112,7 +118,8 @@ pub struct Router<S: Storage> {
     decoded: Pool,
     /// Label regions of remote write 2.0, apart from messages: they are longer.
     regions: Pool,
-    scans: RefCell<Vec<Scan>>,
+    /// A scan for the next request.
+    scan: RefCell<Option<Scan>>,
     keys: RefCell<HashMap<TenantId, Rc<TenantKeys>>>,
     turned_away: RefCell<TurnedAway>,
 }
@@ -128,7 +135,7 @@ impl<S: Storage> Router<S> {
             under_way,
             decoded: Pool::new(KEPT),
             regions: Pool::new(KEPT),
-            scans: RefCell::new(Vec::new()),
+            scan: RefCell::default(),
             keys: RefCell::new(HashMap::new()),
             turned_away: RefCell::default(),
         }
@@ -141,7 +148,7 @@ impl<S: Storage> Router<S> {
         version: Version,
         body: impl Deref<Target = [u8]>,
     ) -> Result<Routed, Error> {
-        let mut scan = self.scans.borrow_mut().pop().unwrap_or_default();
+        let mut scan = self.scan.take().unwrap_or_default();
         let bytes = match self.read(version, body, &mut scan) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -158,7 +165,7 @@ impl<S: Storage> Router<S> {
         };
         routed.series += routed.written.bad.iter().map(|bad| bad.series).sum::<u64>();
         let (reply, mut answers) = mpsc::unbounded_channel();
-        let batches = self.deal(&tenant, &bytes, &scan, &reply);
+        let batches = self.deal(&tenant, &bytes, &scan, &reply).await;
         drop(bytes);
         drop(reply);
         self.keep(scan);
@@ -200,19 +207,38 @@ impl<S: Storage> Router<S> {
         drop(body);
         if done.is_err() || version == Version::V1 {
             let done = done.and_then(|()| decode::write_request_v1(&mut decoded, scan));
-            return lend(self.decoded.home(), decoded, done.map_err(Error::Body));
+            return self.lend(self.decoded.home(), decoded, scan, done);
         }
         let mut regions = self.regions.take();
         let done = decode::write_request_v2(&decoded, limit, &mut regions, scan);
         self.decoded.home().give_back(decoded);
-        // Only now it is known what the labels come to.
-        let done = done.map_err(Error::Body).and_then(|()| self.check_room(regions.capacity()));
-        lend(self.regions.home(), regions, done)
+        self.lend(self.regions.home(), regions, scan, done)
     }
 
-    /// Whether there is room for so many bytes of a decoded request. A core that lags keeps what is
-    /// dealt to it, so this is counted until the last shard has let go, also when the sender is
-    /// gone by then.
+    /// Lends out what is scanned, or puts it back when there is something wrong with it or no room.
+    /// Only now it is known what labels of 2.0 and records come to: both cost more than the bytes
+    /// that said them.
+    fn lend(
+        &self,
+        home: &Home,
+        bytes: Vec<u8>,
+        scan: &Scan,
+        done: Result<(), decode::Error>,
+    ) -> Result<Loan, Error> {
+        let beside = scan.record_bytes() + deal::batch_bytes(scan);
+        match done.map_err(Error::Body).and_then(|()| self.check_room(bytes.capacity() + beside)) {
+            Ok(()) => Ok(home.lend_with(bytes, beside)),
+            Err(error) => {
+                home.give_back(bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether there is room for so many bytes of a request: decoded ones, records and batches. A
+    /// core that lags keeps what is dealt to it, so this is counted until the last shard has let
+    /// go, also when the sender is gone by then. One that is alone passes: what it can cost has a
+    /// bound in its length.
     fn check_room(&self, bytes: usize) -> Result<(), Error> {
         let lent = self.lent_bytes();
         if lent > 0 && lent + bytes as u64 > self.settings.lent_bytes_max {
@@ -221,15 +247,14 @@ impl<S: Storage> Router<S> {
         Ok(())
     }
 
-    fn keep(&self, scan: Scan) {
-        let mut scans = self.scans.borrow_mut();
-        if scans.len() < KEPT {
-            scans.push(scan);
-        }
+    /// Keeps a scan for the next request, without the memory of a monster.
+    fn keep(&self, mut scan: Scan) {
+        scan.clear();
+        self.scan.replace(Some(scan));
     }
 
     /// The batches of a request.
-    fn deal(
+    async fn deal(
         &self,
         tenant: &TenantId,
         bytes: &Loan,
@@ -251,7 +276,7 @@ impl<S: Storage> Router<S> {
             past,
             reply: reply.clone(),
         };
-        deal::deal(scan, bytes, &keys, self.settings.shards, empty)
+        deal::deal(scan, bytes, &keys, self.settings.shards, empty).await
     }
 
     fn keys_of(&self, tenant: &TenantId) -> Rc<TenantKeys> {
@@ -281,7 +306,13 @@ impl<S: Storage> Router<S> {
         for (shard, batch) in others {
             self.send_on(shard, batch);
         }
-        for (_, batch) in own {
+        let mut waits = ROOM_WAITS;
+        for (number, (_, batch)) in own.into_iter().enumerate() {
+            // What has begun is ended, were it more than the log takes at once.
+            while number > 0 && waits > 0 && self.shard.is_behind() {
+                waits -= 1;
+                rt_core::sleep(ROOM_WAIT).await;
+            }
             self.deliver(batch);
             rt_core::pause().await;
         }
@@ -304,17 +335,6 @@ impl<S: Storage> Router<S> {
         let message = Message::Batch(Box::new(batch));
         if let Err(Message::Batch(batch)) = self.mesh.send(usize::from(shard), message) {
             self.turned_away.borrow_mut().turns_away(&batch, Some(Unavailable::NoRoom));
-        }
-    }
-}
-
-/// Lends a buffer out, or puts it back when what should be in it is not.
-fn lend(home: &Home, bytes: Vec<u8>, done: Result<(), Error>) -> Result<Loan, Error> {
-    match done {
-        Ok(()) => Ok(home.lend(bytes)),
-        Err(error) => {
-            home.give_back(bytes);
-            Err(error)
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_lite::future;
+
 use super::*;
+use crate::decode::RECORDS_FREE;
 use crate::decode::region::{self, LabelLimits};
 use crate::decode::write_request_v1;
 use crate::route::allocations::requests;
@@ -140,6 +143,86 @@ fn what_shards_have_not_applied_yet_is_bounded() {
     core.expect("a core").join().expect("no panic");
 }
 
+/// Series of four bytes each, without labels and with one empty sample.
+fn monster(series: usize) -> Vec<u8> {
+    [0x0a, 2, 0x12, 0].repeat(series)
+}
+
+#[test]
+fn records_and_batches_are_charged_and_given_back() {
+    const SERIES: usize = 30_000;
+    let port = mesh::<Message>(1, 16).remove(0);
+    let core = Core::start("mine", 0, io_memory(1), move || async move {
+        let router = router(1, port).await;
+        let body = snap::raw::Encoder::new().compress_vec(&monster(SERIES)).expect("a body");
+        let lent = || router.decoded.home().lent_bytes();
+        let mut scan = Scan::default();
+        let loan = router.read(Version::V1, body.clone(), &mut scan).expect("alone it passes");
+        // A view and a sample in the scan, an item and a sample in a batch.
+        let records = SERIES * (16 + 16 + 32 + 16);
+        assert!(lent() >= (4 * SERIES + records) as u64, "{}", lent());
+        let small = snap::raw::Encoder::new().compress_vec(&message(0..1, 1)).expect("a body");
+        let refused = router.write(tenant(), Version::V1, small).await;
+        assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: lent() });
+        drop(loan);
+        assert_eq!(lent(), 0);
+        // The bytes of a second one would fit beside something small, its records do not.
+        let lagging = router.decoded.home().lend(vec![0; 10]);
+        let refused = router.write(tenant(), Version::V1, body).await;
+        assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: 10 });
+        drop(lagging);
+    });
+    core.expect("a core").join().expect("no panic");
+}
+
+#[test]
+fn others_get_their_turn_while_much_is_dealt() {
+    let port = mesh::<Message>(1, 16).remove(0);
+    let core = Core::start("mine", 0, io_memory(1), move || async move {
+        let router = router(1, port).await;
+        let mut decoded = monster(RECORDS_FREE / 2);
+        let mut scan = Scan::default();
+        write_request_v1(&mut decoded, &mut scan).expect("a message");
+        // As large as a message of 16 MiB may make it.
+        let views: Vec<_> = std::iter::repeat_n(scan.series[0].clone(), 1 << 20).collect();
+        scan.series = views;
+        let loan = router.decoded.home().lend(decoded);
+        let (reply, _answers) = mpsc::unbounded_channel();
+        let turns = Rc::new(Cell::new(0));
+        let other = turns.clone();
+        spawn(async move {
+            loop {
+                other.set(other.get() + 1);
+                future::yield_now().await;
+            }
+        });
+        let batches = router.deal(&tenant(), &loan, &scan, &reply).await.len();
+        (batches, turns.get())
+    });
+    let (batches, turns) = core.expect("a core").join().expect("no panic");
+    assert!(batches >= 100 && turns > batches / 20, "{turns} turns beside {batches} batches");
+}
+
+#[test]
+fn the_memory_of_a_monster_is_given_back_at_once() {
+    let port = mesh::<Message>(1, 16).remove(0);
+    let core = Core::start("mine", 0, io_memory(1), move || async move {
+        let router = router(1, port).await;
+        let body = snap::raw::Encoder::new().compress_vec(&monster(1 << 20)).expect("a body");
+        let refused = router.write(tenant(), Version::V1, body).await.expect_err("too many");
+        assert!(matches!(refused, Error::Body(decode::Error::TooManyRecords { .. })), "{refused}");
+        assert!(router.scan.take().is_some_and(|scan| scan.room() <= 5 << 17));
+        let body = snap::raw::Encoder::new().compress_vec(&message(0..1, 200_000)).expect("a body");
+        let mut writing = std::pin::pin!(router.write(tenant(), Version::V1, body));
+        // No log is written here: it waits for its answer.
+        assert!(future::poll_once(&mut writing).await.is_none());
+        sleep(Duration::from_millis(1)).await;
+        assert!(future::poll_once(&mut writing).await.is_none());
+        assert!(router.scan.take().is_none_or(|scan| scan.room() <= 5 << 17));
+    });
+    core.expect("a core").join().expect("no panic");
+}
+
 #[test]
 fn much_is_dealt_in_batches_of_bounded_work() {
     let port = mesh::<Message>(1, 16).remove(0);
@@ -151,7 +234,7 @@ fn much_is_dealt_in_batches_of_bounded_work() {
             write_request_v1(&mut decoded, &mut scan).expect("a message");
             let loan = router.decoded.home().lend(decoded);
             let (reply, _answers) = mpsc::unbounded_channel();
-            let batches = router.deal(&tenant(), &loan, &scan, &reply);
+            let batches = router.deal(&tenant(), &loan, &scan, &reply).await;
             let most = BATCH_COST_MAX / RECORD_COST;
             assert!(batches.iter().all(|(_, batch)| batch.samples.len() <= most));
             let total: usize = batches.iter().map(|(_, batch)| batch.samples.len()).sum();

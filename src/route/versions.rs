@@ -111,3 +111,20 @@ fn both_versions_give_equal_answers_and_equal_heads() {
     });
     assert!(held > LOADS, "{held} series in all heads");
 }
+
+/// More than the log takes at once.
+#[test]
+fn a_request_of_new_series_may_be_larger_than_a_group() {
+    let written = on_a_core(async |mesh| {
+        let mut node = Node::new(mesh).await;
+        let series = |i: usize| TimeSeries {
+            labels: vec![Label { name: "a".into(), value: format!("{i:0>1000}") }],
+            samples: vec![Sample { value: 1.0, timestamp: 1_700_000_000_000 }],
+            ..TimeSeries::default()
+        };
+        let timeseries = (0..25_000).map(series).collect();
+        let request = WriteRequest { timeseries, ..WriteRequest::default() };
+        node.write(Version::V1, &body(&request.encode_to_vec())).await.expect("a request").written
+    });
+    assert_eq!((written.unavailable, written.floats.stored), (None, 25_000));
+}

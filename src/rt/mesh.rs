@@ -21,7 +21,7 @@ pub struct Home(Arc<Returns>);
 #[derive(Debug)]
 struct Returns {
     queue: ConcurrentQueue<Vec<u8>>,
-    /// Bytes of what is lent and has not come back.
+    /// Bytes of what is lent and has not come back, and of what was made of it.
     lent_bytes: AtomicU64,
 }
 
@@ -64,15 +64,22 @@ impl Home {
         Self(Arc::new(Returns { queue: ConcurrentQueue::bounded(room), lent_bytes }))
     }
 
-    /// Bytes of memory that are lent and have not come back.
+    /// Bytes of memory that are lent, or were made of what is lent, and have not come back.
     pub fn lent_bytes(&self) -> u64 {
         self.0.lent_bytes.load(Ordering::Relaxed)
     }
 
     /// Lends a buffer out.
     pub fn lend(&self, bytes: Vec<u8>) -> Loan {
-        self.0.lent_bytes.fetch_add(bytes.capacity() as u64, Ordering::Relaxed);
-        Loan(Arc::new(Lent { bytes, home: self.clone() }))
+        self.lend_with(bytes, 0)
+    }
+
+    /// Lends a buffer out, and counts `beside` bytes more until it comes back: what is made of it
+    /// lives as long.
+    pub fn lend_with(&self, bytes: Vec<u8>, beside: usize) -> Loan {
+        let counted = (bytes.capacity() + beside) as u64;
+        self.0.lent_bytes.fetch_add(counted, Ordering::Relaxed);
+        Loan(Arc::new(Lent { bytes, counted, home: self.clone() }))
     }
 
     /// Puts a buffer back that was not lent. What is in it stays: who writes over it need not zero
@@ -91,6 +98,8 @@ pub struct Loan(Arc<Lent>);
 #[derive(Debug)]
 struct Lent {
     bytes: Vec<u8>,
+    /// What it adds to the bytes that are lent.
+    counted: u64,
     home: Home,
 }
 
@@ -105,7 +114,7 @@ impl Deref for Loan {
 impl Drop for Lent {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        self.home.0.lent_bytes.fetch_sub(bytes.capacity() as u64, Ordering::Relaxed);
+        self.home.0.lent_bytes.fetch_sub(self.counted, Ordering::Relaxed);
         self.home.give_back(bytes);
     }
 }
@@ -127,6 +136,17 @@ mod tests {
         assert_eq!(&other[..3], [1; 3]);
         std::thread::scope(|s| s.spawn(move || drop(other)).join().expect("a thread"));
         assert_eq!(pool.take(), [1; 1000], "nothing was done to it");
+        assert_eq!(pool.home().lent_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_made_of_a_buffer_counts_as_long_as_it() {
+        let pool = Pool::new(1);
+        let loan = pool.home().lend_with(Vec::with_capacity(100), 1000);
+        let other = loan.clone();
+        drop(loan);
+        assert_eq!(pool.home().lent_bytes(), 1100);
+        drop(other);
         assert_eq!(pool.home().lent_bytes(), 0);
     }
 

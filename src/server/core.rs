@@ -4,9 +4,10 @@
 //! The door opens first and answers 503 while the logs are replayed, so that senders wait instead
 //! of failing. No core replays before all have found their logs: who serves begins new ones. Then
 //! the router and the commit loop start, and the core reports itself ready. At
-//! the end the door stops taking requests, those in progress are answered, and the last group is
-//! committed; the head is not flushed, for the log has it. Reads are answered until control lets
-//! go.
+//! the end the door stops taking requests, those in progress are answered, and the core reports
+//! itself drained. It goes on writing what other cores send and answering reads until control lets
+//! go, which it does when all are drained: a request in progress at one core may need every shard.
+//! Then the last group is committed; the head is not flushed, for the log has it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,14 +21,14 @@ use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer
 use crate::model::TenantId;
 use crate::route::{self, Message, Router};
 use crate::rt::channel::{Barrier, mpsc, oneshot, watch};
-use crate::rt::clock::Clock;
+use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Accepted, Disk, Doors, Measured, Mesh, Port, Queues};
 use crate::server::intake::{CoreIntake, Stage};
 use crate::server::{probe, raised};
 use crate::shard::blocks::remove_unfinished;
 use crate::shard::message::Ask;
 use crate::shard::recover::{self, OldSegment, Recovered, Report};
-use crate::shard::write::{TurnedAway, Unavailable};
+use crate::shard::write::TurnedAway;
 use crate::shard::{self, Shard, old};
 use crate::telemetry::Snapshot;
 
@@ -35,6 +36,8 @@ use crate::telemetry::Snapshot;
 const DRAIN: Duration = Duration::from_secs(6);
 /// How long readers may keep memory from being freed before they are told to leave.
 const READERS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the last group may take, when all are drained.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often the end of a drain is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
@@ -54,7 +57,9 @@ pub(super) struct Start {
     pub(super) asks: mpsc::Receiver<Ask>,
     /// Raised when no more requests are taken.
     pub(super) drain: watch::Receiver<bool>,
-    /// Raised when nobody asks any more: a drained core still answers reads until then.
+    /// Dropped when no request of an own sender is in progress any more.
+    pub(super) drained: oneshot::Sender<()>,
+    /// Raised when all are drained and nobody asks any more: until then a core writes and reads.
     pub(super) leave: watch::Receiver<bool>,
     pub(super) clock: Clock,
     /// Where the cores meet when each has found its logs.
@@ -76,7 +81,7 @@ pub(super) type CoreListener = Rc<Listener<CoreTimer, RemoteWrite<CoreIntake>>>;
 
 /// Runs a core until it is drained. An error is told by who joins it.
 pub(super) async fn run(start: Start) -> Result<(), String> {
-    let Start { doors, limits, tenants, drain, leave, asks, .. } = start;
+    let Start { doors, limits, tenants, drain, drained, leave, asks, .. } = start;
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
@@ -109,8 +114,11 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     publish(start.snapshot, &intake, &listener, &shard);
     rt_core::spawn(answer(asks, shard.clone(), old, queues));
     raised(drain).await;
-    stop(&intake, &listener, &shard).await;
+    within(DRAIN, || listener.connections() == 0 && shard.is_settled()).await;
+    drop(drained);
     raised(leave).await;
+    intake.enter(Stage::Draining);
+    within(SETTLE, || shard.is_settled()).await;
     Ok(())
 }
 
@@ -123,13 +131,12 @@ async fn open_door(
     listener: &CoreListener,
 ) -> Rc<Mesh<Message>> {
     let taker = (intake.clone(), listener.clone());
-    let too_early = Rc::new(RefCell::new(TurnedAway::default()));
+    let turned_away = Rc::new(RefCell::new(TurnedAway::default()));
     let mesh = port.connect(move |message| match message {
         Message::Batch(batch) => {
             let router = taker.0.router();
-            let starting = router.is_none().then_some(Unavailable::NoRoom);
-            if !too_early.borrow_mut().turns_away(&batch, starting)
-                && let Some(router) = router
+            if !turned_away.borrow_mut().turns_away(&batch, router.as_ref().err().copied())
+                && let Ok(router) = router
             {
                 router.deliver(*batch);
             }
@@ -138,7 +145,7 @@ async fn open_door(
     });
     let mesh = Rc::new(mesh.await);
     let (door, hand) = (listener.clone(), mesh.clone());
-    doors.accept(move |core, accepted| {
+    let hand_on = move |core, accepted| {
         if core == own {
             serve(door.clone(), accepted);
         } else if let Err(Message::Connection(back)) =
@@ -146,7 +153,9 @@ async fn open_door(
         {
             serve(door.clone(), back);
         }
-    });
+    };
+    let counted = listener.clone();
+    doors.accept(hand_on, move || counted.probe().connections_refused.add(1));
     mesh
 }
 
@@ -278,13 +287,10 @@ fn publish(
     });
 }
 
-async fn stop(intake: &CoreIntake, listener: &CoreListener, shard: &Rc<Shard<Disk>>) {
-    let begun = crate::rt::clock::Moment::now();
-    while listener.connections() > 0 && begun.elapsed() < DRAIN {
-        rt_core::sleep(DRAIN_STEP).await;
-    }
-    intake.enter(Stage::Draining);
-    while !shard.is_settled() && begun.elapsed() < DRAIN {
+/// Waits until something is so, at most so long.
+async fn within(most: Duration, is_so: impl Fn() -> bool) {
+    let begun = Moment::now();
+    while !is_so() && begun.elapsed() < most {
         rt_core::sleep(DRAIN_STEP).await;
     }
 }

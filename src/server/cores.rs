@@ -37,6 +37,8 @@ pub(super) struct Cores {
     ready: Vec<oneshot::Receiver<Report>>,
     pub(super) snapshots: Vec<watch::Receiver<Snapshot>>,
     drain: watch::Sender<bool>,
+    /// Each ends when its core is drained, or gone.
+    drained: Vec<oneshot::Receiver<()>>,
     leave: watch::Sender<bool>,
     /// Where they take writes.
     pub(super) write_addresses: Vec<SocketAddr>,
@@ -66,10 +68,11 @@ impl Cores {
         let io_memory = rt_core::io_memory(count);
         let found = Arc::new(Barrier::new(count));
         let (mut running, mut asks, mut ready) = (Vec::new(), Vec::new(), Vec::new());
-        let mut snapshots = Vec::new();
+        let (mut snapshots, mut all_drained) = (Vec::new(), Vec::new());
         for ((number, doors), port) in (0..shards).zip(doors).zip(ports) {
             let (ask, asked) = mpsc::channel(ASKS);
             let (report, reported) = oneshot::channel();
+            let (drained, is_drained) = oneshot::channel();
             let (snapshot, shown) = watch::channel(Snapshot::default());
             let start = core::Start {
                 shard: shard_settings(config, dir, number),
@@ -87,6 +90,7 @@ impl Cores {
                 port,
                 asks: asked,
                 drain: draining.clone(),
+                drained,
                 leave: leaving.clone(),
                 clock: Clock::system(),
                 found: found.clone(),
@@ -99,8 +103,10 @@ impl Cores {
             asks.push(ask);
             ready.push(reported);
             snapshots.push(shown);
+            all_drained.push(is_drained);
         }
-        Ok(Self { running, asks, ready, snapshots, drain, leave, write_addresses })
+        let drained = all_drained;
+        Ok(Self { running, asks, ready, snapshots, drain, drained, leave, write_addresses })
     }
 
     /// Waits until each has replayed its log.
@@ -122,8 +128,13 @@ impl Cores {
         self.drain.send_replace(true);
     }
 
-    /// Waits until they are drained and gone.
+    /// Waits until they are drained and gone. None goes before all are drained: a request in
+    /// progress at one may have parts for any other.
     pub(super) async fn join(self) {
+        for drained in self.drained {
+            // Nothing is ever sent: it ends.
+            drop(drained.await);
+        }
         self.leave.send_replace(true);
         for core in self.running {
             let joined = beside::blocking(move || core.join()).await;

@@ -15,8 +15,6 @@ use crate::route::{Error, Routed, Router};
 use crate::rt::core::Disk;
 use crate::shard::write::{Refusal as SampleRefusal, RefusedSample, Unavailable};
 
-const DECODED_FULL: Refusal = Refusal::Overloaded { what: "the budget of decoded bytes" };
-
 /// Where a core stands.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
@@ -59,10 +57,12 @@ impl CoreIntake {
         *self.stage.borrow_mut() = stage;
     }
 
-    pub(super) fn router(&self) -> Option<Rc<Router<Disk>>> {
+    /// The router, or why there is none.
+    pub(super) fn router(&self) -> Result<Rc<Router<Disk>>, Unavailable> {
         match &*self.stage.borrow() {
-            Stage::Serving(router) => Some(router.clone()),
-            _ => None,
+            Stage::Starting => Err(Unavailable::Starting),
+            Stage::Serving(router) => Ok(router.clone()),
+            Stage::Draining => Err(Unavailable::Stopping),
         }
     }
 
@@ -91,25 +91,33 @@ impl Intake for CoreIntake {
         let refusal = match &*self.stage.borrow() {
             Stage::Starting => Refusal::NotReady { what: "the logs are being replayed" },
             Stage::Draining => Refusal::Draining,
-            Stage::Serving(router) if router.is_full() => DECODED_FULL,
+            Stage::Serving(router) if router.is_full() => {
+                Refusal::Overloaded { what: "the budget of decoded bytes".into() }
+            }
             Stage::Serving(_) => return Ok(()),
         };
         Err(refusal)
     }
 
     async fn write(&self, tenant: TenantId, version: Version, body: Body<'_>) -> Outcome {
-        let Some(router) = self.router() else {
-            return Outcome::Refused(Refusal::Draining);
+        let router = match self.router() {
+            Ok(router) => router,
+            Err(why) => return Outcome::Refused(unavailable(why)),
         };
         match router.write(tenant, version, body).await {
             Ok(routed) => {
                 self.account(&routed);
                 outcome(routed)
             }
-            Err(Error::NoRoom { .. }) => {
-                Outcome::Refused(Refusal::Overloaded { what: "the queue to another core" })
+            Err(Error::NoRoom { shard }) => {
+                let what = format!("the queue to shard {shard}").into();
+                Outcome::Refused(Refusal::Overloaded { what })
             }
-            Err(Error::NoMemory { .. }) => Outcome::Refused(DECODED_FULL),
+            Err(Error::NoMemory { lent }) => {
+                let what =
+                    format!("the budget of decoded bytes, of which {lent} wait for a shard,");
+                Outcome::Refused(Refusal::Overloaded { what: what.into() })
+            }
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
         }
     }
@@ -122,6 +130,7 @@ fn bad_body(error: &decode::Error) -> Refusal {
             Refusal::DecodedTooLong { declared: *declared as u64, max: *limit as u64 }
         }
         decode::Error::LabelsTooLarge { limit } => Refusal::LabelsTooLong { max: *limit as u64 },
+        decode::Error::TooManyRecords { .. } => Refusal::RecordsTooMany { what: error.to_string() },
         decode::Error::EmptyBody
         | decode::Error::ImpossibleLength { .. }
         | decode::Error::CorruptSnappy(_) => Refusal::SnappyInvalid { what: error.to_string() },
@@ -132,7 +141,10 @@ fn bad_body(error: &decode::Error) -> Refusal {
 /// What the sender is told when a shard cannot write now.
 fn unavailable(why: Unavailable) -> Refusal {
     match why {
-        Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard" },
+        Unavailable::NoRoom => Refusal::Overloaded { what: "the queue to another shard".into() },
+        Unavailable::GroupFull => Refusal::LogBehind,
+        Unavailable::SeriesWait => Refusal::SeriesWait,
+        Unavailable::Starting => Refusal::NotReady { what: "another core replays its log" },
         Unavailable::LogFailed => {
             let what = format!("{why}, see the log of the server");
             Refusal::StorageFailed { what }

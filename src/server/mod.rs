@@ -12,7 +12,8 @@
 //! that a port in use is an error before anything runs); cores start and replay; the StoreAPI and
 //! the HTTP API answer "not ready" meanwhile; when all cores are ready, so is the process.
 //! Stop: not ready; then at the same time the doors of writers and of readers let requests in
-//! progress end, cores commit, uploads break off; cores end last, for reads need them. Each part
+//! progress end, cores commit, uploads break off; cores end last and together, for reads need them
+//! and so does a request in progress at another core. Each part
 //! has a bound and [`STOP`] bounds them all, so no client and no device holds the process back.
 //!
 //! A signal acts from the first moment: before it is ready the process has promised nothing and

@@ -220,6 +220,15 @@ impl Applier {
         tally.written
     }
 
+    /// Whether a batch may bring a series that is not known here.
+    #[cold]
+    pub(crate) fn has_new_series(&mut self, batch: &Batch) -> bool {
+        batch.items.iter().any(|&Item { key, .. }| {
+            let key = self.aliases.find(key).map_or(key, |alias| alias.key);
+            self.head.find(key).is_none()
+        })
+    }
+
     /// Finds the series of some items before any is appended to: in a large head each step misses
     /// the cache, and misses of many series at once cost little more than those of one.
     #[inline]

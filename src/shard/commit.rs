@@ -26,15 +26,16 @@ use futures_lite::future;
 use crate::rt::channel::{mpsc, oneshot};
 use crate::rt::clock::Clock;
 use crate::rt::storage::Storage;
-use crate::shard::Shard;
 use crate::shard::apply::SentOn;
 use crate::shard::wal::record::{CutRecord, TELL_BYTES};
 use crate::shard::wal::series_file::SeriesFile;
 use crate::shard::wal::writer::{Log, LogError, LogStats, Sealed};
 use crate::shard::write::{Batch, Unavailable, Written};
+use crate::shard::{Shard, State};
 
-/// Bytes in the open group, or of untold series, above which batches are turned away.
-const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes in the open group above which batches are turned away, and bytes of untold series above
+/// which those with new ones are.
+pub(super) const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Who waits for something to be durable.
 pub(super) type Notice = oneshot::Sender<Result<(), Unavailable>>;
@@ -135,6 +136,28 @@ impl Commits {
     }
 }
 
+impl State {
+    fn group_is_full(&self) -> bool {
+        self.applier.group.len_bytes() > GROUP_BYTES_MAX
+    }
+
+    fn series_wait(&self) -> bool {
+        self.applier.untold.len_bytes() > GROUP_BYTES_MAX
+    }
+
+    /// Why a batch cannot be taken now, if so.
+    fn cannot_take(&mut self, batch: &Batch) -> Option<Unavailable> {
+        if self.commits.failed.is_some() {
+            return self.commits.failed;
+        }
+        if self.group_is_full() {
+            return Some(Unavailable::GroupFull);
+        }
+        let waits = self.series_wait() && self.applier.has_new_series(batch);
+        waits.then_some(Unavailable::SeriesWait)
+    }
+}
+
 /// What the log is written with.
 struct Pen<S: Storage> {
     log: Log<S>,
@@ -149,9 +172,7 @@ impl<S: Storage> Shard<S> {
     pub(crate) fn write(&self, batch: Batch) -> Vec<(u16, Batch)> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let gathered = state.applier.group.len_bytes().max(state.applier.untold.len_bytes());
-        let full = gathered > GROUP_BYTES_MAX;
-        let now = state.commits.failed.or(full.then_some(Unavailable::NoRoom));
+        let now = state.cannot_take(&batch);
         if state.turned_away.turns_away(&batch, now) {
             return Vec::new();
         }
@@ -170,6 +191,13 @@ impl<S: Storage> Shard<S> {
         commits.answer(if self.answers_wait { commits.durable } else { commits.written });
         self.work.raise();
         onward
+    }
+
+    /// Whether so much waits for the log or the series file that batches are turned away, which
+    /// ends when it is written.
+    pub(crate) fn is_behind(&self) -> bool {
+        let state = self.state.borrow();
+        state.commits.failed.is_none() && (state.group_is_full() || state.series_wait())
     }
 
     /// Whether everything applied is durable, or will never be.

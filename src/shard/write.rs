@@ -195,9 +195,18 @@ impl TurnedAway {
 /// Why a shard cannot write now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unavailable {
-    /// Another shard had no room for what belongs to it.
-    #[error("another shard has no room for it")]
+    /// No room on the way to another shard, for what belongs to it.
+    #[error("the queue to another shard is full")]
     NoRoom,
+    /// Samples come faster than the log is written.
+    #[error("too much waits to be written to the log")]
+    GroupFull,
+    /// New series come faster than the series file is written. Those that are known are taken.
+    #[error("too many new series wait to be written to the series file")]
+    SeriesWait,
+    /// Another shard still replays its log.
+    #[error("another shard replays its log")]
+    Starting,
     /// The log is dead.
     #[error("the log cannot be written")]
     LogFailed,

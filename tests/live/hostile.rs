@@ -51,6 +51,7 @@ const LONG: (&str, f64) = ("tidegate_refused_requests_total{reason=\"body-too-lo
 const SNAPPY: (&str, f64) = ("tidegate_refused_requests_total{reason=\"snappy-invalid\"}", 1.0);
 const DECODED: (&str, f64) = ("tidegate_refused_requests_total{reason=\"decoded-too-long\"}", 1.0);
 const MESSAGE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"message-invalid\"}", 1.0);
+const RECORDS: (&str, f64) = ("tidegate_refused_requests_total{reason=\"records-too-many\"}", 1.0);
 const TENANT: (&str, f64) = ("tidegate_refused_requests_total{reason=\"tenant-invalid\"}", 1.0);
 const TWICE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"header-twice\"}", 1.0);
 const TYPE: (&str, f64) = ("tidegate_refused_requests_total{reason=\"content-type-unknown\"}", 1.0);
@@ -138,6 +139,7 @@ fn bodies() -> Vec<Row> {
     let cut = whole.get(..whole.len() - 1).expect("not empty");
     vec![
         row("no body", post(b""), 400, SNAPPY),
+        row("a million empty series", message(&[0x0a, 2, 0x12, 0].repeat(1 << 20)), 413, RECORDS),
         row("not snappy", post(b"hello, this is no snappy block"), 400, SNAPPY),
         row("2.7 GB in 47 bytes", post(&bomb(2_700_000_000)), 413, DECODED),
         row("32 MiB and one in 47 bytes", post(&bomb((32 << 20) + 1)), 413, DECODED),

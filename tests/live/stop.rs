@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::live::harness::{Node, command, home, wait_for};
-use crate::live::wire::{Sender, Store, fetch};
+use crate::live::harness::{Node, command, home, now_ms, wait_for};
+use crate::live::wire::{Sender, Store, encode, fetch, request, series, write_bytes};
 
 /// Below the ten seconds that are promised, less what a busy machine takes.
 const STOP: Duration = Duration::from_secs(9);
@@ -48,6 +48,33 @@ fn no_client_can_hold_a_stop_back() {
     let _clients = Clients::hold(&node);
     node.stops_within(STOP);
     assert!(node.log().contains("msg=stopped"), "it ended in order");
+}
+
+/// A core without connections has nothing to wait for, and is needed all the same.
+#[test]
+fn a_request_in_progress_is_answered_and_stored_on_all_shards() {
+    const SERIES: usize = 50;
+    let home = home();
+    let mut node = Node::start(home.path(), &["--shards", "2"]);
+    let t = now_ms();
+    let one = |i: usize| series(&[("__name__", "last"), ("i", &i.to_string())], &[(t, 1.0)]);
+    let bytes = write_bytes("", &encode(&request((0..SERIES).map(one).collect())));
+    let (begin, end) = bytes.split_at(bytes.len() - 100);
+    let mut sender = Sender::connect(node.at.write).expect("a connection");
+    sender.send(begin).expect("is taken");
+    thread::sleep(Duration::from_millis(300));
+    node.terminate();
+    thread::sleep(Duration::from_millis(500));
+    sender.send(end).expect("is taken");
+    let begun = Instant::now();
+    let answer = sender.answer().expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    drop(sender);
+    let status = node.wait();
+    assert!(status.success() && begun.elapsed() < AT_ONCE, "{status}, {:?}", begun.elapsed());
+    let node = Node::start(home.path(), &["--shards", "2"]);
+    let stored = Store::connect(node.at.grpc).select(&[("__name__", "last")]);
+    assert_eq!(stored.len(), SERIES);
 }
 
 #[test]

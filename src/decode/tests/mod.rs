@@ -22,7 +22,7 @@ use tidegate_proto::prometheus::{
 use crate::decode::protobuf::push_varint;
 use crate::decode::tests::spelling::{Random, mutate, spell};
 use crate::decode::{
-    Error, LabelLimits, RECORDS_MAX, Scan, SeriesError, SeriesView, region, snappy,
+    Error, LabelLimits, RECORDS_FREE, Scan, SeriesError, SeriesView, region, snappy,
     write_request_v1,
 };
 use crate::model::{STALE_NAN_BITS, Sample};
@@ -406,31 +406,52 @@ fn errors_say_where() {
     check(b"\x2b\x2c", Error::Group { at: 1, field: 5 });
 }
 
-/// A message of nothing but empty samples takes 16 bytes of memory for 2: the count is bounded, and
-/// so is what a scan keeps afterwards.
+/// A message of nothing but empty records takes 16 bytes of memory for 2: all kinds together are
+/// bounded by what an honest message of the same length can have.
 #[test]
 fn hostile_counts_are_bounded() {
-    let max = RECORDS_MAX;
-    let too_many = Err(Error::TooManyRecords { max });
     let mut scan = Scan::default();
     let in_one_series = |record: &[u8]| {
-        let records = record.repeat(max + 1);
+        let records = record.repeat(1 << 20);
         let mut message = vec![0x0a];
         push_varint(records.len() as u64, &mut message);
         message.extend_from_slice(&records);
         message
     };
-    let mut samples = in_one_series(&[0x12, 0]);
-    assert_eq!(write_request_v1(&mut samples, &mut scan), too_many);
-    assert!(scan.samples.capacity() < max / 8, "{}", scan.samples.capacity());
-    // Labels and unknown fields in turn.
-    let mut pieces = in_one_series(&[0x0a, 0, 0x28, 0]);
-    assert_eq!(write_request_v1(&mut pieces, &mut scan), too_many);
+    for (what, mut message) in [
+        ("samples", in_one_series(&[0x12, 0])),
+        ("histograms", in_one_series(&[0x22, 0])),
+        ("labels and unknown fields in turn", in_one_series(&[0x0a, 0, 0x28, 0])),
+        ("series", [0x0a, 0].repeat(1 << 20)),
+        ("series with a sample each", [0x0a, 2, 0x12, 0].repeat(1 << 20)),
+        (
+            "one kind after the other",
+            [[0x0a, 0].repeat(1 << 20), in_one_series(&[0x12, 0])].concat(),
+        ),
+    ] {
+        let max = message.len() / 9 + RECORDS_FREE;
+        let got = write_request_v1(&mut message, &mut scan);
+        assert_eq!(got, Err(Error::TooManyRecords { max }), "{what}");
+        assert!(scan.room() <= 5 << 17, "{what}: {} are kept", scan.room());
+    }
+    // Few of them cost little: they pass.
+    let mut few = [0x0a, 2, 0x12, 0].repeat(RECORDS_FREE / 2);
+    assert_eq!(write_request_v1(&mut few, &mut scan), Ok(()));
+    assert_eq!((scan.series.len(), scan.samples.len()), (RECORDS_FREE / 2, RECORDS_FREE / 2));
+}
 
-    let mut message = [0x0a, 0].repeat(max + 1);
-    assert_eq!(write_request_v1(&mut message, &mut scan), too_many);
-    assert!(scan.series.capacity() < max / 8, "{}", scan.series.capacity());
-    message.truncate(2 * max);
-    assert_eq!(write_request_v1(&mut message, &mut scan), Ok(()));
-    assert_eq!(scan.series.len(), max);
+/// The densest that a sender has: samples of the value 0, which is not written, in one series or
+/// with one short label each.
+#[test]
+fn the_densest_honest_message_passes() {
+    let sample = [0x12, 7, 0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    let mut scan = Scan::default();
+    let mut many = vec![0x0a];
+    let samples = sample.repeat(1 << 20);
+    push_varint(samples.len() as u64, &mut many);
+    many.extend_from_slice(&samples);
+    assert_eq!(write_request_v1(&mut many, &mut scan), Ok(()));
+    let one = [&[0x0a, 17, 0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'b'][..], &sample].concat();
+    assert_eq!(write_request_v1(&mut one.repeat(1 << 20), &mut scan), Ok(()));
+    assert_eq!(scan.samples.len(), 1 << 20);
 }

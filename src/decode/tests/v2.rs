@@ -18,7 +18,7 @@ use crate::decode::tests::{
     judge_mutations,
 };
 use crate::decode::{
-    Error, RECORDS_MAX, Scan, SeriesError, SeriesView, region, snappy, write_request_v1,
+    Error, RECORDS_FREE, Scan, SeriesError, SeriesView, region, snappy, write_request_v1,
     write_request_v2,
 };
 use crate::model::{STALE_NAN_BITS, Sample};
@@ -558,14 +558,25 @@ fn labels_written_out_have_a_limit() {
 
 #[test]
 fn hostile_counts_are_bounded() {
-    let too_many = Err(Error::TooManyRecords { max: RECORDS_MAX });
+    const COUNT: usize = 1 << 20;
     let (mut regions, mut scan) = (Vec::new(), Scan::default());
-    let symbols = [0x22, 0].repeat(RECORDS_MAX + 1);
-    assert_eq!(write_request_v2(&symbols, LIMIT, &mut regions, &mut scan), too_many);
-    assert!(scan.symbols.capacity() < RECORDS_MAX / 8, "{}", scan.symbols.capacity());
+    let name = b"\x22\x08__name__";
+    let symbols = [0x22, 0].repeat(COUNT);
+    // Together they are too many, either alone is not.
+    let some = [0x22, 0].repeat(RECORDS_FREE * 9 / 8);
+    let series = [0x2a, 6, 0x0a, 2, 1, 1, 0x12, 0].repeat(RECORDS_FREE * 9 / 8);
+    let both = [&some[..2], name, &some, &series].concat();
+    for message in [symbols, both] {
+        let max = message.len() / 5 + RECORDS_FREE;
+        let got = write_request_v2(&message, LIMIT, &mut regions, &mut scan);
+        assert_eq!(got, Err(Error::TooManyRecords { max }));
+        assert!(scan.room() <= 5 << 17, "{} are kept", scan.room());
+    }
+    let alone = [&some[..2], name, &series].concat();
+    assert_eq!(write_request_v2(&alone, LIMIT, &mut regions, &mut scan), Ok(()));
     // Series that are refused cost no memory; all that is kept of them is a count.
-    let series = [0x2a, 0].repeat(RECORDS_MAX + 1);
+    let series = [0x2a, 0].repeat(COUNT);
     assert_eq!(write_request_v2(&series, LIMIT, &mut regions, &mut scan), Ok(()));
     assert_eq!((scan.series.len(), scan.bad.len()), (0, 1));
-    assert_eq!(scan.bad[0].series, RECORDS_MAX as u64 + 1);
+    assert_eq!(scan.bad[0].series, COUNT as u64);
 }

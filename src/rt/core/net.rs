@@ -39,7 +39,7 @@ pub struct Doors {
 impl Doors {
     /// Binds the addresses for each of `cores` cores. Port 0 becomes the same free port for all;
     /// the addresses bound are returned. A core holds little more than `connections_max`
-    /// connections: those that are too many even to be told so are closed at once.
+    /// connections: those that are too many even to be told so are closed at once, and counted.
     pub fn open(
         addresses: &[SocketAddr],
         cores: usize,
@@ -66,12 +66,16 @@ impl Doors {
     }
 
     /// Accepts for ever on this core's sockets; gives each connection, with the core that shall
-    /// have it, to `hand_on`.
-    pub fn accept(self, hand_on: impl Fn(usize, Accepted) + Clone + 'static) {
+    /// have it, to `hand_on`. For each that is closed at once `too_many` is called.
+    pub fn accept(
+        self,
+        hand_on: impl Fn(usize, Accepted) + Clone + 'static,
+        too_many: impl Fn() + Clone + 'static,
+    ) {
         for socket in self.sockets {
             let listener = listener(socket);
             let (held, own, held_max) = (self.held.clone(), self.core, self.held_max);
-            let hand_on = hand_on.clone();
+            let (hand_on, too_many) = (hand_on.clone(), too_many.clone());
             super::spawn(async move {
                 let begun = Moment::now();
                 let mut told = Sampled::every_ms(TELL_EVERY_MS);
@@ -83,6 +87,8 @@ impl Doors {
                             let accepted = Accepted { stream: Some(stream), place: Some(place) };
                             if count(&held, core) <= held_max {
                                 hand_on(core, accepted);
+                            } else {
+                                too_many();
                             }
                         }
                         // Out of descriptors, most likely: the connection waits in the backlog.
@@ -214,10 +220,11 @@ mod tests {
         let core = Core::start("door", cpu, io_memory(1), move || async move {
             let seen = Rc::new(RefCell::new(0));
             let count = seen.clone();
-            door.accept(move |_, accepted| {
+            let take = move |_, accepted| {
                 *count.borrow_mut() += 1;
                 take(accepted);
-            });
+            };
+            door.accept(take, || panic!("there is room for more"));
             let streams: Vec<TcpStream> =
                 (0..connections).map(|_| TcpStream::connect(to).expect("connects")).collect();
             while *seen.borrow() < connections {
@@ -237,6 +244,29 @@ mod tests {
             let _left_open = Box::leak(Box::new(accepted));
         };
         assert_eq!(left_of(3, leak), 3, "it sees what is not closed");
+    }
+
+    #[test]
+    fn a_connection_too_many_to_be_told_is_counted() {
+        const MOST: usize = 5;
+        let loopback = [SocketAddr::from(([127, 0, 0, 1], 0))];
+        let (mut doors, bound) = Doors::open(&loopback, 1, MOST).expect("a port");
+        let door = doors.pop().expect("a door");
+        let cpu = cpus().first().copied().unwrap_or(0);
+        let core = Core::start("door", cpu, io_memory(1), move || async move {
+            let (held, closed) = (Rc::new(RefCell::new(Vec::new())), Rc::new(RefCell::new(0)));
+            let (all, count) = (held.clone(), closed.clone());
+            let hold = move |_, accepted| all.borrow_mut().push(accepted);
+            door.accept(hold, move || *count.borrow_mut() += 1);
+            let connect = |_| TcpStream::connect(bound[0]).expect("connects");
+            let _streams: Vec<TcpStream> = (0..4 * MOST).map(connect).collect();
+            while held.borrow().len() + *closed.borrow() < 4 * MOST {
+                sleep(Duration::from_millis(1)).await;
+            }
+            (held.borrow().len(), *closed.borrow())
+        });
+        let counts = core.expect("a core").join().expect("no panic");
+        assert_eq!(counts, (MOST + REFUSED_MAX, 3 * MOST - REFUSED_MAX));
     }
 
     #[test]

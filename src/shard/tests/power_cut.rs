@@ -14,6 +14,7 @@ use crate::block::Ulid;
 use crate::model::{Sample, TimeRange};
 use crate::rt::channel::mpsc;
 use crate::rt::twin::{Dice, Twin};
+use crate::shard::commit::GROUP_BYTES_MAX;
 use crate::shard::tests::world::{
     Home, Ledger, Load, ROOT, Said, TENANTS, batch, held_by, judge, off, send, serve, settings,
     start, stored, tenant,
@@ -303,6 +304,45 @@ fn what_follows_a_part_that_was_turned_away_is_turned_away() {
             assert_eq!((written.floats.stored, written.unavailable), (1, None));
             shard.write(third);
             assert_eq!(unavailable(&mut answer), Some(Unavailable::LogWaits), "still");
+        })
+        .await;
+    });
+}
+
+/// New series wait for the series file, known ones for nothing.
+#[test]
+fn what_gathers_turns_away_only_what_adds_to_it_and_says_what_it_is() {
+    let twin = Twin::new(1);
+    block_on(async {
+        let recovered = start(&twin, &settings(0, &ONE)).await;
+        let slots = recovered.shard.state.borrow().applier.slots;
+        let part = |t: i64, series: usize| batch(0, &[(series, Sample { t, bits: 1 })], &slots);
+        serve(&twin, vec![recovered], async |homes: &[Home]| {
+            let (shard, _) = &homes[0];
+            let write = async |t, series| {
+                let (batch, mut answer) = part(t, series);
+                shard.write(batch);
+                answer.recv().await.expect("an answer").unavailable
+            };
+            assert_eq!(write(1, 0).await, None);
+            let filler = [0; 1 << 13];
+            while !shard.is_behind() {
+                shard.state.borrow_mut().applier.untold.add_series(0, "filler", &filler);
+            }
+            let (known, mut answer) = part(2, 0);
+            let (new, mut refused) = part(2, 1);
+            shard.write(known);
+            shard.write(new);
+            let refused = refused.try_recv().expect("at once").unavailable;
+            assert_eq!(refused, Some(Unavailable::SeriesWait));
+            assert_eq!(answer.recv().await.expect("an answer").floats.stored, 1);
+            while shard.state.borrow().applier.group.len_bytes() <= GROUP_BYTES_MAX {
+                shard.state.borrow_mut().applier.group.add_series(0, "filler", &filler);
+            }
+            let (known, mut refused) = part(3, 0);
+            shard.write(known);
+            let refused = refused.try_recv().expect("at once").unavailable;
+            assert_eq!(refused, Some(Unavailable::GroupFull));
         })
         .await;
     });
