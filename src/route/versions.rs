@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use prost::Message as _;
-use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
+use tidegate_proto::prometheus::{Histogram, Label, Sample, TimeSeries, WriteRequest};
 
 use crate::decode::Version;
 use crate::decode::tests::v2::request_v2;
@@ -15,6 +15,7 @@ use crate::model::{External, Labels, STALE_NAN_BITS, TimeSpan};
 use crate::route::Routed;
 use crate::route::node::{Node, on_a_core};
 use crate::rt::channel::mpsc;
+use crate::shard::head::specimen;
 use crate::shard::message::{Ask, Part, Select};
 
 /// Loads in an ordinary test run.
@@ -26,7 +27,14 @@ fn a_series() -> impl Strategy<Value = TimeSeries> {
     let labels = prop::collection::vec(("[a-c]|Z|é", "[xy]?|v{130}"), 0..4);
     let value = prop_oneof![3 => any::<u64>(), 1 => Just(STALE_NAN_BITS), 1 => Just(0)];
     let samples = prop::collection::vec((0i64..8, value), 1..4);
-    ("m[0-2]", 0..4usize, labels, samples).prop_map(|(name, at, labels, samples)| {
+    let number = prop_oneof![
+        9 => 0..4u64,
+        1 => Just(specimen::FLOATS_FROM),
+        1 => Just(STALE_NAN_BITS)
+    ];
+    let histograms = prop::collection::vec((0i64..8, number), 0..3);
+    let all = ("m[0-2]", 0..4usize, labels, samples, histograms);
+    all.prop_map(|(name, at, labels, samples, histograms)| {
         let label = |(name, value): (String, String)| Label { name, value };
         let mut labels: Vec<Label> = labels.into_iter().map(label).collect();
         labels.insert(at.min(labels.len()), label(("__name__".into(), name)));
@@ -34,8 +42,13 @@ fn a_series() -> impl Strategy<Value = TimeSeries> {
             value: f64::from_bits(bits),
             timestamp: 1_700_000_000_000 + t * 15_000,
         };
+        let histogram = |(t, number)| {
+            let message = specimen::named(1_700_000_000_000 + t * 15_000, number);
+            Histogram::decode(&message[..]).expect("a histogram")
+        };
         let samples = samples.into_iter().map(sample).collect();
-        TimeSeries { labels, samples, ..TimeSeries::default() }
+        let histograms = histograms.into_iter().map(histogram).collect();
+        TimeSeries { labels, samples, histograms, ..TimeSeries::default() }
     })
 }
 

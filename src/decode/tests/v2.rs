@@ -230,10 +230,14 @@ fn series_v2(series: &TimeSeries, symbols: &mut Symbols) -> v2::TimeSeries {
         timestamp: s.timestamp,
         start_timestamp: 0,
     };
+    // Both versions have one message, but for what 2.0 adds.
+    let same = |h: &tidegate_proto::prometheus::Histogram| {
+        v2::Histogram::decode(&h.encode_to_vec()[..]).expect("the same message")
+    };
     v2::TimeSeries {
         labels_refs: symbols.all(&series.labels),
         samples: series.samples.iter().map(sample).collect(),
-        histograms: vec![v2::Histogram::default(); series.histograms.len()],
+        histograms: series.histograms.iter().map(same).collect(),
         exemplars: vec![v2::Exemplar::default(); series.exemplars.len()],
         metadata: Some(v2::Metadata::default()),
     }

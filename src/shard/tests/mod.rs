@@ -5,6 +5,7 @@ mod power_cut;
 mod recover;
 mod reading;
 mod select;
+mod sent_on;
 mod sync_errors;
 mod tenants;
 mod truncation;
