@@ -10,10 +10,12 @@ use futures_lite::future::block_on;
 use tempfile::TempDir;
 
 use crate::block::{Error, Meta, MetaDraft, Reader, Ulid, Writer, chunk_file, verify};
+use crate::chunk::histogram::{self, Appended, Codec};
 use crate::chunk::xor::{self, Appender, MAX_SAMPLE_BYTES};
 use crate::chunk::{Chunk, Encoding};
 use crate::index::{SeriesRef, tests::oracle};
 use crate::model::MatchOp::{Equal, NotEqual, NotRegex, Regex};
+use crate::model::histogram::{Float, Histogram, Integer, ResetHint};
 use crate::model::{Labels, MatchOp, Matcher, STALE_NAN_BITS, Sample, TimeRange};
 use crate::rt::{DirSink, Sink};
 
@@ -292,16 +294,30 @@ fn nothing_is_published_before_the_end() {
     verify(&target).expect("a sound block in spite of what was left over");
 }
 
+/// A chunk of empty histograms at some times.
+fn of_histograms<K: Codec>(times: std::ops::Range<i64>) -> Vec<u8> {
+    let mut tail = Vec::new();
+    let empty = Histogram::<K>::default();
+    let mut appender =
+        histogram::Appender::open(&mut tail, ResetHint::Unknown, times.start, &empty);
+    for t in times.skip(1) {
+        assert!(matches!(appender.append(&mut tail, t, &empty), Appended::Done));
+    }
+    appender.finish(&mut tail);
+    tail
+}
+
 #[test]
 fn histogram_chunks_are_copied_and_counted() {
     let dir = TempDir::new().expect("a directory");
     let target = dir.path().join(ulid().to_string());
     let mut writer = Writer::new(DirSink::create(&target).expect("a sink"), draft());
-    let chunk = |encoding, min_t, bytes| Chunk { encoding, min_t, max_t: min_t, bytes };
+    let (integer, float) = (of_histograms::<Integer>(0..3), of_histograms::<Float>(3..7));
+    let chunk = |encoding, min_t, max_t, bytes| Chunk { encoding, min_t, max_t, bytes };
     let chunks = [
-        chunk(Encoding::Histogram, 0, &[0, 3, 9, 9][..]),
-        chunk(Encoding::FloatHistogram, 1, &[0, 4, 8][..]),
-        chunk(Encoding::Xor, 2, &[0, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0][..]),
+        chunk(Encoding::Histogram, 0, 2, &integer[..]),
+        chunk(Encoding::FloatHistogram, 3, 6, &float),
+        chunk(Encoding::Xor, 7, 7, &[0, 1, 14, 0, 0, 0, 0, 0, 0, 0, 0]),
     ];
     let meta = block_on(async {
         writer.add(&[("a", "1")], &chunks).await.expect("a series");
@@ -315,6 +331,23 @@ fn histogram_chunks_are_copied_and_counted() {
     let series = block.series(all[0]).expect("a series");
     for (meta, want) in series.chunks.iter().zip(&chunks) {
         assert_eq!(block.chunk(meta).expect("a chunk"), (want.encoding, want.bytes));
+    }
+}
+
+#[test]
+fn a_chunk_of_histograms_must_be_what_its_index_says() {
+    let bytes = of_histograms::<Integer>(0..3);
+    for (min_t, max_t, bytes) in [(1, 2, &bytes[..]), (0, 3, &bytes), (0, 2, &bytes[..4])] {
+        let dir = TempDir::new().expect("a directory");
+        let target = dir.path().join(ulid().to_string());
+        let mut writer = Writer::new(DirSink::create(&target).expect("a sink"), draft());
+        let chunk = Chunk { encoding: Encoding::Histogram, min_t, max_t, bytes };
+        block_on(async {
+            writer.add(&[("a", "1")], &[chunk]).await.expect("a series");
+            writer.finish().await.expect("a block");
+        });
+        let fault = verify(&target).expect_err("it is not so").to_string();
+        assert!(fault.contains("time") || fault.contains("chunk"), "{fault}");
     }
 }
 
