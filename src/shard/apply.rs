@@ -110,8 +110,8 @@ impl SentOn {
     }
 }
 
-/// Most buckets and bounds of a histogram: twice what the finest schema needs over nine decades. Not
-/// the reader's limit, for what the log has must be read by any later version.
+/// Most buckets and bounds of a histogram: twice what the finest schema needs over nine decades.
+/// Not the reader's limit, for what the log has must be read by any later version.
 const HISTOGRAM_WIDTH_MAX: usize = 16 << 10;
 
 /// Refuses a histogram whose buckets would take the memory of ten thousand series.

@@ -51,7 +51,7 @@ fn a_directory_in_use_shows_what_it_holds() {
     };
     assert_eq!(sum(4), 300, "samples:\n{printed}");
     assert!(sum(3) >= 10, "series:\n{printed}");
-    assert!(rows.iter().all(|row| row[8..].join(" ") == "whole"), "{printed}");
+    assert!(rows.iter().all(|row| row[9..].join(" ") == "whole"), "{printed}");
     assert_eq!(printed.matches("/log\n").count(), 2, "two logs:\n{printed}");
 }
 

@@ -24,8 +24,8 @@ const CHUNK_BYTES: usize = 1024;
 /// Fewest samples of a chunk that ends by its bytes.
 const CHUNK_SAMPLES_MIN: u16 = 10;
 
-/// A chunk of so many buckets times samples ends: reading it, and writing it anew when buckets come,
-/// takes half a millisecond.
+/// A chunk of so many buckets times samples ends: reading it, and writing it anew when buckets
+/// come, takes half a millisecond.
 const CHUNK_BUCKETS_MAX: u64 = 128 << 10;
 
 /// Bytes of chunks of histograms that a batch may have read to know what it repeats.
