@@ -138,7 +138,7 @@ impl<S: Storage> Replay<S> {
                 Step::End => break,
             }
         }
-        let end = reader.finish(&source.files.at);
+        let end = reader.finish(&mut source.files.at);
         self.report.segments += 1;
         self.report.blocks += end.blocks;
         let newest = self.newest.iter_mut().map(|t| std::mem::replace(t, i64::MIN)).enumerate();

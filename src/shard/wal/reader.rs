@@ -192,13 +192,15 @@ pub(crate) struct SegmentReader<'a> {
     look: u64,
     blocks: u64,
     damage_before: usize,
+    /// Whether the log had not begun before it.
+    is_first: bool,
 }
 
 impl<'a> SegmentReader<'a> {
     /// At the start of a segment. `number` is what its name says. A file whose header tells another
     /// number was renamed for reuse and not begun before the crash: it holds nothing.
     pub(crate) fn new(bytes: &'a [u8], number: u64, at: &mut Position) -> Self {
-        let damage_before = at.damage.len();
+        let (damage_before, is_first) = (at.damage.len(), !at.begun);
         let epoch = match SegmentHeader::decode(bytes) {
             Some(header) if header.number == number => {
                 at.begin(&header);
@@ -212,7 +214,7 @@ impl<'a> SegmentReader<'a> {
             }
         };
         let (end, look) = (FIRST_BLOCK, FIRST_BLOCK);
-        Self { bytes, number, epoch, end, look, blocks: 0, damage_before }
+        Self { bytes, number, epoch, end, look, blocks: 0, damage_before, is_first }
     }
 
     /// The next block.
@@ -242,12 +244,16 @@ impl<'a> SegmentReader<'a> {
     }
 
     /// What it turned out to hold, once no block is left.
-    pub(crate) fn finish(self, at: &Position) -> SegmentEnd {
-        let Self { epoch, end, blocks, .. } = self;
+    pub(crate) fn finish(self, at: &mut Position) -> SegmentEnd {
+        let Self { epoch, end, blocks, is_first, .. } = self;
         let rest = epoch.and_then(|_| self.bytes.get(end as usize..)).unwrap_or_default();
         let epoch = epoch.unwrap_or(0);
         let torn = rest.iter().take(BLOCK_BYTES).any(|&b| b != 0);
         let torn = torn && !is_of_earlier_life(rest, epoch);
+        // A write that failed may have come through all the same: its block then lies in the
+        // segment before, and this one, begun for it, stayed empty. When that one was let go, this
+        // is no beginning.
+        at.begun &= !(is_first && blocks == 0 && !torn);
         SegmentEnd { epoch, end, blocks, torn, damaged: at.damage.len() > self.damage_before }
     }
 }
@@ -457,6 +463,24 @@ mod tests {
         let bytes_gone = Damage::Bytes { segment: 1, from: 8192, to: 16384 };
         let missing = Damage::Missing { segment: 1, from_seq: 4, to_seq: 4 };
         assert_eq!(at.damage, [bytes_gone, missing]);
+    }
+
+    #[test]
+    fn a_log_does_not_begin_with_a_segment_that_stayed_empty() {
+        let mut empty = segment(1, 4, &[4]);
+        empty[8192..].fill(0);
+        let mut at = Position::default();
+        let (seqs, end) = read(&empty, &mut at);
+        assert_eq!((seqs, end.damaged, at.seq), (vec![], false, 3));
+        let (seqs, end) = read(&segment(1, 5, &[5, 6]), &mut at);
+        assert_eq!((seqs, end.damaged, &at.damage[..]), (vec![5, 6], false, &[][..]));
+        // A block that is torn was one.
+        let mut torn = segment(1, 4, &[4]);
+        torn[8192 + 70] ^= 1;
+        let mut at = Position::default();
+        read(&torn, &mut at);
+        read(&segment(1, 5, &[5, 6]), &mut at);
+        assert_eq!(at.damage, [Damage::Missing { segment: 1, from_seq: 4, to_seq: 4 }]);
     }
 
     #[test]
