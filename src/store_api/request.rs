@@ -56,19 +56,23 @@ pub(super) fn select(
     }))
 }
 
-/// The common part of `LabelNames` and `LabelValues`.
-pub(super) fn labels(
-    span: (i64, i64),
-    matchers_wanted: &[thanos::LabelMatcher],
+/// The common part of `LabelNames` and `LabelValues`, read as [`read`] does.
+pub(super) async fn labels(
+    view: &View,
+    (min, max): (i64, i64),
+    wanted: Vec<thanos::LabelMatcher>,
     without: Vec<String>,
     limit_wanted: i64,
 ) -> Result<LabelsRequest, Status> {
-    Ok(LabelsRequest {
-        span: TimeSpan { min: span.0, max: span.1 },
-        matchers: matchers(matchers_wanted)?.into(),
-        without: without.into(),
-        limit: limit(limit_wanted),
-    })
+    let step = move || {
+        Ok(LabelsRequest {
+            span: TimeSpan { min, max },
+            matchers: matchers(&wanted)?.into(),
+            without: without.into(),
+            limit: limit(limit_wanted),
+        })
+    };
+    read(view, step).await
 }
 
 /// Zero is no limit, and so is what is less, as in Thanos.

@@ -105,15 +105,8 @@ async fn label_names(
     let request = request.into_inner();
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
-    let read = move || {
-        request::labels(
-            (request.start, request.end),
-            &request.matchers,
-            request.without_replica_labels,
-            request.limit,
-        )
-    };
-    let wanted = request::read(&view, read).await?;
+    let (span, without) = ((request.start, request.end), request.without_replica_labels);
+    let wanted = request::labels(&view, span, request.matchers, without, request.limit).await?;
     let list = view.label_names(wanted).await.map_err(|e| request::status(&e))?;
     let (names, warnings) = answer(list, aborts)?;
     Ok(thanos::LabelNamesResponse { names, warnings, hints: None })
@@ -130,15 +123,8 @@ async fn label_values(
     }
     let aborts =
         request::aborts(request.partial_response_strategy, request.partial_response_disabled);
-    let read = move || {
-        request::labels(
-            (request.start, request.end),
-            &request.matchers,
-            request.without_replica_labels,
-            request.limit,
-        )
-    };
-    let wanted = request::read(&view, read).await?;
+    let (span, without) = ((request.start, request.end), request.without_replica_labels);
+    let wanted = request::labels(&view, span, request.matchers, without, request.limit).await?;
     let list = view.label_values(&label, wanted).await;
     let (values, warnings) = answer(list.map_err(|e| request::status(&e))?, aborts)?;
     Ok(thanos::LabelValuesResponse { values, warnings, hints: None })
