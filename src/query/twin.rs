@@ -4,6 +4,7 @@
 //! sorting owned label sets, with nothing of the real path but the chunk codec.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +28,25 @@ pub(crate) struct Series {
     pub(crate) tenant: TenantId,
     pub(crate) labels: Labels,
     pub(crate) samples: Vec<Sample>,
+}
+
+/// A label set.
+pub(crate) fn label_set(pairs: &[(&str, &str)]) -> Labels {
+    Labels::new(pairs.iter().copied()).expect("a label set")
+}
+
+/// External labels beside the tenant's.
+pub(crate) fn external(pairs: &[(&str, &str)]) -> External {
+    External::new(label_set(pairs), "tenant_id", None).expect("external labels")
+}
+
+/// A series with a sample at each of these times, whose value is its time.
+pub(crate) fn series(tenant: &str, pairs: &[(&str, &str)], times: Range<i64>) -> Series {
+    Series {
+        tenant: TenantId::new(tenant).expect("a tenant"),
+        labels: label_set(pairs),
+        samples: times.map(|t| Sample::new(t, t as f64)).collect(),
+    }
 }
 
 /// What shall go wrong in a shard's selects.

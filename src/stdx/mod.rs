@@ -15,12 +15,17 @@ pub fn splitmix64(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A setting of a test.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// The seeds of a test: `TIDEGATE_SEEDS` of them or, unless it is said, `short`; with
 /// `TIDEGATE_SEED` just that one.
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's own settings")]
 pub(crate) fn seeds(short: u64) -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("TIDEGATE_SEED"), number("TIDEGATE_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(count)) => 0..count,

@@ -13,8 +13,8 @@ use prost::Message as _;
 use tidegate_proto::thanos;
 
 use crate::frame::Sharding;
-use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpan};
-use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
+use crate::model::{External, Labels, MatchOp, Matcher, TimeSpan};
+use crate::query::twin::{self, Fault, Head, PlainChunk, Twins, external, label_set, series};
 use crate::query::{Error, LabelsRequest, Limits, NotReady, Origin, SelectRequest, SeriesStream};
 use crate::rt::beside;
 use crate::telemetry::{Exposition, Format};
@@ -22,22 +22,6 @@ use crate::telemetry::{Exposition, Format};
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(test)
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Labels::new(pairs.iter().copied()).expect("a label set")
-}
-
-fn external(pairs: &[(&str, &str)]) -> External {
-    External::new(labels(pairs), "tenant_id", None).expect("external labels")
-}
-
-fn series(tenant: &str, pairs: &[(&str, &str)], times: std::ops::Range<i64>) -> Series {
-    Series {
-        tenant: TenantId::new(tenant).expect("a tenant"),
-        labels: labels(pairs),
-        samples: times.map(|t| Sample::new(t, t as f64)).collect(),
-    }
 }
 
 fn all() -> SelectRequest {
@@ -201,7 +185,9 @@ fn what_fails_is_said_and_the_rest_comes() {
         (Fault::Disorder, 1, Error::Disorder { origin: head }),
     ] {
         let mut left = many(30, Fault::None);
-        left.series.iter_mut().for_each(|s| s.labels = s.labels.overlaid(&labels(&[("h", "0")])));
+        left.series
+            .iter_mut()
+            .for_each(|s| s.labels = s.labels.overlaid(&label_set(&[("h", "0")])));
         let (found, errors, text) = run(async {
             let heads = vec![left, many(30, fault)];
             let Twins { view, .. } =
@@ -350,13 +336,14 @@ fn info_joins_shards_unless_they_carry_a_label() {
             ],
         ),
     ] {
-        let flags = labels(&[("r", "1")]);
+        let flags = label_set(&[("r", "1")]);
         let external = External::new(flags, "tenant_id", shard_label).expect("external labels");
         let info = run(async {
             twin::view(heads.to_vec(), external, Limits::default()).await.view.info()
         });
         let got: Vec<_> = info.into_iter().map(|t| (t.labels, t.min_t, t.max_t)).collect();
-        let want: Vec<_> = want.into_iter().map(|(l, min, max)| (labels(&l), min, max)).collect();
+        let want: Vec<_> =
+            want.into_iter().map(|(l, min, max)| (label_set(&l), min, max)).collect();
         assert_eq!(got, want);
     }
 }

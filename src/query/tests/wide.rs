@@ -1,16 +1,19 @@
 //! Wide selects over many blocks: what they cost others, and that they give what they must.
 
+use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{Reader, Ulid};
-use crate::model::{MatchOp, Matcher, TenantId, TimeRange, TimeSpan};
+use crate::model::{External, MatchOp, Matcher, TenantId, TimeRange, TimeSpan};
 use crate::query::tests::block::{RANGE_MS, block};
-use crate::query::tests::{all, external, read, run, series};
-use crate::query::twin::{self, Head, Series};
+use crate::query::tests::{all, read, run};
+use crate::query::twin::{self, Head, Series, Twins, external, series};
 use crate::query::{LabelsRequest, Limits, LocalBlock, SelectRequest, View};
 use crate::rt::beside;
 use crate::rt::clock::Moment;
+use crate::stdx::number;
 
 /// Series of a block as exporters have them: metrics with an instance, a job and a pod each.
 fn exported(count: usize) -> Vec<Series> {
@@ -37,11 +40,7 @@ async fn timed(view: View, request: SelectRequest) -> (Duration, usize) {
 }
 
 /// The same series in so many blocks.
-async fn blocks_of(
-    dir: &std::path::Path,
-    count: u64,
-    sets: &[Series],
-) -> Vec<(LocalBlock, Reader)> {
+async fn blocks_of(dir: &Path, count: u64, sets: &[Series]) -> Vec<(LocalBlock, Reader)> {
     let range = TimeRange { start: 0, end: RANGE_MS };
     let tenant = TenantId::new("p").expect("a tenant");
     let (first, _) = block(dir, 0, &tenant, range, sets).await.expect("series");
@@ -54,56 +53,60 @@ async fn blocks_of(
     (0..count).map(one).collect()
 }
 
-/// Wide selects, twice as many as steps may run, must go through all series before the first leaves
-/// them. A narrow one beside them needs few steps, and each waits for one step of theirs.
-#[test]
-fn wide_selects_leave_turns_to_others() {
+/// A view over so many such blocks and no head.
+async fn twins_of(
+    dir: &Path,
+    external: External,
+    limits: Limits,
+    (blocks, sets): (u64, &[Series]),
+) -> Twins {
+    let twins = twin::view(vec![Head::default()], external, limits).await;
+    for (block, reader) in blocks_of(dir, blocks, sets).await {
+        twins.blocks.add(block, reader);
+    }
+    twins
+}
+
+fn narrow() -> SelectRequest {
+    matching(MatchOp::Equal, "pod", "pod-000042")
+}
+
+/// Wide reads, twice as many as steps may run, must go through all series before they end or the
+/// first leaves them. A narrow select beside them needs few steps, and each waits for one step of
+/// theirs.
+fn a_narrow_select_ends_before<T: Future<Output: Send> + Send + 'static>(wide: impl Fn(View) -> T) {
     let dir = tempfile::tempdir().expect("a directory");
     run(async {
         let limits = Limits { step_max: Duration::ZERO, ..Limits::default() };
-        let twins = twin::view(vec![Head::default()], external(&[]), limits).await;
-        for (block, reader) in blocks_of(dir.path(), 3, &exported(3_000)).await {
-            twins.blocks.add(block, reader);
-        }
-        let wide = SelectRequest { without: Arc::new(["pod".into()]), limit: 1, ..all() };
-        let mut wides = Vec::new();
-        for _ in 0..8 {
-            let mut stream = twins.view.select(wide.clone()).await.expect("a stream");
-            wides.push(beside::spawn(async move { stream.next().await }));
-        }
-        let narrow = matching(MatchOp::Equal, "pod", "pod-000042");
-        assert_eq!(timed(twins.view.clone(), narrow).await.1, 1);
+        let twins = twins_of(dir.path(), external(&[]), limits, (3, &exported(3_000))).await;
+        let wides: Vec<_> = (0..8).map(|_| beside::spawn(wide(twins.view.clone()))).collect();
+        beside::yield_now().await;
+        assert_eq!(timed(twins.view.clone(), narrow()).await.1, 1);
         let first = wides.iter().filter(|wide| wide.is_finished()).count();
-        assert_eq!(first, 0, "wide selects that came first");
+        assert_eq!(first, 0, "wide reads that came first");
     });
 }
 
-/// The same of lists of values that must be read from all series.
+#[test]
+fn wide_selects_leave_turns_to_others() {
+    a_narrow_select_ends_before(|view| async move {
+        let wide = SelectRequest { without: Arc::new(["pod".into()]), limit: 1, ..all() };
+        let mut stream = view.select(wide).await.expect("a stream");
+        assert!(stream.next().await.is_some());
+    });
+}
+
+/// Lists of values that must be read from all series.
 #[test]
 fn wide_lists_leave_turns_to_others() {
-    let dir = tempfile::tempdir().expect("a directory");
-    run(async {
-        let limits = Limits { step_max: Duration::ZERO, ..Limits::default() };
-        let twins = twin::view(vec![Head::default()], external(&[]), limits).await;
-        for (block, reader) in blocks_of(dir.path(), 3, &exported(3_000)).await {
-            twins.blocks.add(block, reader);
-        }
+    a_narrow_select_ends_before(|view| async move {
         let request = LabelsRequest {
             span: TimeSpan::ALL,
             matchers: matching(MatchOp::Regex, "pod", ".+").matchers,
             without: Arc::new([]),
             limit: 0,
         };
-        let mut wides = Vec::new();
-        for _ in 0..8 {
-            let (view, request) = (twins.view.clone(), request.clone());
-            wides.push(beside::spawn(async move { view.label_values("job", request).await }));
-        }
-        beside::yield_now().await;
-        let narrow = matching(MatchOp::Equal, "pod", "pod-000042");
-        assert_eq!(timed(twins.view.clone(), narrow).await.1, 1);
-        let first = wides.iter().filter(|wide| wide.is_finished()).count();
-        assert_eq!(first, 0, "wide lists that came first");
+        view.label_values("job", request).await.expect("a list");
     });
 }
 
@@ -115,10 +118,7 @@ fn positions_are_found_anew_within_a_budget() {
     let external = external(&[("kind", "x")]);
     run(async {
         let limits = Limits { buffered_bytes_max: 1 << 20, ..Limits::default() };
-        let twins = twin::view(vec![Head::default()], external.clone(), limits).await;
-        for (block, reader) in blocks_of(dir.path(), 3, &heads[0].series).await {
-            twins.blocks.add(block, reader);
-        }
+        let twins = twins_of(dir.path(), external.clone(), limits, (3, &heads[0].series)).await;
         for (without, limit) in [("kind", 0), ("job", 0), ("instance", 1_500)] {
             let without = Arc::new([without.to_string()]);
             let request = SelectRequest { without, limit, skip_chunks: true, ..all() };
@@ -129,33 +129,34 @@ fn positions_are_found_anew_within_a_budget() {
     });
 }
 
-/// `cargo test --config profile.dev.opt-level=3 --lib narrow_beside_wide -- --ignored --nocapture`
+/// What a select takes alone and beside wide ones, over 29 blocks of so many series:
+/// `TIDEGATE_WIDE_SERIES=100000 cargo test --config profile.dev.opt-level=3 --lib narrow_beside_wide
+/// -- --nocapture`
 #[test]
-#[ignore = "a measurement: it prints what a select takes alone and beside wide ones"]
 fn narrow_beside_wide() {
     let dir = tempfile::tempdir().expect("a directory");
+    let count = number("TIDEGATE_WIDE_SERIES").unwrap_or(1_000) as usize;
     run(async {
-        let twins =
-            twin::view(vec![Head::default()], external(&[("replica", "1")]), Limits::default());
-        let twins = twins.await;
-        for (block, reader) in blocks_of(dir.path(), 29, &exported(100_000)).await {
-            twins.blocks.add(block, reader);
-        }
-        let narrow = matching(MatchOp::Equal, "pod", "pod-000042");
+        let (external, limits) = (external(&[("replica", "1")]), Limits::default());
+        let twins = twins_of(dir.path(), external, limits, (29, &exported(count))).await;
+        let measured = async |what: &str, request: &SelectRequest, series| {
+            let (took, found) = timed(twins.view.clone(), request.clone()).await;
+            assert_eq!(found, series, "{what}");
+            println!("{what}: {took:?}");
+        };
         let wide = SelectRequest { limit: 1, ..matching(MatchOp::Regex, "__name__", ".+") };
-        println!("narrow alone: {:?}", timed(twins.view.clone(), narrow.clone()).await);
-        println!("wide with limit 1 alone: {:?}", timed(twins.view.clone(), wide.clone()).await);
+        measured("narrow alone", &narrow(), 1).await;
+        measured("wide with limit 1 alone", &wide, 1).await;
         let beside: Vec<_> =
             (0..6).map(|_| beside::spawn(timed(twins.view.clone(), wide.clone()))).collect();
         beside::sleep(Duration::from_millis(20)).await;
-        println!("narrow beside six: {:?}", timed(twins.view.clone(), narrow.clone()).await);
+        measured("narrow beside six", &narrow(), 1).await;
         for wide in beside {
             println!("one of the six: {:?}", wide.await.expect("no panic"));
         }
-        let without = Arc::new(["pod".to_string()]);
         let whole = SelectRequest { skip_chunks: true, ..matching(MatchOp::Equal, "job", "node") };
-        println!("all, labels alone: {:?}", timed(twins.view.clone(), whole.clone()).await);
-        let sorted = SelectRequest { without, ..whole };
-        println!("all without a stored label: {:?}", timed(twins.view.clone(), sorted).await);
+        measured("all, labels alone", &whole, count).await;
+        let sorted = SelectRequest { without: Arc::new(["pod".into()]), ..whole };
+        measured("all without a stored label", &sorted, count).await;
     });
 }

@@ -20,8 +20,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use self::messages::by_hand;
 use crate::frame::Sharding;
-use crate::model::{External, Labels, MatchOp, Matcher, Sample, TenantId, TimeSpan};
-use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins};
+use crate::model::{External, Labels, MatchOp, Matcher, TimeSpan};
+use crate::query::twin::{self, Fault, Head, PlainChunk, Series, Twins, external, series};
 use crate::query::{Limits, NotReady, SelectRequest};
 use crate::rt::beside;
 use crate::rt::door::{Door, Places};
@@ -69,22 +69,6 @@ fn shown(counters: Counters) -> String {
 
 fn store(channel: &Channel) -> StoreClient<Channel> {
     StoreClient::new(channel.clone()).max_decoding_message_size(64 << 20)
-}
-
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    Labels::new(pairs.iter().copied()).expect("a label set")
-}
-
-fn external(pairs: &[(&str, &str)]) -> External {
-    External::new(labels(pairs), "tenant_id", None).expect("external labels")
-}
-
-fn series(tenant: &str, pairs: &[(&str, &str)], times: std::ops::Range<i64>) -> Series {
-    Series {
-        tenant: TenantId::new(tenant).expect("a tenant"),
-        labels: labels(pairs),
-        samples: times.map(|t| Sample::new(t, t as f64)).collect(),
-    }
 }
 
 fn head(series: Vec<Series>) -> Head {
