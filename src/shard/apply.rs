@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::decode::histogram::{self, stale_message};
 use crate::decode::region::{self, LabelLimits};
 use crate::decode::{BadSeries, SeriesError};
-use crate::model::histogram::{FloatHistogram, HistogramRef, IntegerHistogram};
+use crate::model::histogram::HistogramRef;
 use crate::model::{KeySecret, STALE_NAN_BITS, Sample, TenantId, TenantKeys};
 use crate::rt::mesh::{Home, Loan};
 use crate::shard::alias::{Alias, Aliases};
@@ -159,6 +159,14 @@ impl Tally<'_> {
         self.show(reason, region, t, newest_t);
     }
 
+    /// Refuses samples out of bounds.
+    #[cold]
+    fn refuse_all(&mut self, samples: &[Sample], region: &[u8]) {
+        for sample in samples {
+            self.refuse(self.bounds.refusal(sample.t), region, sample.t, None);
+        }
+    }
+
     fn refuse_histogram(&mut self, reason: Refusal, region: &[u8], t: i64, newest_t: Option<i64>) {
         self.written.histograms.refused[reason as usize] += 1;
         self.show(reason, region, t, newest_t);
@@ -180,7 +188,6 @@ impl Tally<'_> {
 enum Found {
     Here(SeriesIndex),
     Elsewhere(u128, Box<[u8]>),
-    OutOfBounds,
     Bad(SeriesError),
 }
 
@@ -260,17 +267,13 @@ impl Applier {
         let found = match known {
             Some(index) => Found::Here(index),
             // No series is made for samples that are refused anyway.
-            None if !samples.iter().any(|s| tally.bounds.hold(s.t)) => Found::OutOfBounds,
+            None if !samples.iter().any(|s| tally.bounds.hold(s.t)) => {
+                return tally.refuse_all(samples, region);
+            }
             None => self.find_by_labels(item.key, region, tally),
         };
         match found {
             Found::Here(index) => self.append(index, samples, region, tally),
-            Found::OutOfBounds => {
-                for &sample in samples {
-                    let reason = tally.bounds.refusal(sample.t);
-                    tally.refuse(reason, region, sample.t, None);
-                }
-            }
             Found::Elsewhere(key, region) => sent_on.push(key, &region, samples, iter::empty()),
             Found::Bad(error) => {
                 BadSeries::add(&mut tally.written.bad, error, samples.len() as u64, region);
@@ -319,7 +322,6 @@ impl Applier {
                         BadSeries::add(&mut tally.written.bad, error, rest, region);
                         break;
                     }
-                    Found::OutOfBounds => continue,
                 },
             };
             known = Some(index);
@@ -362,9 +364,7 @@ impl Applier {
         tally: &mut Tally<'_>,
     ) {
         let message = stale_message(t, is_float);
-        let (integer, float) = (IntegerHistogram::stale(), FloatHistogram::stale());
-        let stale =
-            if is_float { HistogramRef::Float(&float) } else { HistogramRef::Integer(&integer) };
+        let stale = HistogramRef::stale(is_float);
         match self.append_histogram(index, (t, stale), &message, region, tally) {
             Appended::Stored => tally.written.floats.stored += 1,
             Appended::Duplicate => tally.written.floats.duplicates += 1,
