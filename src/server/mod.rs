@@ -30,9 +30,12 @@ mod uploads;
 mod watchdog;
 mod words;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::bucket::{self, Bucket};
@@ -269,16 +272,20 @@ impl Running {
 /// Resolves when one of the parts panics. One that just ends has lost the cores, who say more of
 /// why.
 async fn first_panic(parts: &mut Vec<Part>) -> &'static str {
-    loop {
-        if let Some(at) = parts.iter().position(|(_, task)| task.is_finished()) {
-            let (name, task) = parts.swap_remove(at);
-            if task.await.is_err() {
-                return name;
+    let first = |context: &mut Context<'_>| {
+        let mut panicked = Poll::Pending;
+        parts.retain_mut(|(name, task)| match Pin::new(task).poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                if ended.is_err() {
+                    panicked = Poll::Ready(*name);
+                }
+                false
             }
-        } else {
-            beside::sleep(Duration::from_millis(100)).await;
-        }
-    }
+        });
+        panicked
+    };
+    poll_fn(first).await
 }
 
 /// Tells all who ask whether the process is ready, or what is waited for.
