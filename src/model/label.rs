@@ -95,10 +95,13 @@ impl std::fmt::Display for Labels {
     }
 }
 
+/// What a set's [`sort_key`] ends with.
+pub const SORT_KEY_END: [u8; 2] = [0, 0];
+
 /// Appends to `out` bytes that compare as the label set does. `pairs` must be sorted by name.
 ///
 /// Each string is followed by `00 01`, a zero byte inside it is written `00 ff`, and the set ends
-/// with `00 00`: so a shorter string sorts before its continuation and a shorter set before its.
+/// with [`SORT_KEY_END`]: so a shorter string sorts before its continuation and a shorter set before its.
 pub fn sort_key<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
     for (name, value) in pairs {
         for text in [name, value] {
@@ -112,7 +115,7 @@ pub fn sort_key<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &m
             out.extend_from_slice(&[0, 1]);
         }
     }
-    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&SORT_KEY_END);
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod time;
 
 pub use external::External;
 pub use key::{KeySecret, SECRET_BYTES, TenantKeys};
-pub use label::{LabelError, Labels, METRIC_NAME, sort_key};
+pub use label::{LabelError, Labels, METRIC_NAME, SORT_KEY_END, sort_key};
 pub use matcher::{MatchOp, Matcher, Matchers};
 pub use pattern::{
     MatcherError, REGEX_BYTES_MAX, REGEX_COMPILED_BYTES_MAX, REQUEST_COMPILED_BYTES_MAX,

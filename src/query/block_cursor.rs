@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::block::{Error, Reader};
 use crate::frame::{final_labels, in_shard};
 use crate::index::{ChunkMeta, Series, SeriesRef};
-use crate::model::{Labels, Matcher, TimeSpan, sort_key};
+use crate::model::{Labels, Matcher, SORT_KEY_END, TimeSpan, sort_key};
 use crate::query::blocks::LocalBlock;
 use crate::query::gate::Slice;
 use crate::query::readers::Readers;
@@ -260,8 +260,7 @@ fn final_key(
     let (upto, after) = labels.split_at(labels.partition_point(|(name, _)| *name <= last_own));
     key.clear();
     sort_key(upto.iter().copied(), key);
-    // Without the end of the set.
-    let bound = key.len() - 2;
+    let bound = key.len() - SORT_KEY_END.len();
     key.truncate(bound);
     sort_key(after.iter().copied(), key);
     Some(bound)
