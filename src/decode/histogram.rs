@@ -70,7 +70,6 @@ const LENGTH: u32 = key(2, VARINT);
 pub struct Reader {
     integer: IntegerHistogram,
     float: FloatHistogram,
-    stale: Option<(IntegerHistogram, FloatHistogram)>,
     is_float: bool,
     t: i64,
 }
@@ -93,19 +92,12 @@ impl Reader {
             self.float.zero_threshold = self.integer.zero_threshold;
             self.float.sum = self.integer.sum;
         }
-        let stale = &*self
-            .stale
-            .get_or_insert_with(|| (IntegerHistogram::stale(), FloatHistogram::stale()));
-        let is_stale = self.integer.sum.0 == STALE_NAN_BITS;
-        let read = match (self.is_float, is_stale) {
-            (true, true) => HistogramRef::Float(&stale.1),
-            (false, true) => HistogramRef::Integer(&stale.0),
-            (true, false) => {
-                HistogramRef::Float(checked(&mut self.float).map_err(|error| invalid(&error))?)
-            }
-            (false, false) => {
-                HistogramRef::Integer(checked(&mut self.integer).map_err(|error| invalid(&error))?)
-            }
+        let read = if self.integer.sum.0 == STALE_NAN_BITS {
+            HistogramRef::stale(self.is_float)
+        } else if self.is_float {
+            HistogramRef::Float(checked(&mut self.float).map_err(|error| invalid(&error))?)
+        } else {
+            HistogramRef::Integer(checked(&mut self.integer).map_err(|error| invalid(&error))?)
         };
         Ok((self.t, read))
     }

@@ -15,6 +15,7 @@
 //! A stale marker is a histogram whose sum is the stale NaN; all its other fields mean nothing.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use thiserror::Error;
 
@@ -255,7 +256,24 @@ pub enum HistogramRef<'h> {
     Float(&'h FloatHistogram),
 }
 
+impl HistogramRef<'static> {
+    /// The stale marker.
+    pub fn stale(is_float: bool) -> Self {
+        static STALE: LazyLock<(IntegerHistogram, FloatHistogram)> =
+            LazyLock::new(|| (Histogram::stale(), Histogram::stale()));
+        if is_float { Self::Float(&STALE.1) } else { Self::Integer(&STALE.0) }
+    }
+}
+
 impl HistogramRef<'_> {
+    /// What the sender knows of a counter reset.
+    pub fn hint(&self) -> ResetHint {
+        match self {
+            Self::Integer(histogram) => histogram.hint,
+            Self::Float(histogram) => histogram.hint,
+        }
+    }
+
     /// How many buckets it has, and bounds.
     pub fn width(&self) -> usize {
         match self {

@@ -137,7 +137,7 @@ impl OpenHistograms {
         match (self, histogram) {
             (Self::Integer(open), HistogramRef::Integer(h)) => open.append(t, h, bounds),
             (Self::Float(open), HistogramRef::Float(h)) => open.append(t, h, bounds),
-            _ => Err(first_header(hint(histogram))),
+            _ => Err(first_header(histogram.hint())),
         }
     }
 
@@ -201,13 +201,6 @@ impl OpenHistograms {
     }
 }
 
-fn hint(histogram: HistogramRef<'_>) -> ResetHint {
-    match histogram {
-        HistogramRef::Integer(histogram) => histogram.hint,
-        HistogramRef::Float(histogram) => histogram.hint,
-    }
-}
-
 impl Head {
     /// Appends a valid histogram to a series.
     pub(crate) fn append_histogram(
@@ -233,7 +226,7 @@ impl Head {
             _ if t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
             _ => {}
         }
-        let mut header = first_header(hint(histogram));
+        let mut header = first_header(histogram.hint());
         if let End::Open(open) = &mut self.cold[index as usize].end {
             let before = open.heap_bytes();
             let appended = open.append(t, histogram, bounds);
