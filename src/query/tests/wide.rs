@@ -130,8 +130,8 @@ fn positions_are_found_anew_within_a_budget() {
 }
 
 /// What a select takes alone and beside wide ones, over 29 blocks of so many series:
-/// `TIDEGATE_WIDE_SERIES=100000 cargo test --config profile.dev.opt-level=3 --lib narrow_beside_wide
-/// -- --nocapture`
+/// `TIDEGATE_WIDE_SERIES=100000 cargo test --config profile.dev.opt-level=3 --lib
+/// narrow_beside_wide -- --nocapture`
 #[test]
 fn narrow_beside_wide() {
     let dir = tempfile::tempdir().expect("a directory");
