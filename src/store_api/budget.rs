@@ -35,11 +35,19 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes there are for requests. Clones are the same bytes.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    arrival_max: Duration,
+}
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(REQUESTS_BYTES_MAX)))
+        Self { free: Arc::new(Semaphore::new(REQUESTS_BYTES_MAX)), arrival_max: ARRIVAL_MAX }
+    }
+
+    /// The body, counted as it comes.
+    fn weigh(&self, body: Body, held: Held) -> Body {
+        Body::new(Weighed { body, held, arrival_max: self.arrival_max, late: None })
     }
 }
 
@@ -55,7 +63,7 @@ struct Holding {
 
 impl Held {
     pub(super) fn of(budget: &Budget) -> Self {
-        Self(Arc::new(Holding { free: Arc::clone(&budget.0), bytes: AtomicUsize::new(0) }))
+        Self(Arc::new(Holding { free: Arc::clone(&budget.free), bytes: AtomicUsize::new(0) }))
     }
 
     /// Counts `more` bytes, or refuses them. One task at a time counts for a call.
@@ -95,8 +103,7 @@ fn counted(bytes: usize) -> usize {
 /// [`Held`] among the request's extensions.
 pub(super) async fn hold(State(budget): State<Budget>, request: Request, next: Next) -> Response {
     let held = Held::of(&budget);
-    let mut request =
-        request.map(|body| Body::new(Weighed { body, held: held.clone(), late: None }));
+    let mut request = request.map(|body| budget.weigh(body, held.clone()));
     request.extensions_mut().insert(held.clone());
     let response = next.run(request).await;
     drop(held);
@@ -108,6 +115,7 @@ pub(super) async fn hold(State(budget): State<Budget>, request: Request, next: N
 struct Weighed {
     body: Body,
     held: Held,
+    arrival_max: Duration,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -130,9 +138,10 @@ impl hyper::body::Body for Weighed {
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending if this.held.is_counted() => {
-                let late = this.late.get_or_insert_with(|| Box::pin(sleep(ARRIVAL_MAX)));
+                let arrival_max = this.arrival_max;
+                let late = this.late.get_or_insert_with(|| Box::pin(sleep(arrival_max)));
                 late.as_mut().poll(context).map(|()| {
-                    let text = format!("the request is not whole after {ARRIVAL_MAX:?}");
+                    let text = format!("the request is not whole after {arrival_max:?}");
                     Some(Err(Status::deadline_exceeded(text)))
                 })
             }
@@ -147,9 +156,12 @@ impl hyper::body::Body for Weighed {
 
 #[cfg(test)]
 mod tests {
+    use futures_lite::stream::{self, StreamExt as _};
+    use http_body_util::BodyExt as _;
     use tonic::Code;
 
     use super::*;
+    use crate::rt::{beside, control};
 
     #[test]
     fn calls_share_the_bytes_and_give_them_back() {
@@ -169,6 +181,26 @@ mod tests {
         drop(again);
         other.take(REQUESTS_BYTES_MAX - 1).expect("they came back");
         drop(other);
-        assert_eq!(budget.0.available_permits(), REQUESTS_BYTES_MAX);
+        assert_eq!(budget.free.available_permits(), REQUESTS_BYTES_MAX);
+    }
+
+    /// A body of so many bytes and no end.
+    fn endless(bytes: usize) -> Body {
+        let begin = stream::iter([Ok::<_, Status>(Bytes::from(vec![0; bytes]))]);
+        Body::from_stream(begin.chain(stream::pending()))
+    }
+
+    #[test]
+    fn what_is_counted_must_arrive_in_time() {
+        control::run(async {
+            let budget = Budget { arrival_max: Duration::from_millis(20), ..Budget::new() };
+            let whole = |bytes| budget.weigh(endless(bytes), Held::of(&budget)).collect();
+            let late = whole(REQUEST_BYTES_FREE + 1).await.expect_err("it never ends");
+            assert!(late.to_string().contains("not whole after 20ms"), "{late}");
+            assert_eq!(budget.free.available_permits(), REQUESTS_BYTES_MAX, "all is given back");
+            let free = beside::timeout(Duration::from_millis(200), whole(REQUEST_BYTES_FREE));
+            assert!(free.await.is_err(), "what is not counted may take its time");
+        })
+        .expect("a control thread");
     }
 }

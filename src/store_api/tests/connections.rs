@@ -16,7 +16,7 @@ use crate::query::twin::{self, Head};
 use crate::query::{Limits, NotReady};
 use crate::rt::beside;
 use crate::rt::door::{Door, Places};
-use crate::store_api::{Connections, serve};
+use crate::store_api::{Connections, STREAMS_MAX, serve};
 use crate::telemetry::Counters;
 
 /// gRPC for Go ends a connection that pings more often than every five minutes unless told
@@ -40,8 +40,9 @@ fn pings_at_any_pace_are_answered() {
     });
 }
 
-/// Whether the door asks a connection that rests to go, within `patience`: a GOAWAY frame comes.
-async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
+/// A new connection to a door that closes connections of this age: what its frames are is for the
+/// test to say.
+async fn connect(age_max: Option<Duration>) -> TcpStream {
     let twins = twin::view(vec![], external(&[]), Limits::default()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -53,19 +54,37 @@ async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
     let empty_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &empty_settings].concat();
     stream.write_all(&hello).await.expect("is taken");
-    let goes = async {
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.expect("a frame");
-            let [a, b, c, kind, ..] = head;
-            if kind == 7 {
-                return;
-            }
-            let mut rest = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            stream.read_exact(&mut rest).await.expect("the rest of the frame");
+    stream
+}
+
+/// The next frame of this kind, without its head.
+async fn frame(stream: &mut TcpStream, wanted: u8) -> Vec<u8> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.expect("a frame");
+        let [a, b, c, kind, ..] = head;
+        let mut rest = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut rest).await.expect("the rest of the frame");
+        if kind == wanted {
+            return rest;
         }
-    };
-    beside::timeout(patience, goes).await.is_ok()
+    }
+}
+
+/// Whether the door asks a connection that rests to go, within `patience`: a GOAWAY frame comes.
+async fn is_sent_away(age_max: Option<Duration>, patience: Duration) -> bool {
+    let mut stream = connect(age_max).await;
+    beside::timeout(patience, frame(&mut stream, 7)).await.is_ok()
+}
+
+/// SETTINGS say how many calls there may be; hyper refuses what is more.
+#[test]
+fn a_connection_has_so_many_calls_at_a_time() {
+    run(async {
+        let settings = frame(&mut connect(None).await, 4).await;
+        let told: Vec<_> = settings.chunks(6).filter(|one| one[..2] == [0, 3]).collect();
+        assert_eq!(told, [&[&[0, 3][..], &STREAMS_MAX.to_be_bytes()].concat()[..]]);
+    });
 }
 
 #[test]
