@@ -11,6 +11,7 @@ use crate::decode::region::{self, LabelLimits};
 use crate::decode::write_request_v1;
 use crate::route::allocations::requests;
 use crate::route::deal::{BATCH_COST_MAX, RECORD_COST};
+use crate::route::node::Node;
 use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
 use crate::rt::twin::Twin;
 use crate::shard::recover::{find, recover};
@@ -55,15 +56,18 @@ fn tenant() -> TenantId {
 }
 
 /// A message with one series for each of `values`, each with `samples` samples.
-fn message(values: impl Iterator<Item = u32>, samples: i64) -> Vec<u8> {
+fn message(values: impl Iterator<Item: ToString>, samples: i64) -> Vec<u8> {
     use prost::Message as _;
     use tidegate_proto::prometheus::{Label, Sample, TimeSeries, WriteRequest};
-    let series = |value: u32| TimeSeries {
-        labels: vec![Label { name: "a".into(), value: value.to_string() }],
+    let series = |value: String| TimeSeries {
+        labels: vec![Label { name: "a".into(), value }],
         samples: (0..samples).map(|t| Sample { value: 1.0, timestamp: t }).collect(),
         ..TimeSeries::default()
     };
-    let request = WriteRequest { timeseries: values.map(series).collect(), ..Default::default() };
+    let request = WriteRequest {
+        timeseries: values.map(|value| series(value.to_string())).collect(),
+        ..Default::default()
+    };
     request.encode_to_vec()
 }
 
@@ -141,6 +145,39 @@ fn what_shards_have_not_applied_yet_is_bounded() {
         assert_eq!(router.regions.home().lent_bytes(), 0);
     });
     core.expect("a core").join().expect("no panic");
+}
+
+/// What a core cannot take in one piece waits for its log, though not for ever: labels of 18 MB
+/// are more than a log may have before it.
+#[test]
+fn what_has_begun_waits_for_the_log() {
+    const SERIES: usize = 9_000;
+    let long = |n: usize| format!("{n:05}").repeat(400);
+    let body =
+        snap::raw::Encoder::new().compress_vec(&message((0..SERIES).map(long), 1)).expect("a body");
+    for (comes, want) in [(true, None), (false, Some(Unavailable::GroupFull))] {
+        let body = body.clone();
+        let written = node::on_a_core(move |mesh| async move {
+            let Node { router, shard, commits } = Node::new(mesh).await;
+            let log = async {
+                while !shard.is_behind() {
+                    sleep(ROOM_WAIT).await;
+                }
+                let late = if comes { 10 } else { 2 * ROOM_WAITS };
+                for _ in 0..late {
+                    sleep(ROOM_WAIT).await;
+                }
+                commits.await;
+                future::pending().await
+            };
+            future::or(router.write(tenant(), Version::V1, &body[..]), log).await
+        });
+        let written = written.expect("a good body").written;
+        assert_eq!(written.unavailable, want);
+        let stored = written.floats.stored as usize;
+        assert_eq!(stored == SERIES, comes, "{stored}");
+        assert!(stored > SERIES / 2, "{stored}");
+    }
 }
 
 /// Series of four bytes each, without labels and with one empty sample.

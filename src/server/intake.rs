@@ -219,6 +219,27 @@ mod tests {
     use crate::listener::{Answer, Endpoint, Reply, Status};
     use crate::shard::write::{Counts, Written as Stored};
 
+    const REPLY: Reply =
+        Reply { version: Some(Version::V1), endpoint: Some(Endpoint::Receive), pause_s: 5 };
+
+    /// Its own senders hear of its log, and those of other cores of another one's.
+    #[test]
+    fn a_core_that_replays_says_so() {
+        let starting = CoreIntake::new();
+        let tenant = TenantId::new("t").expect("a tenant");
+        let own = starting.admit(&tenant).expect_err("it replays");
+        let others = unavailable(starting.router().expect_err("it replays"));
+        for (refusal, says) in
+            [(own, "the logs are being replayed"), (others, "another core replays its log")]
+        {
+            let answer = Answer::of(&Outcome::Refused(refusal), REPLY);
+            assert_eq!((answer.status, answer.retry_after_s), (Status::Unavailable, Some(5)));
+            assert!(answer.text.contains(says), "{answer:?}");
+        }
+        starting.enter(Stage::Draining);
+        assert_eq!(starting.router().expect_err("it stops"), Unavailable::Stopping);
+    }
+
     #[test]
     fn shards_that_differ_answer_503_before_4xx_before_2xx() {
         let floats = Counts { stored: 1, ..Counts::default() };
@@ -247,8 +268,7 @@ mod tests {
             for part in parts {
                 routed.written.merge(part);
             }
-            let (version, endpoint) = (Some(Version::V1), Some(Endpoint::Receive));
-            Answer::of(&outcome(routed), Reply { version, endpoint, pause_s: 5 }).status
+            Answer::of(&outcome(routed), REPLY).status
         };
         for (i, (one, decides)) in in_order.iter().enumerate() {
             for (two, _) in &in_order[i..] {
