@@ -31,7 +31,7 @@ pub(crate) struct Shape {
     pub(crate) step_ms: i64,
     /// New series in eight rounds.
     pub(crate) churn: u64,
-    /// Bytes of a label that says nothing.
+    /// Bytes of a label that says nothing, and is another for each series.
     pub(crate) pad_bytes: usize,
     /// Whether label sets come unsorted: such series have another home than owner.
     pub(crate) reversed: bool,
@@ -71,7 +71,9 @@ impl Ledger {
             label("series", format!("{series:05}")),
         ];
         if self.shape.pad_bytes > 0 {
-            labels.insert(1, label("pad", "-".repeat(self.shape.pad_bytes)));
+            let mut pad = format!("{series:05}").repeat(self.shape.pad_bytes.div_ceil(5));
+            pad.truncate(self.shape.pad_bytes);
+            labels.insert(1, label("pad", pad));
         }
         if self.shape.reversed {
             labels.reverse();

@@ -95,12 +95,30 @@ fn load(node: &Node, dir: &Path, ledgers: &mut [Ledger], name: &str) -> [Took; 2
     took
 }
 
-fn ledgers(first: u64, tenants: [&'static str; 3], step_ms: i64) -> Vec<Ledger> {
+/// Labels of a series that make blocks large: new series in eight rounds, and bytes of each.
+type Size = (u64, usize);
+const SMALL: Size = (1, 0);
+/// 20 series of 8 KB a round, which are 60 rounds and 10 MB of labels in a range.
+const LARGE: Size = (160, 8 << 10);
+/// A block that took many writes of the disk and, in S3, more than one part.
+const LARGE_BYTES: u64 = 5 << 20;
+
+fn ledgers(first: u64, tenants: [&'static str; 3], step_ms: i64, size: Size) -> Vec<Ledger> {
     let begin_ms = now_ms() - 60 * 24 * 60 * MINUTE_MS;
-    let shape =
-        |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn: 1, pad_bytes: 0, reversed };
+    let (churn, pad_bytes) = size;
+    let shape = |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn, pad_bytes, reversed };
     let senders = (first..).zip(tenants);
     senders.map(|(n, tenant)| Ledger::new(9, n, shape(tenant, n % 2 == 1))).collect()
+}
+
+/// Bytes of the largest block a tenant has.
+fn largest(data: &Path, tenant: &str) -> u64 {
+    let all = local(data).into_iter().filter(|block| block.tenant == tenant);
+    let bytes = |dir: &Path| {
+        let files = fs::read_dir(dir).expect("a block").map(|file| file.expect("a file"));
+        files.map(|file| file.metadata().expect("its size").len()).sum()
+    };
+    all.map(|block| bytes(&block.dir)).max().unwrap_or_default()
 }
 
 fn waiting(data: &Path) -> usize {
@@ -111,43 +129,54 @@ fn waiting(data: &Path) -> usize {
 /// A way to be down: its name, what begins it and what ends it.
 type Way<'a> = (&'a str, Box<dyn Fn() + 'a>, Box<dyn Fn() + 'a>);
 
+/// Answers must not take longer than `calm` ones did, and the disk meanwhile.
+fn check_not_slower(calm: &Took, [took, flush]: &[Took; 2]) {
+    let all = || format!("{took:?}, flushes {flush:?}, without blocks {calm:?}");
+    assert!(2.0 * took.per_s > calm.per_s, "{}", all());
+    assert!(took.median < 2 * calm.median + 4 * flush.median + PAUSE, "{}", all());
+    assert!(took.p99 < 2 * calm.p99 + 4 * flush.p99 + 5 * PAUSE, "{}", all());
+    assert!(took.longest < SLOWEST + 4 * flush.longest, "{}", all());
+}
+
 /// Goes through outages of a bucket whose objects lie in `bucket`.
 fn go_through(config: &str, bucket: &Path, ways: &[Way<'_>]) {
     let home = home();
-    let data = home.path().join("data");
+    let (place, data) = (home.path(), home.path().join("data"));
     let flags = ["--shards=2", "--label=receive_replica=\"0\"", "--tsdb.retention=0d"];
     let config = format!("--objstore.config={config}");
-    let mut node = Node::start(home.path(), &[&flags[..], &[&config]].concat());
+    let mut node = Node::start(place, &[&flags[..], &[&config]].concat());
     node.may_warn("block not shipped, will try again");
 
-    // Data in which no range ends, and data in which they do.
-    let mut all = ledgers(3, ["calm"; 3], 1);
-    let mut ledgers = ledgers(0, ["red", "green", "blue"], 2 * MINUTE_MS);
-    let place = home.path();
-    let [calm, _] = load(&node, place, &mut all, "no blocks");
-    let up = load(&node, place, &mut ledgers, "uploads");
-    wait_until_settled(&data, &ledgers);
-    let not_slower = |[took, flush]: &[Took; 2]| {
-        let all = || format!("{took:?}, flushes {flush:?}, without blocks {calm:?}");
-        assert!(2.0 * took.per_s > calm.per_s, "{}", all());
-        assert!(took.median < 2 * calm.median + 4 * flush.median + PAUSE, "{}", all());
-        assert!(took.p99 < 2 * calm.p99 + 4 * flush.p99 + 5 * PAUSE, "{}", all());
-        assert!(took.longest < SLOWEST + 4 * flush.longest, "{}", all());
+    // Data in which no range ends, then data in which they do, with the bucket up.
+    let mut all = Vec::new();
+    let mut uploads = |name: &str, size: Size, tenants: [&'static str; 3]| {
+        let first = all.len() as u64;
+        let mut without = ledgers(first, ["calm"; 3], 1, size);
+        let [calm, _] = load(&node, place, &mut without, &format!("no blocks, {name}"));
+        let mut cut = ledgers(first + 3, tenants, 2 * MINUTE_MS, size);
+        let beside = load(&node, place, &mut cut, &format!("uploads, {name}"));
+        check_not_slower(&calm, &beside);
+        wait_until_settled(&data, &cut);
+        all.append(&mut without);
+        (calm, cut)
     };
-    not_slower(&up);
+    let (_, mut large) = uploads("large", LARGE, ["large-red", "large-green", "large-blue"]);
+    let (calm, mut cut) = uploads("small", SMALL, ["red", "green", "blue"]);
+    assert!(largest(&data, "large-red") > LARGE_BYTES, "{}", largest(&data, "large-red"));
     for (name, begin, end) in ways {
         begin();
-        not_slower(&load(&node, place, &mut ledgers, name));
+        check_not_slower(&calm, &load(&node, place, &mut cut, name));
         wait_for("blocks that wait", || (waiting(&data) > 0).then_some(()));
         end();
-        wait_until_settled(&data, &ledgers);
+        wait_until_settled(&data, &cut);
     }
-    blocks::check(&data, &ledgers);
+    cut.append(&mut large);
+    blocks::check(&data, &cut);
     check_bucket(bucket, &data);
     check_with_promtool(&data);
     let failures = node.log().matches("block not shipped, will try again").count();
     assert!(failures >= ways.len(), "{failures} failures");
-    all.append(&mut ledgers);
+    all.append(&mut cut);
     check(&node, &all);
 }
 
