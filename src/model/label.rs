@@ -101,8 +101,8 @@ pub const SORT_KEY_END: [u8; 2] = [0, 0];
 /// Appends to `out` bytes that compare as the label set does. `pairs` must be sorted by name.
 ///
 /// Each string is followed by `00 01`, a zero byte inside it is written `00 ff`, and the set ends
-/// with [`SORT_KEY_END`]: so a shorter string sorts before its continuation and a shorter set before
-/// its.
+/// with [`SORT_KEY_END`]: so a shorter string sorts before its continuation, and so does a shorter
+/// set.
 pub fn sort_key<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
     for (name, value) in pairs {
         for text in [name, value] {
