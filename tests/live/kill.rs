@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::live::harness::{Node, Random, command, home, now_ms, setting};
-use crate::live::ledger::{Ledger, Round, Shape, check};
+use crate::live::ledger::{Ledger, Pad, Round, Shape, check};
 
 /// How many shards the starts have, in turn.
 const SHARDS: [&str; 3] = ["2", "3", "1"];
@@ -51,7 +51,7 @@ fn outlives(ack: &str, kills: u64, seed: u64) {
         begin_ms,
         step_ms: 100,
         churn: 1,
-        pad_bytes: 0,
+        pad: Pad::None,
         reversed,
     };
     let mut ledgers = [

@@ -21,6 +21,16 @@ const WINDOW: u64 = 20;
 /// Rounds in which [`Shape::churn`] series come and go.
 const CHURN_ROUNDS: u64 = 8;
 
+/// How long a label is that says nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pad {
+    None,
+    /// So many bytes, the same in all series: the log has them each time, head and block once.
+    Same(usize),
+    /// Others in each series.
+    Own(usize),
+}
+
 /// What a sender sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -31,8 +41,8 @@ pub(crate) struct Shape {
     pub(crate) step_ms: i64,
     /// New series in eight rounds.
     pub(crate) churn: u64,
-    /// Bytes of a label that says nothing, and is another for each series.
-    pub(crate) pad_bytes: usize,
+    /// A label that says nothing.
+    pub(crate) pad: Pad,
     /// Whether label sets come unsorted: such series have another home than owner.
     pub(crate) reversed: bool,
 }
@@ -70,9 +80,12 @@ impl Ledger {
             label("sender", self.sender.to_string()),
             label("series", format!("{series:05}")),
         ];
-        if self.shape.pad_bytes > 0 {
-            let mut pad = format!("{series:05}").repeat(self.shape.pad_bytes.div_ceil(5));
-            pad.truncate(self.shape.pad_bytes);
+        let pad = match self.shape.pad {
+            Pad::None => None,
+            Pad::Same(bytes) => Some("-".repeat(bytes)),
+            Pad::Own(bytes) => Some(format!("{series:05}").repeat(bytes / 5)),
+        };
+        if let Some(pad) = pad {
             labels.insert(1, label("pad", pad));
         }
         if self.shape.reversed {
@@ -218,7 +231,7 @@ fn the_ledger_finds_every_kind_of_lie() {
         begin_ms: 1_000_000,
         step_ms: 100,
         churn: 1,
-        pad_bytes: 0,
+        pad: Pad::None,
         reversed: true,
     };
     let mut ledger = Ledger::new(7, 2, shape);

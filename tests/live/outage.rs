@@ -19,7 +19,7 @@ use crate::live::blocks::{
     self, check_bucket, check_with_promtool, local, shipped, wait_until_settled,
 };
 use crate::live::harness::{Node, home, now_ms, wait_for};
-use crate::live::ledger::{Ledger, Shape, check};
+use crate::live::ledger::{Ledger, Pad, Shape, check};
 
 const MINUTE_MS: i64 = 60 * 1000;
 /// How long the bucket is in a state, at least.
@@ -95,18 +95,18 @@ fn load(node: &Node, dir: &Path, ledgers: &mut [Ledger], name: &str) -> [Took; 2
     took
 }
 
-/// Labels of a series that make blocks large: new series in eight rounds, and bytes of each.
-type Size = (u64, usize);
-const SMALL: Size = (1, 0);
+/// What makes blocks large: new series in eight rounds, and how long their labels are.
+type Size = (u64, Pad);
+const SMALL: Size = (1, Pad::None);
 /// 20 series of 8 KB a round, which are 60 rounds and 10 MB of labels in a range.
-const LARGE: Size = (160, 8 << 10);
+const LARGE: Size = (160, Pad::Own(8 << 10));
 /// A block that took many writes of the disk and, in S3, more than one part.
 const LARGE_BYTES: u64 = 5 << 20;
 
 fn ledgers(first: u64, tenants: [&'static str; 3], step_ms: i64, size: Size) -> Vec<Ledger> {
     let begin_ms = now_ms() - 60 * 24 * 60 * MINUTE_MS;
-    let (churn, pad_bytes) = size;
-    let shape = |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn, pad_bytes, reversed };
+    let (churn, pad) = size;
+    let shape = |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn, pad, reversed };
     let senders = (first..).zip(tenants);
     senders.map(|(n, tenant)| Ledger::new(9, n, shape(tenant, n % 2 == 1))).collect()
 }

@@ -24,7 +24,7 @@ use crate::live::blocks::{
     self, check_bucket, check_with_promtool, local, shipped, wait_until_settled,
 };
 use crate::live::harness::{Node, PATIENCE, Random, command, home, now_ms, setting};
-use crate::live::ledger::{Ledger, Shape, check};
+use crate::live::ledger::{Ledger, Pad, Shape, check};
 
 /// How many shards the starts have, in turn.
 const SHARDS: [&str; 3] = ["2", "3", "1"];
@@ -49,16 +49,16 @@ struct World {
 impl World {
     /// Three senders, each with a tenant of its own: a tenant's newest sample cuts its ranges.
     fn new(seed: u64) -> Self {
-        Self::with_series(seed, 1, 0)
+        Self::with_series(seed, 1, Pad::None)
     }
 
-    fn with_series(seed: u64, churn: u64, pad_bytes: usize) -> Self {
+    fn with_series(seed: u64, churn: u64, pad: Pad) -> Self {
         // A year back, for time runs fast here.
         let begin_ms = now_ms() - 365 * DAY_MS;
         let step_ms = 5 * MINUTE_MS;
         let shape = |tenant| {
             let reversed = tenant == "green";
-            Shape { tenant, begin_ms, step_ms, churn, pad_bytes, reversed }
+            Shape { tenant, begin_ms, step_ms, churn, pad, reversed }
         };
         let ledgers = (0..).zip(["red", "green", "blue"]);
         let ledgers = ledgers.map(|(n, tenant)| Ledger::new(seed, n, shape(tenant))).collect();
@@ -228,7 +228,7 @@ fn what_was_acknowledged_outlives_death_when_log_is_let_go() {
     for walk in 0..walks() {
         for step in LONG {
             // A log segment, 64 MiB, is full after seventy rounds.
-            let mut world = World::with_series(seed ^ walk, 160, 16_000);
+            let mut world = World::with_series(seed ^ walk, 160, Pad::Same(16_000));
             // One shard, for the series file is not touched behind logs of another number of them;
             // in the life after it there are two.
             world.starts = 2;
