@@ -84,10 +84,10 @@ fn placeholder(kind: Kind) -> &'static str {
 }
 
 fn wrap(out: &mut String, text: &str) -> fmt::Result {
-    let mut column = COLUMNS;
+    let mut column = 0;
     for word in text.split(' ') {
-        if column + 1 + word.len() > COLUMNS {
-            let newline = if column == COLUMNS { "" } else { "\n" };
+        if column == 0 || column + 1 + word.len() > COLUMNS {
+            let newline = if column == 0 { "" } else { "\n" };
             write!(out, "{newline}{:TEXT_COLUMN$}{word}", "")?;
             column = TEXT_COLUMN + word.len();
         } else {
