@@ -32,7 +32,7 @@ pub(crate) const SAMPLES: usize = SERIES * ROUNDS_PER_CHUNK;
 const SERIES: usize = 1_000;
 const DECODED_BYTES_MAX: usize = 32 << 20;
 const SECRET: [u8; 32] = [5; 32];
-const BOUNDS: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
+const BOUNDS: Bounds = Bounds { out_of_order_from: i64::MAX, ..Bounds::ALL };
 
 /// Runs all stages once.
 pub(crate) fn work() {
@@ -242,7 +242,7 @@ impl Request {
             histograms: Vec::new(),
             bytes: Home::new(1).lend(self.message.clone()),
             max_t: i64::MAX,
-            past: Past { now_ms: 0, keep_ms: None },
+            past: Past { now_ms: 0, keep_ms: None, out_of_order_ms: None },
             reply: mpsc::unbounded_channel().0,
         }
     }

@@ -118,6 +118,11 @@ pub struct Read {
     pub http_grace: Duration,
 }
 
+/// Longest window for samples out of order.
+const OUT_OF_ORDER_WINDOW_MAX: Duration = Duration::from_hours(24);
+/// Most samples of a chunk of them.
+const OUT_OF_ORDER_CAP_MAX: u64 = 120;
+
 /// Data on local disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
@@ -127,6 +132,10 @@ pub struct Data {
     pub retention: Option<Duration>,
     /// `--tsdb.too-far-in-future.time-window`; `None` for no bound.
     pub future_window: Option<Duration>,
+    /// `--tsdb.out-of-order.time-window`; `None` for none.
+    pub out_of_order_window: Option<Duration>,
+    /// `--tsdb.out-of-order.cap-max`; `None` for the default.
+    pub out_of_order_cap: Option<u16>,
 }
 
 /// Labels that every series and block bears.
@@ -281,10 +290,28 @@ fn read(typed: &Typed) -> Result<Read, Error> {
 }
 
 fn data(typed: &Typed) -> Result<Data, Error> {
+    let window = "tsdb.out-of-order.time-window";
+    let out_of_order_window = bound(typed.duration(window)?);
+    if out_of_order_window > Some(OUT_OF_ORDER_WINDOW_MAX) {
+        let most = duration::text(OUT_OF_ORDER_WINDOW_MAX);
+        let problem = format!("is more than {most}; all of it is held in memory");
+        return Err(bad(window, typed.text(window), &problem));
+    }
+    let cap = "tsdb.out-of-order.cap-max";
+    let out_of_order_cap = match typed.count(cap)? {
+        0 => None,
+        samples if samples <= OUT_OF_ORDER_CAP_MAX => Some(samples as u16),
+        _ => {
+            let problem = format!("is more than {OUT_OF_ORDER_CAP_MAX}, which is a full chunk");
+            return Err(bad(cap, typed.text(cap), &problem));
+        }
+    };
     Ok(Data {
         path: typed.text("tsdb.path").into(),
         retention: bound(typed.duration("tsdb.retention")?),
         future_window: bound(typed.duration("tsdb.too-far-in-future.time-window")?),
+        out_of_order_window,
+        out_of_order_cap,
     })
 }
 
@@ -423,7 +450,10 @@ impl fmt::Display for Receive {
         let (path, kept) = (data.path.display(), or_never(data.retention, "for ever"));
         writeln!(f, "data     {path}, blocks kept {kept}")?;
         let ahead = or_never(data.future_window, "any time");
-        writeln!(f, "time     ahead of the clock {ahead}, in order")?;
+        let window = data.out_of_order_window.map(duration::text);
+        let order = window.map_or("in order".into(), |window| format!("out of order {window}"));
+        let cap = data.out_of_order_cap.map_or(String::new(), |n| format!(" by {n} samples"));
+        writeln!(f, "time     ahead of the clock {ahead}, {order}{cap}")?;
         let External { labels, tenant_label, shard_label } = &self.external;
         let shard = shard_label.as_ref().map_or(String::new(), |l| format!(", shard in {l}"));
         writeln!(f, "labels   {labels}, tenant in {tenant_label}{shard}")?;

@@ -216,6 +216,20 @@ const DATA: &[Flag] = &[
         "10m",
         "How far ahead of the clock a sample may be; 0s for no bound. (Thanos: 0s)",
     ),
+    acts(
+        "tsdb.out-of-order.time-window",
+        Duration,
+        "0s",
+        "How much older than the newest sample of its tenant on the same core a sample may be \
+         that is older than the newest of its series; 0s to refuse those, at most 1d. Ranges stay \
+         in memory until they are that old, at least an hour.",
+    ),
+    acts(
+        "tsdb.out-of-order.cap-max",
+        Count,
+        "0",
+        "Most samples of a chunk of samples out of order, up to 120; 0 for 32.",
+    ),
 ];
 
 const BUCKET: &[Flag] = &[
@@ -308,12 +322,6 @@ const NOTHING: &[Flag] = &[
         Text,
         "0.0.0.0:19391",
         "Cap'n Proto is not spoken and no port is opened for it",
-    ),
-    nothing(
-        "tsdb.out-of-order.cap-max",
-        Count,
-        "0",
-        "late samples are refused and not gathered; there is no window for them yet",
     ),
     nothing(
         "tsdb.allow-overlapping-blocks",
@@ -433,13 +441,6 @@ const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out"
 const REFUSED: &[Flag] = &[
     refused("store.limits.request-series", Count, "0", NO_LIMITS_YET),
     refused("store.limits.request-samples", Count, "0", NO_LIMITS_YET),
-    refused(
-        "tsdb.out-of-order.time-window",
-        Duration,
-        "0s",
-        "samples out of order are refused and counted, a window for them is not there yet; leave \
-         the flag out",
-    ),
     refused("tracing.config-file", Text, "", NO_TRACING),
     refused("tracing.config", Text, "", NO_TRACING),
     refused(

@@ -292,6 +292,14 @@ note     no --label given: series and blocks bear receive_replica=\"host-1\"
     assert!(nameless.to_string().starts_with("this machine has no host name"));
     let no_bounds = receive(&["--tsdb.retention=0d", "--tsdb.too-far-in-future.time-window=0s"]);
     assert_eq!((no_bounds.data.retention, no_bounds.data.future_window), (None, None));
+    let late = receive(&["--tsdb.out-of-order.time-window=1d", "--tsdb.out-of-order.cap-max=120"]);
+    assert_eq!(late.data.out_of_order_window, Some(Duration::from_hours(24)));
+    assert_eq!(late.data.out_of_order_cap, Some(120));
+    assert!(
+        late.to_string().contains("ahead of the clock 10m, out of order 1d by 120 samples\n"),
+        "{late}"
+    );
+    assert_eq!((got.data.out_of_order_window, got.data.out_of_order_cap), (None, None));
     let help = find(OTHER_DEFAULT).expect("a flag").help;
     assert!(help.contains("(Thanos: 0s)"));
 }
@@ -485,6 +493,14 @@ const BAD: &[(&str, &str)] = &[
         "receive --tsdb.retention=1h1d",
         "--tsdb.retention: \"1h1d\" has d out of order; units go once each from large to small: y \
          w d h m s ms",
+    ),
+    (
+        "receive --tsdb.out-of-order.time-window=25h",
+        "--tsdb.out-of-order.time-window: \"25h\" is more than 1d; all of it is held in memory",
+    ),
+    (
+        "receive --tsdb.out-of-order.cap-max=121",
+        "--tsdb.out-of-order.cap-max: \"121\" is more than 120, which is a full chunk",
     ),
     ("receive --tsdb.retention=300y", "--tsdb.retention: \"300y\" is too long; at most 292y"),
     (

@@ -10,14 +10,25 @@ use thiserror::Error;
 pub enum Fact {
     /// Older than the newest sample of its series, with no out-of-order window.
     #[error(
-        "sample at {t} is older than the newest of its series at {newest}; this version stores \
-         samples in order only"
+        "sample at {t} is older than the newest of its series at {newest}, and out of order none \
+         is taken; set --tsdb.out-of-order.time-window if senders cannot help it"
     )]
     SampleOutOfOrder {
         /// Its time.
         t: i64,
         /// The newest time of its series.
         newest: i64,
+    },
+    /// Older than the newest sample of its series, and than the out-of-order window.
+    #[error(
+        "sample at {t} is older than the newest of its series, and than {min}, where the window \
+         for samples out of order begins; --tsdb.out-of-order.time-window sets how long it is"
+    )]
+    SampleTooOld {
+        /// Its time.
+        t: i64,
+        /// First time taken out of order.
+        min: i64,
     },
     /// Older than what is still taken of the tenant.
     #[error(
@@ -168,6 +179,8 @@ pub enum Fact {
 pub enum Reason {
     /// [`Fact::SampleOutOfOrder`]
     SampleOutOfOrder,
+    /// [`Fact::SampleTooOld`]
+    SampleTooOld,
     /// [`Fact::SampleOutOfBounds`]
     SampleOutOfBounds,
     /// [`Fact::SampleTooFarInFuture`]
@@ -213,8 +226,9 @@ pub(crate) enum Class {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SampleOutOfOrder,
+        Self::SampleTooOld,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
         Self::SampleConflict,
@@ -237,6 +251,7 @@ impl Reason {
     pub fn id(self) -> &'static str {
         match self {
             Self::SampleOutOfOrder => "sample-out-of-order",
+            Self::SampleTooOld => "sample-timestamp-too-old",
             Self::SampleOutOfBounds => "sample-out-of-bounds",
             Self::SampleTooFarInFuture => "sample-too-far-in-future",
             Self::SampleConflict => "sample-conflict",
@@ -261,6 +276,7 @@ impl Reason {
     pub(crate) fn class(self) -> Class {
         match self {
             Self::SampleOutOfOrder
+            | Self::SampleTooOld
             | Self::SampleOutOfBounds
             | Self::SampleTooFarInFuture
             | Self::SampleConflict
@@ -286,6 +302,7 @@ impl Fact {
     pub fn reason(&self) -> Reason {
         match self {
             Self::SampleOutOfOrder { .. } => Reason::SampleOutOfOrder,
+            Self::SampleTooOld { .. } => Reason::SampleTooOld,
             Self::SampleOutOfBounds { .. } => Reason::SampleOutOfBounds,
             Self::SampleTooFarInFuture { .. } => Reason::SampleTooFarInFuture,
             Self::SampleConflict { .. } => Reason::SampleConflict,

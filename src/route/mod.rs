@@ -103,6 +103,9 @@ pub struct Settings {
     pub future_ms: Option<i64>,
     /// How long blocks are kept, in milliseconds; none for ever. What is older is not accepted.
     pub keep_ms: Option<i64>,
+    /// How much older than its tenant's newest a sample out of order may be, in milliseconds; none
+    /// to refuse them.
+    pub out_of_order_ms: Option<i64>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -265,7 +268,8 @@ impl<S: Storage> Router<S> {
         let now_ms = self.settings.clock.wall_ms();
         let future_ms = self.settings.future_ms;
         let max_t = future_ms.map_or(i64::MAX, |window| now_ms.saturating_add(window));
-        let past = Past { now_ms, keep_ms: self.settings.keep_ms };
+        let Settings { keep_ms, out_of_order_ms, .. } = self.settings;
+        let past = Past { now_ms, keep_ms, out_of_order_ms };
         let empty = |(items, samples)| Batch {
             tenant: tenant.clone(),
             items: Vec::with_capacity(items),

@@ -38,6 +38,7 @@ pub(super) fn settings(shards: u16) -> Settings {
         lent_bytes_max: 256 << 20,
         future_ms: None,
         keep_ms: None,
+        out_of_order_ms: None,
         clock: Clock::twin(0),
     }
 }
@@ -62,6 +63,7 @@ impl Node {
             node: [9; 16],
             secret: KeySecret::new(SECRET),
             limits: LabelLimits::default(),
+            out_of_order_cap: shard::OUT_OF_ORDER_CAP,
             answers_wait: true,
             segment_bytes: 16 << 20,
             spare_segments: 0,

@@ -30,6 +30,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         node: [1; 16],
         secret: secret.clone(),
         limits: LabelLimits::default(),
+        out_of_order_cap: crate::shard::OUT_OF_ORDER_CAP,
         answers_wait: true,
         segment_bytes: 65536,
         spare_segments: 1,
@@ -45,6 +46,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         decoded_bytes_max: 1 << 24,
         lent_bytes_max: 1 << 20,
         keep_ms: None,
+        out_of_order_ms: None,
         future_ms: None,
         clock: Clock::system(),
     };

@@ -201,6 +201,7 @@ fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard
             value_bytes_max: limits.label_value_bytes_max as usize,
             region_bytes_max: limits.label_set_bytes_max as usize,
         },
+        out_of_order_cap: config.data.out_of_order_cap.unwrap_or(shard::OUT_OF_ORDER_CAP),
         answers_wait: config.write.ack == Ack::Durable,
         segment_bytes: shard::SEGMENT_BYTES,
         spare_segments: 2,
@@ -222,6 +223,7 @@ fn route_settings(
         lent_bytes_max: config::DECODED_BYTES_MAX,
         future_ms: config.data.future_window.map(|window| window.as_millis() as i64),
         keep_ms: config.data.retention.map(|keep| keep.as_millis() as i64),
+        out_of_order_ms: config.data.out_of_order_window.map(|window| window.as_millis() as i64),
         clock: Clock::system(),
     }
 }

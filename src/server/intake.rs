@@ -187,7 +187,8 @@ fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
     match reason {
         SampleRefusal::Conflict => Fact::SampleConflict { t },
         SampleRefusal::OutOfOrder => Fact::SampleOutOfOrder { t, newest: first.newest },
-        SampleRefusal::TooOld => Fact::SampleOutOfBounds { t, min: first.bounds.0 },
+        SampleRefusal::TooOld => Fact::SampleTooOld { t, min: first.window_from },
+        SampleRefusal::OutOfBounds => Fact::SampleOutOfBounds { t, min: first.bounds.0 },
         SampleRefusal::TooFarInFuture => Fact::SampleTooFarInFuture { t, max: first.bounds.1 },
     }
 }
@@ -252,7 +253,8 @@ mod tests {
         };
         let conflict = || {
             let (mut part, at) = (fine(), SampleRefusal::Conflict as usize);
-            let first = RefusedSample { region: Vec::new(), t: 1, newest: 1, bounds: (0, 9) };
+            let (region, bounds) = (Vec::new(), (0, 9));
+            let first = RefusedSample { region, t: 1, newest: 1, bounds, window_from: 1 };
             part.floats.refused[at] = 1;
             part.first_refused[at] = Some(Box::new(first));
             part

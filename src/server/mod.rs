@@ -51,6 +51,7 @@ use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::doors::ReadDoors;
 use crate::server::keeper::Keeper;
 use crate::server::uploads::{Uploading, Uploads};
+use crate::shard::cut_plan;
 use crate::telemetry::Counters;
 use crate::telemetry::log::Counts;
 
@@ -230,6 +231,7 @@ impl Running {
             blocks,
             to_ship,
             shipped,
+            grace: cut_plan::grace(config.data.out_of_order_window),
             retention: config.data.retention,
             pruner: uploads::default_bucket(config),
             clock: Clock::system(),

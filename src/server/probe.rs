@@ -29,6 +29,7 @@ pub(super) async fn snapshot(
     let writable = if shard.log_is_writable() { 1.0 } else { 0.0 };
     out.gauge(Metric::LogWritable, shard_label(), writable);
     out.gauge(Metric::LogSegments, shard_label(), log.segments as f64);
+    out.count(Metric::HeadOutOfOrder, shard_label(), shard.out_of_order_samples());
     for (part, bytes) in shard.memory() {
         let labels = vec![("shard", shard.number().to_string()), ("part", part.to_owned())];
         out.gauge(Metric::HeadBytes, labels, bytes as f64);

@@ -179,6 +179,7 @@ impl Tally<'_> {
                 t,
                 newest: newest_t.unwrap_or(i64::MIN),
                 bounds: (self.bounds.min_t, self.bounds.max_t),
+                window_from: self.bounds.out_of_order_from,
             })
         });
     }
@@ -202,7 +203,11 @@ impl Applier {
         let min_t = cut_ms.max(batch.past.begins_ms(newest_ms.max(cut_ms)));
         let mut tally = Tally {
             owner: Owner { id: &batch.tenant, position, keys: None },
-            bounds: Bounds { min_t, max_t: batch.max_t },
+            bounds: Bounds {
+                min_t,
+                max_t: batch.max_t,
+                out_of_order_from: batch.past.out_of_order_from(newest_ms),
+            },
             oldest: i64::MAX,
             newest: i64::MIN,
             written: Written::default(),
@@ -505,8 +510,7 @@ impl Applier {
         let stored = tally.written.floats.stored + tally.written.histograms.stored;
         let Some(tenant) = tally.owner.position.filter(|_| stored > 0) else { return };
         let owner = &mut self.head.tenants[tenant as usize];
-        owner.oldest_ms = owner.oldest_ms.min(tally.oldest);
-        owner.newest_ms = owner.newest_ms.max(tally.newest);
+        owner.note_stored(tally.oldest, tally.newest);
         owner.samples += stored;
         let newest = self.newest.entry(tenant).or_insert(tally.newest);
         *newest = tally.newest.max(*newest);

@@ -1,11 +1,11 @@
 //! When which tenant is cut: the rule of the house, without clocks and without I/O.
 //!
 //! A tenant's data is cut at the end of a block range, for all shards at once, when
-//! - its newest accepted sample has passed that end by an hour: what comes late has had its time;
-//!   or
-//! - it has accepted nothing for an hour, and the wall clock has passed that end by an hour; or
+//! - its newest accepted sample has passed that end by an hour, or by the window for samples out of
+//!   order, if that is longer: what comes late has had its time; or
+//! - it has accepted nothing for an hour, and the wall clock has passed that end by as much; or
 //! - it goes on accepting, but for four hours nothing newer than that range, and the wall clock has
-//!   passed that end by an hour: whoever fills an old range so slowly must not keep the log, which
+//!   passed that end by as much: whoever fills an old range so slowly must not keep the log, which
 //!   is everybody's, for as long as he likes; or
 //! - it was cut there before and for some slots that is not done: they still hold older samples, or
 //!   hold none and have no cut in the log. So it is after a restart with another number of shards,
@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use crate::model::{TenantId, TimeRange};
 
-/// How long a range stays open behind its end.
-const GRACE_MS: i64 = 60 * 60 * 1000;
+/// How long a range stays open behind its end, at least.
+const GRACE: Duration = Duration::from_hours(1);
 /// How long a tenant is silent before its ranges are cut by the wall clock.
 const SILENCE: Duration = Duration::from_hours(1);
 /// How long a tenant may add to its newest range before it is cut by the wall clock.
@@ -113,12 +113,13 @@ pub(crate) struct CutPlan {
 }
 
 impl CutPlan {
-    /// The cuts that are due, one for a tenant, that of the oldest data first. `uptime` is the time
-    /// since the start; `wall_ms` is what the wall clock says. To be called every second or so, and
-    /// again after each round until there is none.
+    /// The cuts that are due, one for a tenant, that of the oldest data first. A range stays open
+    /// for `grace` behind its end. `uptime` is the time since the start; `wall_ms` is what the wall
+    /// clock says. To be called every second or so, and again after each round until there is none.
     pub(crate) fn round(
         &mut self,
         held: &BTreeMap<TenantId, Held>,
+        grace: Duration,
         uptime: Duration,
         wall_ms: i64,
     ) -> Vec<Due> {
@@ -128,7 +129,7 @@ impl CutPlan {
             let known = self.listen(tenant, held, uptime);
             let over = uptime.saturating_sub(known.heard) >= SILENCE
                 || uptime.saturating_sub(known.moved) >= STANDSTILL;
-            let end_ms = end_of_cut(held, over, wall_ms);
+            let end_ms = end_of_cut(held, grace, over, wall_ms);
             let due = held.oldest_ms < end_ms || held.is_pending_below_cut();
             if due && known.paused <= uptime {
                 round.push((held.oldest_ms, Due { tenant: tenant.clone(), end_ms }));
@@ -161,10 +162,17 @@ impl CutPlan {
     }
 }
 
+/// How long a range stays open behind its end, if samples may be so much out of order: what is in
+/// the window is not cut yet.
+pub(crate) fn grace(window: Option<Duration>) -> Duration {
+    window.map_or(GRACE, |window| window.max(GRACE))
+}
+
 /// Up to where a tenant may be cut now: the end of a range, or before all of time. `over`: the wall
 /// clock may say that its newest range is over.
-fn end_of_cut(held: &Held, over: bool, wall_ms: i64) -> i64 {
-    let passed = |t: i64| TimeRange::aligned(t.saturating_sub(GRACE_MS)).start;
+fn end_of_cut(held: &Held, grace: Duration, over: bool, wall_ms: i64) -> i64 {
+    let grace_ms = grace.as_millis() as i64;
+    let passed = |t: i64| TimeRange::aligned(t.saturating_sub(grace_ms)).start;
     let by_data = passed(held.newest_ms);
     let by_clock = TimeRange::aligned(held.newest_ms).end.min(passed(wall_ms));
     let by_clock = if over { by_clock } else { i64::MIN };
@@ -176,13 +184,14 @@ mod tests {
     use super::*;
     use crate::model::BLOCK_RANGE_MS;
 
-    const HOUR: i64 = GRACE_MS;
+    const HOUR: i64 = GRACE.as_millis() as i64;
     const START: i64 = 1000 * BLOCK_RANGE_MS;
 
     /// One tenant and two clocks.
     struct World {
         plan: CutPlan,
         held: Held,
+        grace: Duration,
         uptime: Duration,
         wall_ms: i64,
     }
@@ -191,7 +200,8 @@ mod tests {
         fn new(oldest_ms: i64, newest_ms: i64, wall_ms: i64) -> Self {
             let (cut_ms, covered_ms) = (i64::MIN, i64::MIN);
             let held = Held { oldest_ms, newest_ms, cut_ms, covered_ms, accepted: 1 };
-            Self { plan: CutPlan::default(), held, uptime: Duration::ZERO, wall_ms }
+            let (plan, uptime) = (CutPlan::default(), Duration::ZERO);
+            Self { plan, held, grace: GRACE, uptime, wall_ms }
         }
 
         /// Both clocks go on.
@@ -208,7 +218,10 @@ mod tests {
         fn due(&mut self) -> Option<i64> {
             let tenant = TenantId::new("t").expect("a tenant");
             let held = BTreeMap::from([(tenant, self.held)]);
-            self.plan.round(&held, self.uptime, self.wall_ms).first().map(|due| due.end_ms)
+            self.plan
+                .round(&held, self.grace, self.uptime, self.wall_ms)
+                .first()
+                .map(|due| due.end_ms)
         }
 
         /// Cut and flushed.
@@ -222,21 +235,42 @@ mod tests {
         }
     }
 
+    /// Without a window for samples out of order, with a short one and with a long one.
+    const WINDOWS: [(Option<Duration>, i64); 3] = [
+        (None, HOUR),
+        (Some(Duration::from_mins(5)), HOUR),
+        (Some(Duration::from_hours(24)), 24 * HOUR),
+    ];
+
     #[test]
-    fn a_range_is_cut_an_hour_behind_its_end() {
-        let end = START + BLOCK_RANGE_MS;
-        let mut world = World::new(START, START, START);
-        for t in (START..end + HOUR).step_by(60_000) {
-            world.pass(60_000);
-            world.accept(t);
-            assert_eq!(world.due(), None, "at {t}");
+    fn a_range_is_cut_an_hour_or_the_window_behind_its_end() {
+        for (window, behind) in WINDOWS {
+            let end = START + BLOCK_RANGE_MS;
+            let mut world = World { grace: grace(window), ..World::new(START, START, START) };
+            for t in (START..end + behind).step_by(60_000) {
+                world.pass(60_000);
+                world.accept(t);
+                assert_eq!(world.due(), None, "at {t}");
+            }
+            world.accept(end + behind);
+            assert_eq!(world.due(), Some(end));
+            world.cut(end);
+            assert_eq!(world.due(), None);
+            world.accept(end + BLOCK_RANGE_MS + behind);
+            assert_eq!(world.due(), Some(end + BLOCK_RANGE_MS));
         }
-        world.accept(end + HOUR);
-        assert_eq!(world.due(), Some(end));
-        world.cut(end);
+    }
+
+    #[test]
+    fn the_clock_waits_for_the_window_as_well() {
+        let end = START + BLOCK_RANGE_MS;
+        let window = Some(Duration::from_hours(24));
+        let mut world = World { grace: grace(window), ..World::new(START, START, START) };
         assert_eq!(world.due(), None);
-        world.accept(end + BLOCK_RANGE_MS + HOUR);
-        assert_eq!(world.due(), Some(end + BLOCK_RANGE_MS));
+        world.pass(26 * HOUR - 1);
+        assert_eq!(world.due(), None, "silent for a day");
+        world.pass(1);
+        assert_eq!(world.due(), Some(end));
     }
 
     #[test]
@@ -375,9 +409,9 @@ mod tests {
         one.merge(Held { newest_ms: 3, ..due_since(START + 2) });
         assert_eq!((one.oldest_ms, one.newest_ms), (START + 2, START + 10 * BLOCK_RANGE_MS));
         let all = BTreeMap::from([(name("a"), one), (name("b"), due_since(START + 1))]);
-        let round = CutPlan::default().round(&all, Duration::ZERO, START);
+        let round = CutPlan::default().round(&all, GRACE, Duration::ZERO, START);
         assert_eq!(names(&round), ["b", "a"]);
-        assert_eq!(CutPlan::default().round(&BTreeMap::new(), Duration::ZERO, START), []);
+        assert_eq!(CutPlan::default().round(&BTreeMap::new(), GRACE, Duration::ZERO, START), []);
     }
 
     #[test]
@@ -386,16 +420,16 @@ mod tests {
             BTreeMap::from([(name("a"), due_since(START)), (name("b"), due_since(START + 1))]);
         let (mut plan, mut at) = (CutPlan::default(), Duration::from_secs(100));
         for pause in [1, 2, 4, 8, 16, 16].map(Duration::from_secs) {
-            assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+            assert_eq!(names(&plan.round(&all, GRACE, at, START)), ["a", "b"]);
             plan.ended(&name("a"), false, at);
             plan.ended(&name("b"), true, at);
             let just_before = at + pause.mul_f64(0.99);
-            assert_eq!(names(&plan.round(&all, just_before, START)), ["b"]);
+            assert_eq!(names(&plan.round(&all, GRACE, just_before, START)), ["b"]);
             at += pause;
         }
         plan.ended(&name("a"), true, at);
-        assert_eq!(names(&plan.round(&all, at, START)), ["a", "b"]);
+        assert_eq!(names(&plan.round(&all, GRACE, at, START)), ["a", "b"]);
         plan.ended(&name("a"), false, at);
-        assert_eq!(names(&plan.round(&all, at + PAUSE_MIN, START)), ["a", "b"], "anew");
+        assert_eq!(names(&plan.round(&all, GRACE, at + PAUSE_MIN, START)), ["a", "b"], "anew");
     }
 }

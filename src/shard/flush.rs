@@ -327,11 +327,17 @@ impl<S: Storage> Shard<S> {
             if done % WRITE_SERIES == 0 {
                 self.storage.pause().await;
             }
-            {
+            let index = series[position as usize];
+            let mut rest = {
                 let mut state = self.state.borrow_mut();
-                let (head, index) = (&mut state.applier.head, series[position as usize]);
-                head.copy_chunks(index, span, &mut copied);
+                let head = &mut state.applier.head;
                 text.fill(head.labels(index));
+                head.copy_chunks(index, span, &mut copied)
+            };
+            while let Some(more) = rest {
+                self.storage.pause().await;
+                let head = &mut self.state.borrow_mut().applier.head;
+                rest = head.copy_rest(index, span, more, &mut copied);
             }
             let chunks: Vec<Chunk<'_>> = copied.iter().collect();
             writer.add(&text.pairs(), &chunks).await?;

@@ -74,6 +74,7 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use head::out_of_order::CAP as OUT_OF_ORDER_CAP;
 pub(crate) use wal::series_file::SeriesFile;
 pub(crate) use wal::spare::Spares;
 pub(crate) use wal::writer::{Log, SEGMENT_BYTES};
@@ -91,6 +92,8 @@ pub struct Settings {
     pub secret: KeySecret,
     /// Limits of label sets.
     pub limits: LabelLimits,
+    /// Most samples of a chunk of floats out of order.
+    pub out_of_order_cap: u16,
     /// Whether answers wait for the flush, and not for the write alone.
     pub answers_wait: bool,
     /// Size of a log segment in bytes.
@@ -155,8 +158,13 @@ impl<S: Storage> Shard<S> {
         self.state.borrow().commits.is_writable()
     }
 
+    /// Samples out of order that were stored since the start.
+    pub(crate) fn out_of_order_samples(&self) -> u64 {
+        self.state.borrow().applier.head.out_of_order.stored
+    }
+
     /// Approximate bytes of memory, by part of the head.
-    pub(crate) fn memory(&self) -> [(&'static str, usize); 5] {
+    pub(crate) fn memory(&self) -> [(&'static str, usize); 6] {
         self.state.borrow().applier.head.memory()
     }
 }

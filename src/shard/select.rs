@@ -19,6 +19,7 @@ use crate::rt::channel::mpsc;
 use crate::rt::storage::Storage;
 use crate::shard::Shard;
 use crate::shard::answer::{ASKED_STEPS, Chosen, Reading, SLICE_STEPS, Stop, Walk};
+use crate::shard::head::merge::Rest;
 use crate::shard::head::read::{Copied, Matching};
 use crate::shard::head::{Head, SeriesIndex};
 use crate::shard::keys::Keys;
@@ -160,8 +161,9 @@ impl<S: Storage> Shard<S> {
     ) -> Result<(), Stop> {
         let mut limit = Limit::new(select.limit);
         let mut rest = order.iter().take_while(|&&number| limit.admits(keys.key(number)));
-        let mut encoder = Encoder { select, copied: Copied::default(), frames: Vec::new() };
-        let mut outbox = Outbox::default();
+        let (copied, frames) = (Copied::default(), Vec::new());
+        let mut encoder = Encoder { select, copied, rest: None, frames };
+        let (mut outbox, mut unfinished) = (Outbox::default(), None);
         loop {
             let more = {
                 let mut state = self.state.borrow_mut();
@@ -171,9 +173,15 @@ impl<S: Storage> Shard<S> {
                     if steps >= SLICE_STEPS || outbox.bytes >= PART_BYTES {
                         break true;
                     }
-                    let Some(&number) = rest.next() else { break false };
+                    let next = unfinished.take().or_else(|| rest.next().copied());
+                    let Some(number) = next else { break false };
                     let (tenant, series) = keys.series(number);
-                    encoder.encode(head, &tenants[tenant as usize], series, keys.key(number));
+                    let tenant = &tenants[tenant as usize];
+                    if !encoder.copy(head, tenant, series) {
+                        unfinished = next;
+                        break true;
+                    }
+                    encoder.encode(head, tenant, series, keys.key(number));
                     let bytes = outbox.put(&mut encoder.frames);
                     steps += ENCODE_STEPS + bytes / STEP_BYTES;
                 }
@@ -257,16 +265,29 @@ impl Limit {
 /// Turns series into frames.
 struct Encoder<'a> {
     select: &'a Select,
+    /// Chunks of a series.
     copied: Copied,
+    /// What is to be copied of it yet.
+    rest: Option<Rest>,
     frames: Vec<Frame>,
 }
 
 impl Encoder<'_> {
-    fn encode(&mut self, head: &mut Head, tenant: &Chosen, series: SeriesIndex, key: &[u8]) {
-        self.copied.clear();
-        if let Some(span) = tenant.span.filter(|_| !self.select.skip_chunks) {
-            head.copy_chunks(series, span, &mut self.copied);
-        }
+    /// Copies the chunks of a series, or more of them. Whether that was all.
+    fn copy(&mut self, head: &mut Head, tenant: &Chosen, series: SeriesIndex) -> bool {
+        let Some(span) = tenant.span.filter(|_| !self.select.skip_chunks) else {
+            self.copied.clear();
+            return true;
+        };
+        self.rest = match self.rest.take() {
+            None => head.copy_chunks(series, span, &mut self.copied),
+            Some(rest) => head.copy_rest(series, span, rest, &mut self.copied),
+        };
+        self.rest.is_none()
+    }
+
+    /// Makes frames of what was copied.
+    fn encode(&mut self, head: &Head, tenant: &Chosen, series: SeriesIndex, key: &[u8]) {
         let mut labels = Vec::new();
         final_labels(head.labels(series), &tenant.labels, &self.select.without, &mut labels);
         encode(&labels, &Bytes::copy_from_slice(key), self.copied.iter(), &mut self.frames);

@@ -145,7 +145,8 @@ impl<S: Storage> Shard<S> {
 
     /// Drops the samples of a tenant before `end_ms`; returns the series taken out.
     async fn drop_before(&self, tenant: TenantIndex, end_ms: i64) -> Vec<SeriesIndex> {
-        let mut truncation = Truncation::begin(&self.state.borrow().applier.head, tenant, end_ms);
+        let mut truncation =
+            Truncation::begin(&mut self.state.borrow_mut().applier.head, tenant, end_ms);
         while !truncation.slice(&mut self.state.borrow_mut().applier.head, TRUNCATE_SERIES) {
             self.storage.pause().await;
         }

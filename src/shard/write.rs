@@ -80,12 +80,15 @@ pub struct Past {
     pub now_ms: i64,
     /// How long blocks are kept, in milliseconds; none for ever.
     pub keep_ms: Option<i64>,
+    /// How much older than its tenant's newest a sample out of order may be, in milliseconds; none
+    /// to refuse them.
+    pub out_of_order_ms: Option<i64>,
 }
 
 impl Past {
     /// No limit: for what is no request of a sender.
     #[cfg(test)]
-    pub(crate) const ANY: Self = Self { now_ms: i64::MIN, keep_ms: None };
+    pub(crate) const ANY: Self = Self { now_ms: i64::MIN, keep_ms: None, out_of_order_ms: None };
 
     /// First millisecond that is accepted of a tenant. `newest_ms` is its newest sample, `i64::MIN`
     /// when it is not known to have one: then the wall clock alone decides. It is the beginning of
@@ -95,6 +98,12 @@ impl Past {
         let Some(keep_ms) = self.keep_ms else { return at_least };
         let now_ms = if newest_ms == i64::MIN { self.now_ms } else { self.now_ms.min(newest_ms) };
         TimeRange::aligned(now_ms.saturating_sub(keep_ms)).start.max(at_least)
+    }
+
+    /// First millisecond that may be older than the newest of its series, in a tenant with this
+    /// newest sample; `i64::MAX` when none may.
+    pub(crate) fn out_of_order_from(self, newest_ms: i64) -> i64 {
+        self.out_of_order_ms.map_or(i64::MAX, |window_ms| newest_ms.saturating_sub(window_ms))
     }
 }
 
@@ -109,6 +118,8 @@ pub struct RefusedSample {
     pub newest: i64,
     /// First and last time that would have been accepted by the bounds.
     pub bounds: (i64, i64),
+    /// First time that would have been accepted out of order.
+    pub window_from: i64,
 }
 
 /// What became of samples of one kind.
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn only_what_both_clocks_call_old_is_too_old() {
-        let past = |now_ms| Past { now_ms, keep_ms: Some(15 * DAY) };
+        let past = |now_ms| Past { now_ms, keep_ms: Some(15 * DAY), ..Past::ANY };
         let limit = NOW - 5 - 15 * DAY;
         assert_eq!(past(NOW).begins_ms(i64::MIN), limit, "nothing is known of the tenant");
         assert_eq!(past(NOW).begins_ms(NOW), limit);
@@ -265,10 +276,10 @@ mod tests {
     #[test]
     fn nothing_is_from_before_1970() {
         for keep_ms in [None, Some(100 * YEAR), Some(i64::MAX)] {
-            assert_eq!(Past { now_ms: NOW, keep_ms }.begins_ms(i64::MIN), 0);
-            assert_eq!(Past { now_ms: NOW, keep_ms }.begins_ms(-NOW), 0);
+            assert_eq!(Past { now_ms: NOW, keep_ms, ..Past::ANY }.begins_ms(i64::MIN), 0);
+            assert_eq!(Past { now_ms: NOW, keep_ms, ..Past::ANY }.begins_ms(-NOW), 0);
         }
-        let dead_battery = Past { now_ms: -DAY, keep_ms: Some(DAY) };
+        let dead_battery = Past { now_ms: -DAY, keep_ms: Some(DAY), ..Past::ANY };
         assert_eq!(dead_battery.begins_ms(i64::MIN), -DAY);
         assert_eq!(Past::ANY.begins_ms(NOW), i64::MIN);
     }

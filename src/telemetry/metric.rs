@@ -76,13 +76,16 @@ metrics! {
     HeadSeries, Gauge, "prometheus_tsdb_head_series",
         "Series in the heads.";
     HeadChunks, Gauge, "prometheus_tsdb_head_chunks",
-        "Chunks in the heads.";
+        "Chunks in the heads, without those of samples out of order.";
     HeadMinTime, Gauge, "prometheus_tsdb_head_min_time",
         "Oldest time in the heads, in milliseconds.";
     HeadMaxTime, Gauge, "prometheus_tsdb_head_max_time",
         "Newest time in the heads, in milliseconds.";
     HeadSamplesAppended, Counter, "prometheus_tsdb_head_samples_appended",
         "Samples appended to the heads.";
+    HeadOutOfOrder, Counter, "prometheus_tsdb_head_out_of_order_samples_appended",
+        "Samples and histograms older than the newest of their series that were appended to the \
+         heads.";
     HeadBytes, Gauge, "tidegate_head_bytes",
         "Memory of the heads by part.";
     WriteSeries, Histogram, "thanos_receive_write_timeseries",

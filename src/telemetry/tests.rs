@@ -30,6 +30,7 @@ const METRICS: &[&str] = &[
     "Gauge prometheus_tsdb_head_min_time",
     "Gauge prometheus_tsdb_head_max_time",
     "Counter prometheus_tsdb_head_samples_appended",
+    "Counter prometheus_tsdb_head_out_of_order_samples_appended",
     "Gauge tidegate_head_bytes",
     "Histogram thanos_receive_write_timeseries",
     "Histogram thanos_receive_write_samples",

@@ -12,6 +12,7 @@
 //! | `numbers` | is every metric fed, and can it be read |
 //! | `readers` | does a message at the gRPC door cost its sender alone |
 //! | `receiver` | does it answer as a receiver of remote write must, in both versions |
+//! | `out_of_order` | are late samples stored within the window, and those beyond it refused |
 //! | `prometheus` | does a stock Prometheus write into it, and is the data read back |
 //! | `scarce` | what does it do without descriptors, without space, where it may not write |
 //! | `shares` | what do readers and writers get of a core that both want |
@@ -38,6 +39,7 @@ mod hostile;
 mod inspect;
 mod kill;
 mod ledger;
+mod out_of_order;
 mod outage;
 mod numbers;
 mod prometheus;

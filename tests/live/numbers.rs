@@ -47,6 +47,9 @@ fn lived(node: &Node) -> Metrics {
         let answer = sender.write("red", &request(vec![again])).expect("an answer");
         assert_eq!(answer.status, status);
     }
+    // One out of order.
+    let late = series(&[("__name__", "load"), ("i", "1")], &[(last - 1, 1.0)]);
+    assert_eq!(sender.write("red", &request(vec![late])).expect("an answer").status, 200);
     let unsorted = series(&[("b", "1"), ("a", "2")], &[(last, 1.0)]);
     assert_eq!(sender.write("red", &request(vec![unsorted])).expect("an answer").status, 200);
     assert_eq!(sender.write("..", &request(vec![])).expect("an answer").status, 400);
@@ -105,10 +108,11 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         Metric::HeadSeries | Metric::HeadChunks => exactly(SERIES as f64 + 1.0),
         Metric::HeadMinTime => begun + 2.0 * HOUR_MS as f64..=last,
         Metric::HeadMaxTime => exactly(last),
-        Metric::HeadSamplesAppended => exactly(ALL + 1.0),
+        Metric::HeadSamplesAppended => exactly(ALL + 2.0),
+        Metric::HeadOutOfOrder => exactly(1.0),
         Metric::HeadBytes => some,
-        Metric::WriteSeries | Metric::WriteSamples => exactly(SAMPLES as f64 + 3.0),
-        Metric::ReceivedSeries => exactly(ALL + 3.0),
+        Metric::WriteSeries | Metric::WriteSamples => exactly(SAMPLES as f64 + 4.0),
+        Metric::ReceivedSeries => exactly(ALL + 4.0),
         Metric::DuplicateSamples
         | Metric::RejectedSamples
         | Metric::RepairedSeries
@@ -131,8 +135,8 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         Metric::BucketLastUpload => now / 1e3 - 600.0..=now / 1e3 + 2.0,
         // A select; the labels, and at least one look at the numbers.
         Metric::GrpcStarted | Metric::GrpcHandled | Metric::GrpcHandlingSeconds => exactly(1.0),
-        Metric::HttpRequests | Metric::HttpRequestDuration => SAMPLES as f64 + 6.0..=1e4,
-        Metric::HttpRequestBytes => exactly(SAMPLES as f64 + 4.0),
+        Metric::HttpRequests | Metric::HttpRequestDuration => SAMPLES as f64 + 7.0..=1e4,
+        Metric::HttpRequestBytes => exactly(SAMPLES as f64 + 5.0),
     }
 }
 
@@ -149,7 +153,8 @@ fn shown(metric: Metric) -> String {
 #[test]
 fn every_metric_is_fed() {
     let home = home();
-    let node = Node::start(home.path(), &["--shards", "2"]);
+    let flags = ["--shards=2", "--tsdb.out-of-order.time-window=1h"];
+    let node = Node::start(home.path(), &flags);
     let all = lived(&node);
     let mut wrong = Vec::new();
     for &metric in Metric::ALL {
@@ -167,9 +172,9 @@ fn every_metric_is_fed() {
     // What Thanos' dashboards and alerts ask for.
     let write = "handler=\"receive\",method=\"post\",tenant=\"red\"";
     for (name, want) in [
-        (format!("http_requests_total{{code=\"200\",{write}}}"), SAMPLES as f64 + 2.0),
+        (format!("http_requests_total{{code=\"200\",{write}}}"), SAMPLES as f64 + 3.0),
         (format!("http_requests_total{{code=\"409\",{write}}}"), 1.0),
-        ("thanos_receive_write_samples_sum{code=\"200\",tenant=\"red\"}".into(), ALL + 2.0),
+        ("thanos_receive_write_samples_sum{code=\"200\",tenant=\"red\"}".into(), ALL + 3.0),
         ("thanos_status{component=\"receive\",check=\"ready\"}".into(), 1.0),
         ("tidegate_log_ack{ack=\"durable\"}".into(), 1.0),
         ("prometheus_tsdb_blocks_loaded{tenant=\"red\"}".into(), 2.0),

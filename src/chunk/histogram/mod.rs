@@ -61,6 +61,16 @@ pub fn header(bytes: &[u8]) -> Result<ResetHint, Error> {
     Ok(header_of(head[2]))
 }
 
+/// Makes a chunk say nothing of the samples before it, for others have come between; that it holds
+/// gauges stays said. Encodings 2 and 3.
+pub fn forget_before(bytes: &mut [u8]) {
+    if let Some(flags) = bytes.get_mut(HEADER_BYTES - 1)
+        && header_of(*flags) != ResetHint::Gauge
+    {
+        *flags = header_byte(ResetHint::Unknown);
+    }
+}
+
 /// The two highest bits of a byte.
 fn header_of(byte: u8) -> ResetHint {
     match byte >> 6 {

@@ -34,6 +34,7 @@ fn facts() -> Vec<(Fact, u16, u16)> {
     let (name, what) = ("a".to_owned(), "spans".to_owned());
     vec![
         (Fact::SampleOutOfOrder { t: 1, newest: 2 }, 409, 400),
+        (Fact::SampleTooOld { t: 1, min: 2 }, 409, 400),
         (Fact::SampleOutOfBounds { t: 1, min: 2 }, 409, 400),
         (Fact::SampleTooFarInFuture { t: 3, max: 2 }, 409, 400),
         (Fact::SampleConflict { t: 1 }, 409, 400),

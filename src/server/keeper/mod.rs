@@ -56,6 +56,8 @@ pub(super) struct Parts {
     pub(super) blocks: Blocks,
     pub(super) to_ship: mpsc::Sender<ship::Ask>,
     pub(super) shipped: mpsc::UnboundedReceiver<Shipped>,
+    /// How long a range stays open behind its end.
+    pub(super) grace: Duration,
     /// How long blocks are kept; none for ever.
     pub(super) retention: Option<Duration>,
     /// The default bucket, which nobody else prunes.
@@ -192,9 +194,10 @@ impl Keeper {
     async fn cut_round(&mut self, uptime: Duration) -> bool {
         let Some(held) = self.ask_all(Ask::Held).await else { return false };
         let (mut plan, wall_ms) = (std::mem::take(&mut self.plan), self.parts.clock.wall_ms());
+        let grace = self.parts.grace;
         // There may be many tenants, and who answers readers must not wait for them.
         let planned = beside::blocking(move || {
-            let round = plan.round(&cut_plan::merged(held), uptime, wall_ms);
+            let round = plan.round(&cut_plan::merged(held), grace, uptime, wall_ms);
             (plan, round)
         });
         let Ok((plan, round)) = planned.await else { return false };

@@ -171,7 +171,20 @@ fn parts(home: &TempDir, shards: Vec<mpsc::Sender<Ask>>, shard_label: Option<&st
     let (root, blocks) = (home.path().to_owned(), Blocks::default());
     let (external, retention, pruner) = (external(shard_label), None, None);
     let counters = Counters::default();
-    Parts { root, shards, external, blocks, to_ship, shipped, retention, pruner, clock, counters }
+    let grace = cut_plan::grace(None);
+    Parts {
+        root,
+        shards,
+        external,
+        blocks,
+        to_ship,
+        shipped,
+        grace,
+        retention,
+        pruner,
+        clock,
+        counters,
+    }
 }
 
 /// Runs a test on a control thread of its own, to an end.

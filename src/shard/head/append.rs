@@ -1,8 +1,10 @@
 //! What becomes of a sample.
 //!
 //! In order and in bounds it is stored. The very same sample again is a counted success, as long
-//! as it can be known: in the open and in the last closed chunk. So a sender may repeat a request
-//! whose answer it did not see. All else is refused by name, and the rest of the request goes on.
+//! as the head has it and a batch has not asked for too much. So a sender may repeat a request
+//! whose answer it did not see. What is older than the newest of its series is stored beside
+//! ([`out_of_order`](crate::shard::head::out_of_order)) if there is a window for it. All else is
+//! refused by name, and the rest of the request goes on.
 
 use crate::chunk::{Encoding, xor};
 use crate::model::{BLOCK_RANGE_MS, STALE_NAN_BITS, Sample};
@@ -12,6 +14,9 @@ use crate::shard::head::tail::TailRef;
 
 /// Most samples of a chunk.
 pub(crate) const CHUNK_SAMPLES_MAX: u16 = 120;
+
+/// What following a link to the chunk before costs a batch, in bytes read: a miss of the cache.
+const LINK_COST_BYTES: usize = 64;
 
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +34,20 @@ pub(crate) enum Appended {
 pub enum Refusal {
     /// Another value is stored for that time.
     Conflict,
-    /// It is older than the newest of its series.
+    /// It is older than the newest of its series, and there is no window.
     OutOfOrder,
-    /// It lies before the last cut, so that its range is in finished blocks, or is past retention.
+    /// It is older than the newest of its series, and than the window.
     TooOld,
+    /// It lies before the last cut, so that its range is in finished blocks, or is past retention.
+    OutOfBounds,
     /// It lies too far ahead of the clock.
     TooFarInFuture,
 }
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 4] =
-        [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::TooFarInFuture];
+    pub const ALL: [Self; 5] =
+        [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::OutOfBounds, Self::TooFarInFuture];
 }
 
 /// Times a sample may have.
@@ -50,9 +57,20 @@ pub(crate) struct Bounds {
     pub(crate) min_t: i64,
     /// Last millisecond allowed.
     pub(crate) max_t: i64,
+    /// First millisecond that may be older than the newest of a series; `i64::MAX` for none.
+    pub(crate) out_of_order_from: i64,
 }
 
 impl Bounds {
+    /// No bounds, for what was in bounds once.
+    pub(crate) const ALL: Self =
+        Self { min_t: i64::MIN, max_t: i64::MAX, out_of_order_from: i64::MIN };
+
+    /// Whether a sample that is older than the newest of its series may have a time.
+    pub(super) fn hold_out_of_order(self, t: i64) -> bool {
+        self.min_t <= t && self.out_of_order_from <= t
+    }
+
     /// Whether a time is allowed.
     pub(crate) fn hold(self, t: i64) -> bool {
         self.min_t <= t && t <= self.max_t
@@ -60,7 +78,7 @@ impl Bounds {
 
     /// Why a time outside is refused.
     pub(crate) fn refusal(self, t: i64) -> Refusal {
-        if t > self.max_t { Refusal::TooFarInFuture } else { Refusal::TooOld }
+        if t > self.max_t { Refusal::TooFarInFuture } else { Refusal::OutOfBounds }
     }
 }
 
@@ -106,7 +124,7 @@ impl Head {
             Some(newest) if sample.t <= newest => {
                 return self.append_again(index, sample, bounds);
             }
-            _ if sample.t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
+            _ if sample.t < bounds.min_t => return Appended::Refused(Refusal::OutOfBounds),
             _ => {}
         }
         self.close_chunk(index);
@@ -134,6 +152,10 @@ impl Head {
                 other => is_stale_at(other, bytes, sample.t).map(|known| known && is_stale),
             }),
         };
+        if known.is_none() && bounds.hold_out_of_order(sample.t) {
+            self.out_of_order.insert(index, sample);
+            return Appended::Stored;
+        }
         refusal_of(known, sample.t, bounds)
     }
 
@@ -163,12 +185,23 @@ impl Head {
         }
     }
 
-    /// What `says` of the open or the last closed chunk, whichever holds the time.
+    /// What `says` of the chunk that has a sample at a time. In order they are looked for as far
+    /// back, and read, as a batch may.
     pub(super) fn look_up<T>(
         &mut self,
         index: SeriesIndex,
         t: i64,
-        says: impl FnOnce(Encoding, &[u8]) -> Option<T>,
+        says: impl Fn(Encoding, &[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let in_order = self.look_up_in_order(index, t, &says);
+        in_order.or_else(|| self.out_of_order.look_up(index, t, &says))
+    }
+
+    fn look_up_in_order<T>(
+        &mut self,
+        index: SeriesIndex,
+        t: i64,
+        says: impl Fn(Encoding, &[u8]) -> Option<T>,
     ) -> Option<T> {
         let hot = self.hot[index as usize];
         if hot.open.count() > 0 && t >= hot.min_t {
@@ -180,8 +213,12 @@ impl Head {
         let (encoding, bytes) = match &mut cold.end {
             End::Open(open) if t >= open.span().min => (open.encoding(), open.finish()),
             _ => {
-                let chunk = self.closed.chunk(cold.closed)?;
-                if t < chunk.min_t || chunk.max_t < t {
+                let mut chunk = self.closed.chunk(cold.closed)?;
+                while t < chunk.min_t {
+                    self.repeat_bytes_left = self.repeat_bytes_left.checked_sub(LINK_COST_BYTES)?;
+                    chunk = self.closed.chunk(chunk.before)?;
+                }
+                if chunk.max_t < t {
                     return None;
                 }
                 (chunk.encoding, chunk.bytes)
@@ -224,8 +261,9 @@ pub(super) fn refusal_of(known: Option<bool>, t: i64, bounds: Bounds) -> Appende
     match known {
         Some(true) => Appended::Duplicate,
         Some(false) => Appended::Refused(Refusal::Conflict),
-        None if t < bounds.min_t => Appended::Refused(Refusal::TooOld),
-        None => Appended::Refused(Refusal::OutOfOrder),
+        None if t < bounds.min_t => Appended::Refused(Refusal::OutOfBounds),
+        None if bounds.out_of_order_from == i64::MAX => Appended::Refused(Refusal::OutOfOrder),
+        None => Appended::Refused(Refusal::TooOld),
     }
 }
 

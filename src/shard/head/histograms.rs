@@ -8,7 +8,7 @@
 //! A chunk ends with its range, at [`CHUNK_SAMPLES_MAX`] samples, or at [`CHUNK_BYTES`] bytes once
 //! it has [`CHUNK_SAMPLES_MIN`]: as Prometheus' head, but for the guess where a chunk will end. It
 //! also ends at [`CHUNK_BUCKETS_MAX`]. What repeats are compared with is read from chunks; a batch
-//! reads so many bytes of chunks of histograms, then what it repeats counts as out of order.
+//! reads so many bytes of chunks of histograms, then what it repeats is not known as such.
 
 use crate::chunk::Encoding;
 use crate::chunk::histogram::{Appended as Next, Appender, Codec, Reader, first_header};
@@ -82,6 +82,10 @@ impl<K: Codec> OpenChunk<K> {
         let is_long = count >= CHUNK_SAMPLES_MAX
             || count >= CHUNK_SAMPLES_MIN && appender.len_bytes() >= CHUNK_BYTES
             || appender.buckets() * u64::from(count) >= CHUNK_BUCKETS_MAX;
+        if !same_range(last_t, t) && bounds.out_of_order_from < i64::MAX {
+            // A sample may yet come between that is in another block.
+            return Err(first_header(histogram.hint));
+        }
         if is_long || last_t < bounds.min_t || !same_range(last_t, t) {
             return Err(appender.next_header(histogram));
         }
@@ -121,14 +125,16 @@ impl<K: Codec> OpenChunk<K> {
 }
 
 impl OpenHistograms {
-    fn begin(header: ResetHint, t: i64, histogram: HistogramRef<'_>) -> Self {
+    /// A chunk with its first sample.
+    pub(super) fn begin(header: ResetHint, t: i64, histogram: HistogramRef<'_>) -> Self {
         match histogram {
             HistogramRef::Integer(h) => Self::Integer(OpenChunk::begin(header, t, h)),
             HistogramRef::Float(h) => Self::Float(OpenChunk::begin(header, t, h)),
         }
     }
 
-    fn append(
+    /// Appends a sample, newer than the last; if it does not fit, the header of the next chunk.
+    pub(super) fn append(
         &mut self,
         t: i64,
         histogram: HistogramRef<'_>,
@@ -221,9 +227,13 @@ impl Head {
                         is_there(encoding, bytes, t, histogram)
                     }),
                 };
+                if known.is_none() && bounds.hold_out_of_order(t) {
+                    self.out_of_order.insert_histogram(index, t, histogram);
+                    return Appended::Stored;
+                }
                 return refusal_of(known, t, bounds);
             }
-            _ if t < bounds.min_t => return Appended::Refused(Refusal::TooOld),
+            _ if t < bounds.min_t => return Appended::Refused(Refusal::OutOfBounds),
             _ => {}
         }
         let mut header = first_header(histogram.hint());

@@ -6,6 +6,7 @@
 //!
 //! - [`series`]: the store, and how a key finds its series; [`members`]: whose they are.
 //! - [`append`]: what becomes of a sample; [`histograms`]: of a native histogram.
+//! - [`out_of_order`]: samples that came late, and [`merge`], which puts them where they belong.
 //! - [`read`]: series by matchers, chunks by time.
 //! - [`truncate`]: what leaves when a range is in blocks.
 //! - [`symbols`], [`tail`], [`closed`]: strings, open chunks, closed chunks.
@@ -22,6 +23,8 @@ pub(crate) mod append;
 pub(crate) mod closed;
 pub(crate) mod histograms;
 pub(crate) mod members;
+pub(crate) mod merge;
+pub(crate) mod out_of_order;
 pub(crate) mod read;
 pub(crate) mod series;
 pub(crate) mod symbols;

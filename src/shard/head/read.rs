@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use crate::chunk::{Chunk, Encoding};
 use crate::model::{Matcher, TimeSpan};
-use crate::shard::head::closed::ClosedRef;
+use crate::shard::head::closed::{ClosedChunk, ClosedRef};
 use crate::shard::head::histograms::End;
+use crate::shard::head::merge::{Rest, merge};
 use crate::shard::head::series::{Head, SeriesIndex};
 use crate::shard::head::symbols::SymbolId;
 
@@ -141,17 +142,35 @@ impl Copied {
         self.chunks.clear();
     }
 
-    fn push(&mut self, encoding: Encoding, span: TimeSpan, bytes: &[u8]) {
+    pub(super) fn push(&mut self, chunk: Chunk<'_>) {
         let from = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        self.chunks.push((encoding, span, from..self.bytes.len()));
+        self.bytes.extend_from_slice(chunk.bytes);
+        let span = TimeSpan { min: chunk.min_t, max: chunk.max_t };
+        self.chunks.push((chunk.encoding, span, from..self.bytes.len()));
+    }
+
+    /// The bytes of the last chunk.
+    pub(super) fn last_bytes(&mut self) -> &mut [u8] {
+        let from = self.chunks.last().map_or(self.bytes.len(), |(_, _, range)| range.start);
+        &mut self.bytes[from..]
     }
 }
 
 impl Head {
+    /// All that [`Head::copy_chunks`] gives, in one go.
+    #[cfg(test)]
+    pub(crate) fn copy_all(&mut self, index: SeriesIndex, span: TimeSpan, out: &mut Copied) {
+        let mut rest = self.copy_chunks(index, span, out);
+        while let Some(more) = rest {
+            rest = self.copy_rest(index, span, more, out);
+        }
+    }
+
     /// Whether a series has a chunk that meets the span.
     pub(crate) fn has_samples(&self, index: SeriesIndex, span: TimeSpan) -> bool {
-        if self.open_span(index).is_some_and(|open| open.overlaps(span)) {
+        if self.open_span(index).is_some_and(|open| open.overlaps(span))
+            || self.out_of_order.has(index, span)
+        {
             return true;
         }
         let mut link = self.cold[index as usize].closed;
@@ -179,6 +198,9 @@ impl Head {
         if let Some(open) = self.open_span(index) {
             add(open.min, open.max);
         }
+        if let Some(span) = self.out_of_order.extent(index, from, end) {
+            add(span.min, span.max);
+        }
         let mut link = self.cold[index as usize].closed;
         while let Some(chunk) = self.closed.chunk(link) {
             if chunk.max_t < from {
@@ -191,8 +213,37 @@ impl Head {
     }
 
     /// Copies the chunks of a series that meet the span, oldest first. The open chunk is copied as
-    /// far as it has come.
-    pub(crate) fn copy_chunks(&mut self, index: SeriesIndex, span: TimeSpan, out: &mut Copied) {
+    /// far as it has come. Samples out of order are where they belong; when that takes long, it
+    /// ends early and [goes on](Self::copy_rest) with what it returns.
+    #[must_use]
+    pub(crate) fn copy_chunks(
+        &mut self,
+        index: SeriesIndex,
+        span: TimeSpan,
+        out: &mut Copied,
+    ) -> Option<Rest> {
+        self.copy_in_order(index, span, out);
+        if !self.out_of_order.has(index, span) {
+            return None;
+        }
+        let in_order = Rest::of(std::mem::take(out));
+        self.copy_rest(index, span, in_order, out)
+    }
+
+    /// Copies more, behind what `out` has.
+    #[must_use]
+    pub(crate) fn copy_rest(
+        &mut self,
+        index: SeriesIndex,
+        span: TimeSpan,
+        rest: Rest,
+        out: &mut Copied,
+    ) -> Option<Rest> {
+        let min = rest.from.map_or(span.min, |from| from.max(span.min));
+        merge(rest, self.out_of_order.chunks(index, TimeSpan { min, ..span }), out)
+    }
+
+    fn copy_in_order(&mut self, index: SeriesIndex, span: TimeSpan, out: &mut Copied) {
         out.clear();
         let mut links = std::mem::take(&mut out.links);
         links.clear();
@@ -207,18 +258,19 @@ impl Head {
             link = chunk.before;
         }
         for chunk in links.iter().rev().filter_map(|&link| self.closed.chunk(link)) {
-            let chunk_span = TimeSpan { min: chunk.min_t, max: chunk.max_t };
-            out.push(chunk.encoding, chunk_span, chunk.bytes);
+            let ClosedChunk { encoding, min_t, max_t, bytes, .. } = chunk;
+            out.push(Chunk { encoding, min_t, max_t, bytes });
         }
         out.links = links;
         let Some(open) = self.open_span(index).filter(|open| open.overlaps(span)) else { return };
-        if let End::Open(histograms) = &mut self.cold[index as usize].end {
-            out.push(histograms.encoding(), open, histograms.finish());
+        let (encoding, bytes) = if let End::Open(histograms) = &mut self.cold[index as usize].end {
+            (histograms.encoding(), histograms.finish())
         } else {
             let hot = self.hot[index as usize];
             let tail = self.tails.bytes(hot.tail);
             let len = hot.open.finish(tail);
-            out.push(Encoding::Xor, open, &tail[..len]);
-        }
+            (Encoding::Xor, &tail[..len])
+        };
+        out.push(Chunk { encoding, min_t: open.min, max_t: open.max, bytes });
     }
 }

@@ -17,6 +17,7 @@ use crate::rt::prefetch;
 use crate::shard::head::closed::{Closed, ClosedRef};
 use crate::shard::head::histograms::{End, REPEAT_BYTES_MAX};
 use crate::shard::head::members::Members;
+use crate::shard::head::out_of_order::OutOfOrder;
 use crate::shard::head::symbols::{SymbolId, Symbols};
 use crate::shard::head::tail::{TailRef, Tails};
 
@@ -77,6 +78,8 @@ pub(crate) struct Tenant {
     pub(crate) newest_ms: i64,
     /// Oldest sample in the head; later than all when there is none.
     pub(crate) oldest_ms: i64,
+    /// Oldest sample stored since a truncation began, which may have passed its series.
+    pub(crate) oldest_since_ms: i64,
     /// Samples accepted since the start.
     pub(crate) samples: u64,
     /// Chunks in the head, open ones too.
@@ -86,6 +89,15 @@ pub(crate) struct Tenant {
     pub(crate) served_from_ms: i64,
     /// Whether what is older is being taken out.
     pub(crate) freeing: bool,
+}
+
+impl Tenant {
+    /// Notes first and last time of samples that were stored.
+    pub(crate) fn note_stored(&mut self, oldest_ms: i64, newest_ms: i64) {
+        self.oldest_ms = self.oldest_ms.min(oldest_ms);
+        self.oldest_since_ms = self.oldest_since_ms.min(oldest_ms);
+        self.newest_ms = self.newest_ms.max(newest_ms);
+    }
 }
 
 /// The head of a shard.
@@ -108,6 +120,8 @@ pub(crate) struct Head {
     pub(crate) tenants: Vec<Tenant>,
     tenant_ids: BTreeMap<TenantId, TenantIndex>,
     last: SeriesIndex,
+    /// Samples older than the newest of their series.
+    pub(crate) out_of_order: OutOfOrder,
     /// How many label values all series have together.
     pub(crate) values: usize,
     /// Bytes of all open chunks of histograms.
@@ -155,6 +169,7 @@ impl Default for Head {
             tenants: Vec::new(),
             tenant_ids: BTreeMap::new(),
             last: NO_SERIES,
+            out_of_order: OutOfOrder::default(),
             values: 0,
             histogram_bytes: 0,
             repeat_bytes_left: REPEAT_BYTES_MAX,
@@ -366,6 +381,7 @@ impl Head {
             cut_ms: i64::MIN,
             newest_ms: i64::MIN,
             oldest_ms: i64::MAX,
+            oldest_since_ms: i64::MAX,
             samples: 0,
             chunks: 0,
             served_from_ms: i64::MIN,
@@ -385,7 +401,7 @@ impl Head {
     }
 
     /// Approximate bytes of memory, by part. Asked every second, so it looks at no series.
-    pub(crate) fn memory(&self) -> [(&'static str, usize); 5] {
+    pub(crate) fn memory(&self) -> [(&'static str, usize); 6] {
         let series = self.keys.capacity() * 16
             + self.hot.capacity() * size_of::<Hot>()
             + self.cold.capacity() * size_of::<Cold>()
@@ -398,6 +414,7 @@ impl Head {
             ("symbols", self.symbols.bound() * 64 + self.symbols.text_bytes()),
             ("open_chunks", self.tails.page_bytes() + self.histogram_bytes),
             ("closed_chunks", self.closed.page_bytes()),
+            ("out_of_order", self.out_of_order.heap_bytes()),
         ]
     }
 }

@@ -1,5 +1,6 @@
 //! What leaves the head when a range is in finished blocks.
 
+use crate::model::TimeSpan;
 use crate::shard::head::closed::ClosedRef;
 use crate::shard::head::members::Members;
 use crate::shard::head::series::{Head, SeriesIndex, TenantIndex};
@@ -16,6 +17,7 @@ impl Head {
     /// Drops the samples of a series before `end`. The series stays, empty if nothing is left.
     pub(crate) fn drop_before(&mut self, index: SeriesIndex, end: i64) {
         self.close_before(index, end);
+        self.out_of_order.drop_before(index, end);
         let cold = &mut self.cold[index as usize];
         let chunks = self.closed.len();
         cold.closed = self.closed.drop_before(cold.closed, end);
@@ -28,7 +30,10 @@ impl Head {
         self.drop_before(index, end);
         let kept = self.cold[index as usize].closed;
         let open = self.open_span(index);
-        if kept == ClosedRef::NONE && open.is_none() {
+        let mut others = self.out_of_order.chunks(index, TimeSpan::ALL);
+        let other = others.next().map(|chunk| chunk.min_t);
+        drop(others);
+        if kept == ClosedRef::NONE && open.is_none() && other.is_none() {
             self.remove(index);
             return None;
         }
@@ -38,7 +43,7 @@ impl Head {
             oldest = chunk.min_t;
             link = chunk.before;
         }
-        Some(oldest)
+        Some(other.map_or(oldest, |t| t.min(oldest)))
     }
 }
 
@@ -58,8 +63,10 @@ pub(crate) struct Truncation {
 
 impl Truncation {
     /// Nothing is dropped yet.
-    pub(crate) fn begin(head: &Head, tenant: TenantIndex, end: i64) -> Self {
-        let members = head.tenants[tenant as usize].members.clone();
+    pub(crate) fn begin(head: &mut Head, tenant: TenantIndex, end: i64) -> Self {
+        let owner = &mut head.tenants[tenant as usize];
+        owner.oldest_since_ms = i64::MAX;
+        let members = owner.members.clone();
         let (kept, removed) = (Vec::new(), Vec::new());
         Self { tenant, end, members, at: 0, kept, oldest_ms: i64::MAX, removed }
     }
@@ -80,7 +87,7 @@ impl Truncation {
         }
         let owner = &mut head.tenants[self.tenant as usize];
         owner.members = Members::new(std::mem::take(&mut self.kept));
-        owner.oldest_ms = self.oldest_ms;
+        owner.oldest_ms = self.oldest_ms.min(owner.oldest_since_ms);
         true
     }
 }

@@ -131,7 +131,8 @@ pub(crate) async fn recover<S: Storage>(
 ) -> io::Result<Recovered<S>> {
     let current = settings.current()?;
     let slots = SlotSet::of_shard(settings.shard, current.shards);
-    let applier = Applier::new(slots, settings.secret.clone(), settings.limits);
+    let mut applier = Applier::new(slots, settings.secret.clone(), settings.limits);
+    applier.head.out_of_order.cap = settings.out_of_order_cap;
     let mut replay = Replay::new(storage.clone(), applier, Cuts::new(slots));
     for cut in cuts_of_blocks(&storage, root, settings.node).await? {
         replay.cut(&cut);
@@ -191,6 +192,8 @@ fn old_segment(found: &Found, shard: u16, dir: &Path, applier: &Applier) -> OldS
 
 /// Brings the books up to date.
 fn finish(applier: &mut Applier, cuts: &Cuts) {
+    // What is counted is what senders bring.
+    applier.head.out_of_order.stored = 0;
     for tenant in cuts.tenants() {
         let index = applier.tenant(tenant);
         let owner = &mut applier.head.tenants[index as usize];

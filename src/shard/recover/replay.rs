@@ -32,9 +32,6 @@ const SLICE_RECORDS: usize = 256;
 /// Series of a slice that drops samples.
 const SLICE_SERIES: usize = 256;
 
-/// What the log has was in bounds once.
-const ALL: Bounds = Bounds { min_t: i64::MIN, max_t: i64::MAX };
-
 /// One segment that was read.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -191,7 +188,7 @@ impl<S: Storage> Replay<S> {
     /// Takes series out that have no sample left, once all is read.
     pub(super) async fn sweep(&mut self) {
         while let Some(tenant) = self.dropped.pop_first() {
-            let mut truncation = Truncation::begin(&self.applier.head, tenant, i64::MIN);
+            let mut truncation = Truncation::begin(&mut self.applier.head, tenant, i64::MIN);
             loop {
                 let head = &mut self.applier.head;
                 let over = truncation.slice(head, SLICE_SERIES);
@@ -234,8 +231,7 @@ impl<S: Storage> Replay<S> {
             }
         }
         let owner = &mut self.applier.head.tenants[tenant as usize];
-        owner.oldest_ms = owner.oldest_ms.min(t);
-        owner.newest_ms = owner.newest_ms.max(t);
+        owner.note_stored(t, t);
     }
 
     fn tenant(&mut self, id: &TenantId) -> TenantIndex {
@@ -344,7 +340,7 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
     #[inline]
     fn sample(&mut self, id: u64, sample: Sample) {
         let Some((tenant, index)) = self.series_of(id, sample.t) else { return };
-        let appended = self.replay.applier.head.append(index, sample, ALL);
+        let appended = self.replay.applier.head.append(index, sample, Bounds::ALL);
         self.replay.appended(appended, tenant, sample.t);
     }
 
@@ -356,7 +352,7 @@ impl<S: Storage> Receive for Visitor<'_, '_, S> {
             self.replay.report.refused += 1;
             return;
         };
-        let appended = head.append_histogram(index, t, histogram, ALL);
+        let appended = head.append_histogram(index, t, histogram, Bounds::ALL);
         self.replay.appended(appended, tenant, t);
     }
 

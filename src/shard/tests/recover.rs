@@ -392,7 +392,7 @@ fn a_sample_that_the_head_refuses_is_counted() {
         let recovered = start(&twin, &settings(0, &ONE)).await;
         serve(&twin, vec![recovered], async |homes: &[Home]| {
             write(homes, &[(1, 10)]).await;
-            homes[0].0.state.borrow_mut().applier.group.add_sample(1, Sample { t: 5, bits: 7 });
+            homes[0].0.state.borrow_mut().applier.group.add_sample(1, Sample { t: 10, bits: 8 });
             write(homes, &[(1, 20)]).await;
         })
         .await;

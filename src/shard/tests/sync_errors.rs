@@ -19,7 +19,7 @@ async fn write(home: &Home, said: &mut Said, t: i64) -> Option<Unavailable> {
     let (batch, mut answer) = batch(0, &samples, &home.1);
     assert!(home.0.write(batch).is_empty());
     for (series, sample) in &samples {
-        said.sent.push_newer(0, *series, *sample);
+        said.sent.insert(0, *series, *sample);
     }
     let written = answer.recv().await.expect("an answer");
     if written.is_clean() {

@@ -42,20 +42,18 @@ impl Ledger {
         self.0[t * SERIES_MAX + series].push(sample);
     }
 
-    /// Adds a sample that is newer than all of its series; others were added before.
-    pub(super) fn push_newer(&mut self, t: usize, series: usize, sample: Sample) {
-        if self.newest(t, series).is_none_or(|newest| newest < sample.t) {
-            self.push(t, series, sample);
+    /// Adds a sample to a sorted set.
+    pub(super) fn insert(&mut self, t: usize, series: usize, sample: Sample) {
+        let samples = &mut self.0[t * SERIES_MAX + series];
+        let place = |sample: &Sample| (sample.t, sample.bits);
+        if let Err(at) = samples.binary_search_by_key(&place(&sample), place) {
+            samples.insert(at, sample);
         }
     }
 
     /// The samples of a series.
     pub(super) fn of(&self, t: usize, series: usize) -> &[Sample] {
         &self.0[t * SERIES_MAX + series]
-    }
-
-    fn newest(&self, t: usize, series: usize) -> Option<i64> {
-        self.0[t * SERIES_MAX + series].last().map(|sample| sample.t)
     }
 
     fn newest_of_all(&self) -> i64 {
@@ -110,7 +108,8 @@ impl Ledger {
         self.0.iter().zip(&other.0).enumerate().find_map(|(at, (mine, theirs))| {
             let mut rest = theirs.as_slice();
             mine.iter().find_map(|sample| {
-                while rest.first().is_some_and(|other| other.t < sample.t) {
+                let place = |sample: &Sample| (sample.t, sample.bits);
+                while rest.first().is_some_and(|other| place(other) < place(sample)) {
                     rest = &rest[1..];
                 }
                 (rest.first() != Some(sample)).then(|| name(at, *sample))
@@ -126,6 +125,10 @@ fn name(at: usize, sample: Sample) -> String {
 
 pub(super) const TENANTS: [&str; 2] = ["a", "b:c é%"];
 const SECRET: [u8; 32] = [5; 32];
+/// How much older than the newest of its tenant a sample out of order may be.
+const WINDOW_MS: i64 = 10_000_000;
+/// Steps by which a sample out of order is late, at most: some are too late.
+const LATE_STEPS: u64 = 12;
 /// Series of a tenant.
 const SERIES_MAX: usize = 64;
 /// Most series of a batch.
@@ -138,6 +141,7 @@ pub(super) fn settings(shard: u16, generations: &[Generation]) -> Settings {
         node: [9; 16],
         secret: KeySecret::new(SECRET),
         limits: LabelLimits::default(),
+        out_of_order_cap: crate::shard::OUT_OF_ORDER_CAP,
         answers_wait: true,
         segment_bytes: 64 * 1024,
         spare_segments: 1,
@@ -230,7 +234,7 @@ pub(super) fn batch(
         histograms,
         bytes: mesh::Home::new(1).lend(bytes),
         max_t: i64::MAX,
-        past: Past::ANY,
+        past: Past { out_of_order_ms: Some(WINDOW_MS), ..Past::ANY },
         reply,
     };
     (batch, answer)
@@ -263,7 +267,7 @@ pub(super) fn add_stored(shard: &Shard<Twin>, all: &mut Ledger) {
         for &index in members.from(0).iter() {
             let value = head.labels(index).find(|(n, _)| *n == "series").expect("a label").1;
             let series = series_number(value);
-            head.copy_chunks(index, TimeSpan { min: from, max: i64::MAX }, &mut copied);
+            head.copy_all(index, TimeSpan { min: from, max: i64::MAX }, &mut copied);
             for chunk in copied.iter() {
                 add_chunk(owner, series, chunk, all);
             }
@@ -283,8 +287,8 @@ pub(super) fn add_chunk(t: usize, series: usize, chunk: Chunk<'_>, all: &mut Led
     }
 }
 
-/// What is wrong with what was found, if senders were told and sent this: acknowledged ⊆ stored ⊆
-/// sent, and nothing twice.
+/// What is wrong with what was found, if senders were told and sent this: acknowledged ⊆ stored
+/// ⊆ sent, and nothing twice.
 pub(super) fn judge(found: Ledger, said: &Said) -> Result<(), String> {
     let found = found.sorted_once()?;
     if let Some(lost) = said.acked.clone().sorted_set().not_in(&found) {
@@ -387,8 +391,8 @@ fn some_bits(dice: &mut Dice) -> u64 {
 /// A batch that waits for its answer, and the shard it went to.
 type Open = (usize, Vec<(usize, Sample)>, SlotSet, mpsc::UnboundedReceiver<Written>);
 
-/// Sends to shards. Every series has a time of its own and is sent in order; sometimes a batch
-/// comes again that was answered or not, as Prometheus does after a timeout.
+/// Sends to shards. One batch in five comes out of order, at a time that none had before; sometimes
+/// one comes again that was answered or not, as Prometheus does after a timeout.
 pub(super) async fn send(homes: &[Home], said: &mut Said, dice: &mut Dice, load: Load) {
     let mut last: Vec<(usize, Vec<(usize, Sample)>)> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
@@ -398,14 +402,17 @@ pub(super) async fn send(homes: &[Home], said: &mut Said, dice: &mut Dice, load:
         let again = (!last.is_empty() && dice.below(4) == 0)
             .then(|| last[dice.below(last.len() as u64) as usize].clone());
         let (t, samples) = again.unwrap_or_else(|| {
-            let time = first + round as i64 * load.step_ms;
+            let mut time = first + round as i64 * load.step_ms;
+            if dice.below(5) == 0 {
+                time -= dice.below(LATE_STEPS) as i64 * load.step_ms + round as i64 + 1;
+            }
             let count = 1 + dice.below(BATCH_SERIES_MAX as u64) as usize;
             let from = dice.below((SERIES_MAX - BATCH_SERIES_MAX) as u64) as usize;
             let sample = |dice: &mut Dice| Sample { t: time, bits: some_bits(dice) };
             (t, (from..from + count).map(|series| (series, sample(dice))).collect())
         });
         for (series, sample) in &samples {
-            said.sent.push_newer(t, *series, *sample);
+            said.sent.insert(t, *series, *sample);
         }
         for (shard, slots) in homes {
             let (batch, answer) = batch(t, &samples, slots);
