@@ -14,8 +14,9 @@ const SHARDS: [&str; 3] = ["2", "3", "1"];
 
 fn begin(home: &Path, number: u64, ack: &str) -> Node {
     let shards = SHARDS[(number % 3) as usize];
-    let label = "receive_replica=\"0\"";
-    Node::begin(home, command(home, &["--shards", shards, "--label", label, "--log.ack", ack]))
+    let flags = ["--label=receive_replica=\"0\"", "--tsdb.out-of-order.time-window=1h"];
+    let more = [&flags[..], &["--shards", shards, "--log.ack", ack]].concat();
+    Node::begin(home, command(home, &more))
 }
 
 #[test]
@@ -52,6 +53,7 @@ fn outlives(ack: &str, kills: u64, seed: u64) {
         step_ms: 100,
         churn: 1,
         pad: Pad::None,
+        late: true,
         reversed,
     };
     let mut ledgers = [

@@ -43,6 +43,8 @@ pub(crate) struct Shape {
     pub(crate) churn: u64,
     /// A label that says nothing.
     pub(crate) pad: Pad,
+    /// Whether one round in five comes out of order, four rounds late.
+    pub(crate) late: bool,
     /// Whether label sets come unsorted: such series have another home than owner.
     pub(crate) reversed: bool,
 }
@@ -105,7 +107,10 @@ impl Ledger {
     }
 
     fn time(&self, round: u64) -> i64 {
-        self.shape.begin_ms + i64::try_from(round).expect("few") * self.shape.step_ms
+        let Shape { begin_ms, step_ms, late, .. } = self.shape;
+        let in_order = begin_ms + i64::try_from(round).expect("few") * step_ms;
+        // Between two others.
+        if late && round % 5 == 4 { in_order - 4 * step_ms + step_ms / 2 } else { in_order }
     }
 
     fn window(&self, round: u64) -> std::ops::Range<u64> {
@@ -156,9 +161,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Time of the last round.
+    /// Time of the newest round.
     pub(crate) fn newest_ms(&self) -> i64 {
-        self.time(self.rounds.len() as u64 - 1)
+        let last = self.rounds.len() as u64 - 1;
+        self.time(last).max(self.time(last.saturating_sub(1)))
     }
 
     pub(crate) fn tenant(&self) -> &'static str {
@@ -182,7 +188,8 @@ impl Ledger {
                 expected.entry(series).or_default().push((round, state));
             }
         }
-        for (series, rounds) in expected {
+        for (series, mut rounds) in expected {
+            rounds.sort_by_key(|(round, _)| self.time(*round));
             let labels = self.final_labels(series);
             let samples = stored.remove(&labels).unwrap_or_default();
             let mut samples = samples.into_iter().peekable();
@@ -232,6 +239,7 @@ fn the_ledger_finds_every_kind_of_lie() {
         step_ms: 100,
         churn: 1,
         pad: Pad::None,
+        late: false,
         reversed: true,
     };
     let mut ledger = Ledger::new(7, 2, shape);

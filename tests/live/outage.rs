@@ -106,7 +106,8 @@ const LARGE_BYTES: u64 = 5 << 20;
 fn ledgers(first: u64, tenants: [&'static str; 3], step_ms: i64, size: Size) -> Vec<Ledger> {
     let begin_ms = now_ms() - 60 * 24 * 60 * MINUTE_MS;
     let (churn, pad) = size;
-    let shape = |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn, pad, reversed };
+    let shape =
+        |tenant, reversed| Shape { tenant, begin_ms, step_ms, churn, pad, late: false, reversed };
     let senders = (first..).zip(tenants);
     senders.map(|(n, tenant)| Ledger::new(9, n, shape(tenant, n % 2 == 1))).collect()
 }

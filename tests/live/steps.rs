@@ -58,7 +58,7 @@ impl World {
         let step_ms = 5 * MINUTE_MS;
         let shape = |tenant| {
             let reversed = tenant == "green";
-            Shape { tenant, begin_ms, step_ms, churn, pad, reversed }
+            Shape { tenant, begin_ms, step_ms, churn, pad, late: true, reversed }
         };
         let ledgers = (0..).zip(["red", "green", "blue"]);
         let ledgers = ledgers.map(|(n, tenant)| Ledger::new(seed, n, shape(tenant))).collect();
@@ -79,8 +79,12 @@ impl World {
     fn begin(&mut self) -> Node {
         let shards = SHARDS[self.starts % 3];
         self.starts += 1;
-        let more =
-            ["--shards", shards, "--label", "receive_replica=\"0\"", "--tsdb.retention", "0d"];
+        let flags = [
+            "--label=receive_replica=\"0\"",
+            "--tsdb.retention=0d",
+            "--tsdb.out-of-order.time-window=1h",
+        ];
+        let more = [&flags[..], &["--shards", shards]].concat();
         let mut command = command(self.home.path(), &more);
         command.args(&self.flags).env("TIDEGATE_DIE_AT", self.order());
         Node::begin(self.home.path(), command)
