@@ -72,3 +72,25 @@ fn samples_out_of_order_are_stored_within_the_window() {
         assert_eq!(answer.expect("an answer").status, status);
     }
 }
+
+/// The smaller the chunks, the more there are.
+#[test]
+fn samples_out_of_order_lie_in_chunks_of_so_many() {
+    let begin = now_ms() - 60 * MINUTE_MS;
+    let bytes = ["2", "100"].map(|cap| {
+        let home = home();
+        let cap = format!("--tsdb.out-of-order.cap-max={cap}");
+        let flags = ["--shards=1", "--tsdb.out-of-order.time-window=1h", &cap];
+        let node = Node::start(home.path(), &flags);
+        let mut sender = Sender::connect(node.at.write).expect("a connection");
+        let late = (0..100).map(|i| (begin + i * 1000, 1.0));
+        let newest = (begin + 20 * MINUTE_MS, 0.0);
+        let samples: Vec<(i64, f64)> = [newest].into_iter().chain(late).collect();
+        let answer = sender.write("a", &request(vec![series(&[NAME], &samples)]));
+        assert_eq!(answer.expect("an answer").status, 200);
+        assert_eq!(stored(&node).len(), 101);
+        let part = "tidegate_head_bytes{shard=\"0\",part=\"out_of_order\"}";
+        wait_for("the bytes", || Some(node.metrics().sum(part)).filter(|&bytes| bytes > 0.0))
+    });
+    assert!(bytes[0] > 5.0 * bytes[1], "{bytes:?}");
+}
