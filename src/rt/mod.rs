@@ -13,6 +13,7 @@ pub mod map;
 pub mod memory;
 pub mod mesh;
 pub mod process;
+pub mod quota;
 pub mod sink;
 pub mod step;
 pub mod storage;
