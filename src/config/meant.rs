@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::objstore::{self, Bucket};
 use crate::config::typed::{Typed, bad};
-use crate::config::{Error, cli, duration, label, size};
+use crate::config::{Error, LimitsTable, cli, duration, label, size, tenant_limits};
 use crate::model::{Labels, TenantId};
 
 /// Longest time readers get at a stop, whatever the flags say: a stop ends below ten seconds.
@@ -62,6 +62,19 @@ pub struct Write {
     pub shards: Option<NonZeroU16>,
     /// What one request, series and tenant may cost.
     pub limits: Limits,
+    /// What each tenant may write.
+    pub tenant_limits: TenantLimitsSource,
+}
+
+/// Where the limits of tenants come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantLimitsSource {
+    /// `--receive.limits-config-file`, if they may change.
+    pub path: Option<PathBuf>,
+    /// `--receive.limits-config-reload-timer`.
+    pub reload_every: Duration,
+    /// What they were at the start.
+    pub table: LimitsTable,
 }
 
 /// When 2xx is said.
@@ -190,7 +203,7 @@ impl Receive {
         let data = data(typed)?;
         let bucket = bucket(typed, &data.path, &mut notes)?;
         Ok(Self {
-            write: write(typed)?,
+            write: write(typed, &mut notes)?,
             read: read(typed)?,
             external: external(typed, hostname, &mut notes)?,
             data,
@@ -223,7 +236,7 @@ fn bound(value: Duration) -> Option<Duration> {
     (!value.is_zero()).then_some(value)
 }
 
-fn write(typed: &Typed) -> Result<Write, Error> {
+fn write(typed: &Typed, notes: &mut Vec<String>) -> Result<Write, Error> {
     let header = typed.text("receive.tenant-header");
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if !header.bytes().all(token) {
@@ -252,7 +265,36 @@ fn write(typed: &Typed) -> Result<Write, Error> {
         },
         shards,
         limits: limits(typed)?,
+        tenant_limits: tenant_limits(typed, notes)?,
     })
+}
+
+fn tenant_limits(typed: &Typed, notes: &mut Vec<String>) -> Result<TenantLimitsSource, Error> {
+    let timer = "receive.limits-config-reload-timer";
+    let reload_every = typed.duration(timer)?;
+    if reload_every.is_zero() {
+        return Err(bad(timer, typed.text(timer), &"must be more than nothing"));
+    }
+    let (inline, file) =
+        (typed.text("receive.limits-config"), typed.text("receive.limits-config-file"));
+    let (flag, path, yaml) = match (inline, file) {
+        (_, "") => ("--receive.limits-config".to_owned(), None, inline.to_owned()),
+        ("", file) => {
+            let yaml = cli::read(Path::new(file), "limits")?;
+            (format!("--receive.limits-config-file={file}"), Some(PathBuf::from(file)), yaml)
+        }
+        _ => {
+            let flag = |name: &str| format!("--receive.{name}");
+            return Err(Error::Both {
+                flag: flag("limits-config"),
+                other: flag("limits-config-file"),
+            });
+        }
+    };
+    let (table, said) =
+        tenant_limits::parse(&yaml).map_err(|source| Error::TenantLimits { flag, source })?;
+    notes.extend(said.into_iter().map(|note| format!("limits: {note}")));
+    Ok(TenantLimitsSource { path, reload_every, table })
 }
 
 fn limits(typed: &Typed) -> Result<Limits, Error> {
@@ -441,6 +483,9 @@ impl fmt::Display for Receive {
         writeln!(f, "request  body {body}, decoded {decoded}, {connections} connections a core")?;
         let labels = limits.labels_per_series_max;
         writeln!(f, "series   {labels} labels of {set}, names {name}, values {value}")?;
+        let of_tenants = &self.write.tenant_limits;
+        let (default, named) = (of_tenants.table.default_limits(), of_tenants.table.tenants());
+        writeln!(f, "tenants  {default}; {} with limits of their own", named.count())?;
         let (grpc, http) = (sockets(&read.grpc_addresses), sockets(&read.http_addresses));
         let age = or_never(read.grpc_connection_age_max, "for ever");
         writeln!(f, "read     StoreAPI {grpc} (connections {age}), HTTP {http}")?;

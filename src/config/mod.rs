@@ -28,6 +28,7 @@ pub mod objstore;
 mod secret;
 mod size;
 pub mod table;
+mod tenant_limits;
 mod typed;
 
 use std::ffi::OsString;
@@ -38,10 +39,11 @@ use thiserror::Error;
 
 pub use meant::{
     Ack, BODIES_BYTES_MAX, DECODED_BYTES_MAX, Data, External, Limits, Log, LogFormat, LogLevel,
-    READS_STOP_MAX, Read, Receive, Write,
+    READS_STOP_MAX, Read, Receive, TenantLimitsSource, Write,
 };
 pub use objstore::{Bucket, Credentials};
 pub use secret::Secret;
+pub use tenant_limits::{LimitsTable, TenantLimits, TenantLimitsError, parse as parse_limits};
 
 /// What the program is asked to do.
 #[derive(Debug)]
@@ -184,6 +186,14 @@ pub enum Error {
         flag: String,
         /// What is wrong.
         source: objstore::ObjstoreError,
+    },
+    /// The limits of tenants.
+    #[error("{flag}: {source}")]
+    TenantLimits {
+        /// The flag, and the file if it names one.
+        flag: String,
+        /// What is wrong.
+        source: TenantLimitsError,
     },
     /// Two nodes would write to one bucket under one name.
     #[error(

@@ -171,6 +171,21 @@ const LIMITS: &[Flag] = &[
         "64KiB",
         "Largest label set of a series, names and values together as they are sent.",
     ),
+    acts(
+        "receive.limits-config-file",
+        Text,
+        "",
+        "YAML file of what each tenant may write: size, series and samples of a request, series in \
+         memory. It is read again when it changes; a bad one is told of, and the last good one \
+         holds.",
+    ),
+    acts("receive.limits-config", Text, "", "The same on the command line."),
+    acts(
+        "receive.limits-config-reload-timer",
+        Duration,
+        "1s",
+        "How often the limits file is looked at.",
+    ),
 ];
 
 const READING: &[Flag] = &[
@@ -391,13 +406,6 @@ const NOTHING: &[Flag] = &[
     )
     .hidden(),
     nothing(
-        "receive.limits-config-reload-timer",
-        Duration,
-        "1s",
-        "there is no limits file to reload",
-    )
-    .hidden(),
-    nothing(
         "writer.intern",
         Bool,
         "false",
@@ -430,11 +438,6 @@ const NO_REQUEST_LOG: &str =
     "single requests are not logged yet; leave the flag out and see /metrics";
 /// The size of blocks.
 const TWO_HOURS: &str = "a block covers 2h, as compactors expect; leave the flag out";
-/// Limits by file.
-const NO_LIMITS_FILE: &str = "limits are not read from a file yet; bound what one sender may cost \
-                              with --receive.body-bytes-max, --receive.decoded-bytes-max and \
-                              --receive.connections-per-core-max";
-
 /// Why limits per tenant and per select are refused.
 const NO_LIMITS_YET: &str = "this limit is not enforced yet; leave the flag out";
 
@@ -507,6 +510,4 @@ const REFUSED: &[Flag] = &[
     refused("receive.otlp-promote-resource-attributes", Text, "", NO_OTLP).repeatable(),
     refused("tsdb.min-block-duration", Duration, "2h", TWO_HOURS).hidden(),
     refused("tsdb.max-block-duration", Duration, "2h", TWO_HOURS).hidden(),
-    refused("receive.limits-config-file", Text, "", NO_LIMITS_FILE).hidden(),
-    refused("receive.limits-config", Text, "", NO_LIMITS_FILE).hidden(),
 ];
