@@ -35,6 +35,7 @@ mod rt {
     pub mod channel;
     pub mod memory;
     pub mod mesh;
+    pub mod quota;
 
     pub use memory::prefetch;
 }
@@ -44,6 +45,7 @@ mod shard {
     pub(crate) mod alias;
     pub(crate) mod apply;
     pub(crate) mod head;
+    pub(crate) mod share;
     pub mod slots;
     pub mod write;
 

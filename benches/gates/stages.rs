@@ -14,6 +14,7 @@ use crate::model::{KeySecret, Sample, TenantId, TenantKeys};
 use crate::requests::{self, Fleet, ROUNDS_PER_CHUNK};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Home;
+use crate::rt::quota::Quotas;
 use crate::shard::apply::{Applier, SentOn};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, SeriesIndex};
@@ -259,7 +260,8 @@ fn keys() -> TenantKeys {
 /// A shard's state after requests that made the series.
 fn warmed(warm: &[Request]) -> Applier {
     let slots = SlotSet::of_shard(0, 1);
-    let mut applier = Applier::new(slots, KeySecret::new(SECRET), LabelLimits::default());
+    let (secret, quotas) = (KeySecret::new(SECRET), Quotas::unlimited(1));
+    let mut applier = Applier::new(slots, secret, LabelLimits::default(), quotas);
     let mut block = Vec::new();
     for request in warm {
         apply(&mut applier, &request.batch(), &mut block);

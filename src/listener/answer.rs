@@ -66,6 +66,8 @@ pub enum Status {
     UnsupportedMediaType,
     /// 417
     ExpectationFailed,
+    /// 429
+    TooManyRequests,
     /// 431
     HeadersTooLarge,
     /// 500
@@ -80,7 +82,7 @@ pub enum Status {
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::NoContent,
         Self::BadRequest,
@@ -92,6 +94,7 @@ impl Status {
         Self::UriTooLong,
         Self::UnsupportedMediaType,
         Self::ExpectationFailed,
+        Self::TooManyRequests,
         Self::HeadersTooLarge,
         Self::Internal,
         Self::NotImplemented,
@@ -117,6 +120,7 @@ impl Status {
             Self::UriTooLong => (414, "URI Too Long"),
             Self::UnsupportedMediaType => (415, "Unsupported Media Type"),
             Self::ExpectationFailed => (417, "Expectation Failed"),
+            Self::TooManyRequests => (429, "Too Many Requests"),
             Self::HeadersTooLarge => (431, "Request Header Fields Too Large"),
             Self::Internal => (500, "Internal Server Error"),
             Self::NotImplemented => (501, "Not Implemented"),
@@ -214,6 +218,7 @@ impl Answer {
         let status = match (tally.class(), reply.endpoint) {
             (None, Some(Endpoint::Receive)) if !v2 => Status::Ok,
             (None, _) => Status::NoContent,
+            (Some(Class::Limit), _) => Status::TooManyRequests,
             (Some(Class::Conflict), _) if !v2 => Status::Conflict,
             (Some(Class::Malformed | Class::Conflict), _) => Status::BadRequest,
         };
@@ -269,7 +274,8 @@ impl Answer {
 
 /// `Retry-After` goes with the status after which it is worth coming back.
 fn pause(status: Status, reply: Reply) -> Option<u32> {
-    (status == Status::Unavailable).then_some(reply.pause_s)
+    let again = matches!(status, Status::Unavailable | Status::TooManyRequests);
+    again.then_some(reply.pause_s)
 }
 
 fn text_of(tally: &Tally) -> String {

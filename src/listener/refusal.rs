@@ -73,6 +73,19 @@ pub enum Refusal {
         /// The limit.
         max: u64,
     },
+    /// It is more than its tenant may send at once.
+    #[error(
+        "request has {got} {what}, and its tenant may send {max} at once; send smaller requests, \
+         or raise the limit in the limits file"
+    )]
+    AboveLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many or, of bytes, how many are announced.
+        got: u64,
+        /// The limit.
+        max: u64,
+    },
     /// The labels of a request of remote write 2.0 come to more bytes than are allowed.
     #[error(
         "labels come to more than {max} bytes when their symbols are written out, as in remote \
@@ -146,7 +159,8 @@ impl Refusal {
             Self::ContentTypeUnknown { .. } | Self::ContentEncodingUnknown { .. } => {
                 Status::UnsupportedMediaType
             }
-            Self::DecodedTooLong { .. }
+            Self::AboveLimit { .. }
+            | Self::DecodedTooLong { .. }
             | Self::LabelsTooLong { .. }
             | Self::RecordsTooMany { .. } => Status::ContentTooLarge,
             Self::Overloaded { .. }
@@ -173,6 +187,7 @@ impl Refusal {
             Self::ContentEncodingUnknown { .. } => "content-encoding-unknown",
             Self::SnappyInvalid { .. } => "snappy-invalid",
             Self::DecodedTooLong { .. } => "decoded-too-long",
+            Self::AboveLimit { .. } => "above-tenant-limit",
             Self::LabelsTooLong { .. } => "labels-too-long",
             Self::RecordsTooMany { .. } => "records-too-many",
             Self::MessageInvalid { .. } => "message-invalid",

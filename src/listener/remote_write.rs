@@ -20,8 +20,8 @@ use crate::rt::clock::Moment;
 
 /// What takes the bodies: decodes, routes, waits until all is durable.
 pub trait Intake {
-    /// Decides before the body is read: not ready, or overloaded.
-    fn admit(&self, tenant: &TenantId) -> Result<(), Refusal>;
+    /// Decides before the body is read: not ready, overloaded, or longer than the tenant may send.
+    fn admit(&self, tenant: &TenantId, length: Option<u64>) -> Result<(), Refusal>;
 
     /// Stores a body. Returns only when all that counts as written is durable. The body's buffer
     /// is free again when `body` is dropped, which should be before the wait for the log.
@@ -68,7 +68,7 @@ impl<I: Intake> RemoteWrite<I> {
         }
         let tenant = self.tenants.resolve(head)?;
         let version = version_of(head)?;
-        self.intake.admit(&tenant)?;
+        self.intake.admit(&tenant, head.content_length())?;
         let in_flight = self.requests.begin(&tenant);
         Ok(Admission { tenant, version, in_flight })
     }

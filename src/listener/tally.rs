@@ -59,6 +59,15 @@ pub enum Fact {
         /// Its time.
         t: i64,
     },
+    /// The series would be one more than its tenant may have.
+    #[error(
+        "its series is not known, and this tenant has the {max} series in memory that it may have; \
+         send fewer series, or raise head_series_limit in the limits file"
+    )]
+    SeriesLimit {
+        /// The limit.
+        max: u64,
+    },
     /// The series has no labels.
     #[error("series has no labels")]
     LabelsMissing,
@@ -187,6 +196,8 @@ pub enum Reason {
     SampleTooFarInFuture,
     /// [`Fact::SampleConflict`]
     SampleConflict,
+    /// [`Fact::SeriesLimit`]
+    SeriesLimit,
     /// [`Fact::LabelsMissing`]
     LabelsMissing,
     /// [`Fact::LabelNameEmpty`]
@@ -222,16 +233,19 @@ pub(crate) enum Class {
     Conflict,
     /// The sender writes nonsense: 400.
     Malformed,
+    /// More than its tenant may have: 429. It may come again, so it goes before the others.
+    Limit,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SampleOutOfOrder,
         Self::SampleTooOld,
         Self::SampleOutOfBounds,
         Self::SampleTooFarInFuture,
         Self::SampleConflict,
+        Self::SeriesLimit,
         Self::LabelsMissing,
         Self::LabelNameEmpty,
         Self::LabelNameTwice,
@@ -255,6 +269,7 @@ impl Reason {
             Self::SampleOutOfBounds => "sample-out-of-bounds",
             Self::SampleTooFarInFuture => "sample-too-far-in-future",
             Self::SampleConflict => "sample-conflict",
+            Self::SeriesLimit => "series-limit",
             Self::LabelsMissing => "labels-missing",
             Self::LabelNameEmpty => "label-name-empty",
             Self::LabelNameTwice => "label-name-twice",
@@ -283,6 +298,7 @@ impl Reason {
             | Self::LabelsMissing
             | Self::LabelNameEmpty
             | Self::LabelNameTwice => Class::Conflict,
+            Self::SeriesLimit => Class::Limit,
             Self::LabelNotUtf8
             | Self::LabelMalformed
             | Self::LabelsTooMany
@@ -306,6 +322,7 @@ impl Fact {
             Self::SampleOutOfBounds { .. } => Reason::SampleOutOfBounds,
             Self::SampleTooFarInFuture { .. } => Reason::SampleTooFarInFuture,
             Self::SampleConflict { .. } => Reason::SampleConflict,
+            Self::SeriesLimit { .. } => Reason::SeriesLimit,
             Self::LabelsMissing => Reason::LabelsMissing,
             Self::LabelNameEmpty => Reason::LabelNameEmpty,
             Self::LabelNameTwice { .. } => Reason::LabelNameTwice,

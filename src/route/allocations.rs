@@ -13,9 +13,9 @@ use tidegate_proto::prometheus::WriteRequest;
 
 use self::requests::{Fleet, ROUNDS_PER_CHUNK};
 use crate::decode::{self, Scan, Version};
-use crate::route::Router;
 use crate::route::deal::BATCH_COST_MAX;
 use crate::route::node::{self, Node, settings, tenant};
+use crate::route::{RequestLimits, Router};
 use crate::rt::allocations::counted;
 use crate::rt::channel::mpsc;
 
@@ -46,7 +46,8 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 impl Node {
     /// Writes a body; the answer is there, all of it stored.
     fn count(&mut self, version: Version, body: &[u8]) -> Allocations {
-        let mut writing = pin!(self.router.write(tenant(), version, body));
+        let mut writing =
+            pin!(self.router.write(tenant(), version, body, RequestLimits::default()));
         let (applying, early) = counted(|| poll(writing.as_mut()));
         assert!(early.is_pending(), "an answer waits for the log");
         let (committing, routed) = counted(|| {

@@ -62,6 +62,16 @@ pub enum Error {
         /// How much that is.
         lent: u64,
     },
+    /// It is more than its tenant may send at once.
+    #[error("request has {got} {what}, {max} are allowed")]
+    AboveLimit {
+        /// Of what.
+        what: &'static str,
+        /// How many it has.
+        got: u64,
+        /// How many it may have.
+        max: u64,
+    },
     /// A shard has too many batches under way.
     #[error("the queue to shard {shard} is full")]
     NoRoom {
@@ -83,6 +93,39 @@ pub struct Routed {
     pub start_timestamps: u64,
     /// Series in the request.
     pub series: u64,
+}
+
+/// What one request may have, by its tenant's limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Bytes, decoded.
+    pub bytes_max: Option<u64>,
+    /// Series.
+    pub series_max: Option<u64>,
+    /// Samples and histograms.
+    pub samples_max: Option<u64>,
+}
+
+impl RequestLimits {
+    /// What a request of so many decoded bytes is told.
+    fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
+        let (what, got) = ("decoded bytes", bytes as u64);
+        let max = self.bytes_max.filter(|&max| got > max);
+        max.map_or(Ok(()), |max| Err(Error::AboveLimit { what, got, max }))
+    }
+
+    fn check(&self, scan: &Scan) -> Result<(), Error> {
+        let series = scan.series.len() as u64;
+        let samples = (scan.samples.len() + scan.histograms.len()) as u64;
+        for (what, got, max) in
+            [("series", series, self.series_max), ("samples", samples, self.samples_max)]
+        {
+            if let Some(max) = max.filter(|&max| got > max) {
+                return Err(Error::AboveLimit { what, got, max });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a core needs to deal requests out.
@@ -150,9 +193,11 @@ impl<S: Storage> Router<S> {
         tenant: TenantId,
         version: Version,
         body: impl Deref<Target = [u8]>,
+        limits: RequestLimits,
     ) -> Result<Routed, Error> {
         let mut scan = self.scan.take().unwrap_or_default();
-        let bytes = match self.read(version, body, &mut scan) {
+        let read = self.read(version, body, limits, &mut scan);
+        let bytes = match read.and_then(|bytes| limits.check(&scan).map(|()| bytes)) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.keep(scan);
@@ -201,10 +246,13 @@ impl<S: Storage> Router<S> {
         &self,
         version: Version,
         body: impl Deref<Target = [u8]>,
+        limits: RequestLimits,
         scan: &mut Scan,
     ) -> Result<Loan, Error> {
         let limit = self.settings.decoded_bytes_max;
-        self.check_room(decode::snappy::declared_len(&body)?.min(limit))?;
+        let declared = decode::snappy::declared_len(&body)?;
+        limits.check_bytes(declared)?;
+        self.check_room(declared.min(limit))?;
         let mut decoded = self.decoded.take();
         let done = decode::snappy::decode(&body, limit, &mut decoded);
         drop(body);

@@ -9,9 +9,10 @@ use futures_lite::future;
 
 use crate::decode::{LabelLimits, Version};
 use crate::model::{KeySecret, TenantId};
-use crate::route::{Error, Message, Routed, Router, Settings};
+use crate::route::{Error, Message, RequestLimits, Routed, Router, Settings};
 use crate::rt::clock::Clock;
 use crate::rt::core::{Core, Mesh, io_memory, mesh};
+use crate::rt::quota::Quotas;
 use crate::rt::twin::Twin;
 use crate::shard::recover::{Recovered, find, recover};
 use crate::shard::{self, Generation, Shard};
@@ -64,6 +65,7 @@ impl Node {
             secret: KeySecret::new(SECRET),
             limits: LabelLimits::default(),
             out_of_order_cap: shard::OUT_OF_ORDER_CAP,
+            quotas: Quotas::unlimited(1),
             answers_wait: true,
             segment_bytes: 16 << 20,
             spare_segments: 0,
@@ -87,6 +89,7 @@ impl Node {
             self.commits.as_mut().await;
             future::pending().await
         };
-        future::or(self.router.write(tenant(), version, body), commits).await
+        future::or(self.router.write(tenant(), version, body, RequestLimits::default()), commits)
+            .await
     }
 }

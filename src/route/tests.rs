@@ -13,6 +13,7 @@ use crate::route::allocations::requests;
 use crate::route::deal::{BATCH_COST_MAX, RECORD_COST};
 use crate::route::node::Node;
 use crate::rt::core::{Core, Port, io_memory, mesh, sleep, spawn};
+use crate::rt::quota::Quotas;
 use crate::rt::twin::Twin;
 use crate::shard::recover::{find, recover};
 use crate::shard::slots;
@@ -31,6 +32,7 @@ async fn router(shards: u16, port: Port<Message>) -> Router<Twin> {
         secret: secret.clone(),
         limits: LabelLimits::default(),
         out_of_order_cap: crate::shard::OUT_OF_ORDER_CAP,
+        quotas: Quotas::unlimited(1),
         answers_wait: true,
         segment_bytes: 65536,
         spare_segments: 1,
@@ -91,7 +93,7 @@ fn write_to_another(take: fn(Message)) -> Written {
         };
         let message = message((0..1000).find(is_theirs).into_iter(), 1);
         let body = snap::raw::Encoder::new().compress_vec(&message).expect("a body");
-        router.write(tenant(), Version::V1, body).await
+        router.write(tenant(), Version::V1, body, RequestLimits::default()).await
     });
     let routed = core.expect("a core").join().expect("no panic").expect("a good body");
     other.expect("a core").join().expect("no panic");
@@ -130,7 +132,8 @@ fn what_shards_have_not_applied_yet_is_bounded() {
         let body = snap::raw::Encoder::new().compress_vec(&message(0..1000, 1)).expect("a body");
         for home in [router.decoded.home(), router.regions.home()] {
             let lagging = home.lend(vec![0; 1 << 20]);
-            let refused = router.write(tenant(), Version::V1, body.clone()).await;
+            let refused =
+                router.write(tenant(), Version::V1, body.clone(), RequestLimits::default()).await;
             assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: 1 << 20 });
             drop(lagging);
         }
@@ -140,7 +143,7 @@ fn what_shards_have_not_applied_yet_is_bounded() {
         let labels = requests::Fleet::new(0..1000).message_v2(0..1);
         let labels = snap::raw::Encoder::new().compress_vec(&labels).expect("a body");
         let lagging = router.decoded.home().lend(vec![0; 900 << 10]);
-        let refused = router.write(tenant(), Version::V2, labels).await;
+        let refused = router.write(tenant(), Version::V2, labels, RequestLimits::default()).await;
         assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: 900 << 10 });
         drop(lagging);
         assert_eq!(router.decoded.home().lent_bytes(), 0);
@@ -172,7 +175,11 @@ fn what_has_begun_waits_for_the_log() {
                 commits.await;
                 future::pending().await
             };
-            future::or(router.write(tenant(), Version::V1, &body[..]), log).await
+            future::or(
+                router.write(tenant(), Version::V1, &body[..], RequestLimits::default()),
+                log,
+            )
+            .await
         });
         let written = written.expect("a good body").written;
         assert_eq!(written.unavailable, want);
@@ -196,18 +203,20 @@ fn records_and_batches_are_charged_and_given_back() {
         let body = snap::raw::Encoder::new().compress_vec(&monster(SERIES)).expect("a body");
         let lent = || router.decoded.home().lent_bytes();
         let mut scan = Scan::default();
-        let loan = router.read(Version::V1, body.clone(), &mut scan).expect("alone it passes");
+        let loan = router
+            .read(Version::V1, body.clone(), RequestLimits::default(), &mut scan)
+            .expect("alone it passes");
         // A view and a sample in the scan, an item and a sample in a batch.
         let records = SERIES * (16 + 16 + 32 + 16);
         assert!(lent() >= (4 * SERIES + records) as u64, "{}", lent());
         let small = snap::raw::Encoder::new().compress_vec(&message(0..1, 1)).expect("a body");
-        let refused = router.write(tenant(), Version::V1, small).await;
+        let refused = router.write(tenant(), Version::V1, small, RequestLimits::default()).await;
         assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: lent() });
         drop(loan);
         assert_eq!(lent(), 0);
         // The bytes of a second one would fit beside something small, its records do not.
         let lagging = router.decoded.home().lend(vec![0; 10]);
-        let refused = router.write(tenant(), Version::V1, body).await;
+        let refused = router.write(tenant(), Version::V1, body, RequestLimits::default()).await;
         assert_eq!(refused.expect_err("no memory"), Error::NoMemory { lent: 10 });
         drop(lagging);
     });
@@ -248,11 +257,15 @@ fn the_memory_of_a_monster_is_given_back_at_once() {
     let core = Core::start("mine", 0, io_memory(1), move || async move {
         let router = router(1, port).await;
         let body = snap::raw::Encoder::new().compress_vec(&monster(1 << 20)).expect("a body");
-        let refused = router.write(tenant(), Version::V1, body).await.expect_err("too many");
+        let refused = router
+            .write(tenant(), Version::V1, body, RequestLimits::default())
+            .await
+            .expect_err("too many");
         assert!(matches!(refused, Error::Body(decode::Error::TooManyRecords { .. })), "{refused}");
         assert!(router.scan.take().is_some_and(|scan| scan.room() <= 5 << 17));
         let body = snap::raw::Encoder::new().compress_vec(&message(0..1, 200_000)).expect("a body");
-        let mut writing = std::pin::pin!(router.write(tenant(), Version::V1, body));
+        let mut writing =
+            std::pin::pin!(router.write(tenant(), Version::V1, body, RequestLimits::default()));
         // No log is written here: it waits for its answer.
         assert!(future::poll_once(&mut writing).await.is_none());
         sleep(Duration::from_millis(1)).await;

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::LimitsTable;
 use crate::listener::{Limits, Listener, Pauses, RemoteWrite, TenantSource, Timer};
 use crate::model::TenantId;
 use crate::route::{self, Message, Router};
@@ -51,6 +52,8 @@ pub(super) struct Start {
     pub(super) written: PathBuf,
     pub(super) doors: Doors,
     pub(super) limits: Limits,
+    /// What tenants may write, as of now.
+    pub(super) of_tenants: watch::Receiver<Arc<LimitsTable>>,
     pub(super) tenants: TenantSource,
     pub(super) pause_seed: u64,
     pub(super) port: Port<Message>,
@@ -85,7 +88,7 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     let disk = Disk::new(start.measured);
     disk.open_first(&start.written).await.map_err(|e| format!("cannot open a file: {e}"))?;
     let own = usize::from(start.shard.shard);
-    let intake = CoreIntake::new();
+    let intake = CoreIntake::new(start.of_tenants);
     let pauses = Pauses::new(start.pause_seed);
     let service = RemoteWrite::new(intake.clone(), tenants, pauses);
     let listener: CoreListener = Rc::new(Listener::new(limits, CoreTimer, service, drain.clone()));

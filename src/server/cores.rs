@@ -11,9 +11,10 @@ use crate::listener::{Limits, TenantSource};
 use crate::rt::channel::{Barrier, mpsc, oneshot, watch};
 use crate::rt::clock::{Clock, Moment};
 use crate::rt::core::{self as rt_core, Core, Disk, Doors, Measured};
+use crate::rt::quota::Quotas;
 use crate::rt::{beside, control, files, process};
 use crate::server::data_dir::DataDir;
-use crate::server::{Error, core, start_error, words};
+use crate::server::{Error, core, limits, start_error, words};
 use crate::shard::message::Ask;
 use crate::shard::recover::Report;
 use crate::telemetry::Snapshot;
@@ -50,7 +51,7 @@ impl Cores {
         config: &config::Receive,
         dir: &DataDir,
         (cpus, shards): (&[usize], u16),
-        (measured, connections): (Measured, Connections),
+        (measured, connections, of_tenants): (Measured, Connections, limits::Limits),
     ) -> Result<Self, Error> {
         let count = usize::from(shards);
         let addresses = &config.write.addresses;
@@ -75,13 +76,14 @@ impl Cores {
             let (drained, is_drained) = oneshot::channel();
             let (snapshot, shown) = watch::channel(Snapshot::default());
             let start = core::Start {
-                shard: shard_settings(config, dir, number),
+                shard: shard_settings(config, dir, number, of_tenants.quotas.clone()),
                 route: route_settings(config, dir, number, shards),
                 root: dir.path.clone(),
                 measured,
                 written: dir.path.join("scratch"),
                 doors,
                 limits: limits.clone(),
+                of_tenants: of_tenants.table.clone(),
                 tenants: TenantSource {
                     header: config.write.tenant_header.clone(),
                     default: config.write.default_tenant.clone(),
@@ -188,7 +190,12 @@ pub(super) async fn measure(dir: &Path, cpus: &[usize], ack: Ack) -> Result<Meas
     }
 }
 
-fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard::Settings {
+fn shard_settings(
+    config: &config::Receive,
+    dir: &DataDir,
+    number: u16,
+    quotas: Quotas,
+) -> shard::Settings {
     let limits = &config.write.limits;
     shard::Settings {
         shard: number,
@@ -201,6 +208,7 @@ fn shard_settings(config: &config::Receive, dir: &DataDir, number: u16) -> shard
             value_bytes_max: limits.label_value_bytes_max as usize,
             region_bytes_max: limits.label_set_bytes_max as usize,
         },
+        quotas,
         out_of_order_cap: config.data.out_of_order_cap.unwrap_or(shard::OUT_OF_ORDER_CAP),
         answers_wait: config.write.ack == Ack::Durable,
         segment_bytes: shard::SEGMENT_BYTES,

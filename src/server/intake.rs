@@ -7,11 +7,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::config::{LimitsTable, TenantLimits};
 use crate::decode::{self, BadSeries, SeriesError, region};
 use crate::listener::{Body, Fact, Intake, Load, Outcome, Refusal, Tally, Version, Written};
 use crate::model::TenantId;
-use crate::route::{Error, Routed, Router};
+use crate::route::{Error, RequestLimits, Routed, Router};
+use crate::rt::channel::watch;
 use crate::rt::core::Disk;
 use crate::shard::write::{Refusal as SampleRefusal, RefusedSample, Unavailable};
 
@@ -31,6 +34,8 @@ pub(super) enum Stage {
 pub(super) struct CoreIntake {
     stage: Rc<RefCell<Stage>>,
     counts: Rc<Counts>,
+    /// What tenants may write, as of now.
+    limits: watch::Receiver<Arc<LimitsTable>>,
 }
 
 /// What the core counts per request beside what it is answered.
@@ -49,8 +54,8 @@ fn add(cell: &Cell<u64>, more: u64) {
 }
 
 impl CoreIntake {
-    pub(super) fn new() -> Self {
-        Self { stage: Rc::new(RefCell::new(Stage::Starting)), counts: Rc::default() }
+    pub(super) fn new(limits: watch::Receiver<Arc<LimitsTable>>) -> Self {
+        Self { stage: Rc::new(RefCell::new(Stage::Starting)), counts: Rc::default(), limits }
     }
 
     pub(super) fn enter(&self, stage: Stage) {
@@ -87,7 +92,8 @@ impl CoreIntake {
 }
 
 impl Intake for CoreIntake {
-    fn admit(&self, _: &TenantId) -> Result<(), Refusal> {
+    fn admit(&self, tenant: &TenantId, length: Option<u64>) -> Result<(), Refusal> {
+        check_length(length, &self.limits.borrow().of(tenant))?;
         let refusal = match &*self.stage.borrow() {
             Stage::Starting => Refusal::NotReady { what: "the logs are being replayed" },
             Stage::Draining => Refusal::Draining,
@@ -104,7 +110,12 @@ impl Intake for CoreIntake {
             Ok(router) => router,
             Err(why) => return Outcome::Refused(unavailable(why)),
         };
-        match router.write(tenant, version, body).await {
+        let limits = self.limits.borrow().of(&tenant);
+        // What came in chunks did not announce its length.
+        if let Err(refusal) = check_length(Some(body.len() as u64), &limits) {
+            return Outcome::Refused(refusal);
+        }
+        match router.write(tenant, version, body, of_request(&limits)).await {
             Ok(routed) => {
                 self.account(&routed);
                 outcome(routed)
@@ -118,8 +129,26 @@ impl Intake for CoreIntake {
                     format!("the budget of decoded bytes, of which {lent} wait for a shard,");
                 Outcome::Refused(Refusal::Overloaded { what: what.into() })
             }
+            Err(Error::AboveLimit { what, got, max }) => {
+                Outcome::Refused(Refusal::AboveLimit { what, got, max })
+            }
             Err(Error::Body(error)) => Outcome::Refused(bad_body(&error)),
         }
+    }
+}
+
+fn of_request(limits: &TenantLimits) -> RequestLimits {
+    RequestLimits {
+        bytes_max: limits.request_bytes_max,
+        series_max: limits.request_series_max,
+        samples_max: limits.request_samples_max,
+    }
+}
+
+fn check_length(length: Option<u64>, limits: &TenantLimits) -> Result<(), Refusal> {
+    match (length, limits.request_bytes_max) {
+        (Some(got), Some(max)) if got > max => Err(Refusal::AboveLimit { what: "bytes", got, max }),
+        _ => Ok(()),
     }
 }
 
@@ -190,6 +219,7 @@ fn fact(reason: SampleRefusal, first: &RefusedSample) -> Fact {
         SampleRefusal::TooOld => Fact::SampleTooOld { t, min: first.window_from },
         SampleRefusal::OutOfBounds => Fact::SampleOutOfBounds { t, min: first.bounds.0 },
         SampleRefusal::TooFarInFuture => Fact::SampleTooFarInFuture { t, max: first.bounds.1 },
+        SampleRefusal::SeriesLimit => Fact::SeriesLimit { max: first.series_max },
     }
 }
 
@@ -226,9 +256,10 @@ mod tests {
     /// Its own senders hear of its log, and those of other cores of another one's.
     #[test]
     fn a_core_that_replays_says_so() {
-        let starting = CoreIntake::new();
+        let (_, limits) = watch::channel(Arc::default());
+        let starting = CoreIntake::new(limits);
         let tenant = TenantId::new("t").expect("a tenant");
-        let own = starting.admit(&tenant).expect_err("it replays");
+        let own = starting.admit(&tenant, None).expect_err("it replays");
         let others = unavailable(starting.router().expect_err("it replays"));
         for (refusal, says) in
             [(own, "the logs are being replayed"), (others, "another core replays its log")]
@@ -254,7 +285,8 @@ mod tests {
         let conflict = || {
             let (mut part, at) = (fine(), SampleRefusal::Conflict as usize);
             let (region, bounds) = (Vec::new(), (0, 9));
-            let first = RefusedSample { region, t: 1, newest: 1, bounds, window_from: 1 };
+            let (t, newest, window_from, series_max) = (1, 1, 1, 1);
+            let first = RefusedSample { region, t, newest, bounds, window_from, series_max };
             part.floats.refused[at] = 1;
             part.first_refused[at] = Some(Box::new(first));
             part

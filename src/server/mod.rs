@@ -24,6 +24,7 @@ mod cores;
 mod data_dir;
 mod doors;
 mod intake;
+mod limits;
 mod keeper;
 mod probe;
 mod uploads;
@@ -50,6 +51,7 @@ use crate::server::cores::{Cores, first_end};
 use crate::server::data_dir::{DataDir, DataDirError};
 use crate::server::doors::ReadDoors;
 use crate::server::keeper::Keeper;
+use crate::server::limits::Limits;
 use crate::server::uploads::{Uploading, Uploads};
 use crate::shard::cut_plan;
 use crate::telemetry::Counters;
@@ -197,7 +199,11 @@ impl Running {
         let grpc = doors::listen("--grpc-address", &config.read.grpc_addresses).await?;
         let http = doors::listen("--http-address", &config.read.http_addresses).await?;
         doors::nobody_listens("--remote-write.address", &config.write.addresses)?;
-        let mut cores = Cores::start(config, &dir, (&cpus, shards), (measured, connections))?;
+        let counters = Counters::default();
+        let (of_tenants, follower) =
+            Limits::start(&config.write.tenant_limits, shards, counters.clone());
+        let found = (measured, connections, of_tenants.clone());
+        let mut cores = Cores::start(config, &dir, (&cpus, shards), found)?;
         words::say_addresses(&cores.write_addresses, &grpc, &http);
 
         let external = external(&config.external)?;
@@ -209,10 +215,10 @@ impl Running {
         let shown = (blocks.clone(), Arc::clone(&external));
         let view = View::new(cores.asks.clone(), shown.0, shown.1, ready, stats, limits);
         let following = beside::spawn(query::follow(cores.asks.clone(), Arc::new(known)));
-        let counters = Counters::default();
         let mut shown = doors::exposition(&view, &cores.snapshots, [&counters, bucket.counters()]);
         let ack = config.write.ack;
         shown.source(move |all| probe::sample_process(ack, &lines, all));
+        shown.source(move |all| of_tenants.sample(all));
         let behind = places.clone();
         shown.source(move |all| behind.iter().for_each(|places| places.sample(all)));
         let doors = ReadDoors::open(config, &view, (grpc, http), &places, (shown, &counters));
@@ -243,12 +249,15 @@ impl Running {
         tracing::info!("ready: writes and reads are taken");
         watchdog::notify(sd_notify::NotifyState::Ready);
         let feeding = beside::spawn(watchdog::feed(cores.asks.clone()));
-        let beside = vec![
+        let mut parts = vec![
             ("the follower of the shards", following),
             ("the keeper of the blocks", keeping),
             ("the feeder of the watchdog", feeding),
         ];
-        Ok(Self { dir, cores, doors, set_ready, stop_uploads, uploads, beside })
+        if let Some(follower) = follower {
+            parts.push(("the follower of the limits file", beside::spawn(follower.run())));
+        }
+        Ok(Self { dir, cores, doors, set_ready, stop_uploads, uploads, beside: parts })
     }
 
     /// Ends all of it in order. The parts that wait for others do so at the same time.

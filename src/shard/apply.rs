@@ -12,9 +12,11 @@ use crate::decode::{BadSeries, SeriesError};
 use crate::model::histogram::HistogramRef;
 use crate::model::{KeySecret, STALE_NAN_BITS, Sample, TenantId, TenantKeys};
 use crate::rt::mesh::{Home, Loan};
+use crate::rt::quota::Quotas;
 use crate::shard::alias::{Alias, Aliases};
 use crate::shard::head::append::Bounds;
 use crate::shard::head::{Appended, Head, Refusal, SeriesIndex, TenantIndex};
+use crate::shard::share::Share;
 use crate::shard::slots::{self, SlotSet};
 use crate::shard::wal::record::{Group, Newest, Untold};
 use crate::shard::write::{Batch, Item, ItemHistogram, RefusedSample, Written};
@@ -31,6 +33,10 @@ pub(crate) struct Applier {
     /// Keys of the tenants, by position.
     pub(crate) keys: Vec<TenantKeys>,
     pub(crate) limits: LabelLimits,
+    /// How many series tenants may have.
+    quotas: Quotas,
+    /// What of it is this shard's, by position of the tenant.
+    shares: Vec<Share>,
     /// Records on their way into the log.
     pub(crate) group: Group,
     /// Newest sample per tenant in the group.
@@ -140,6 +146,8 @@ struct Tally<'b> {
     owner: Owner<'b>,
     /// Times its samples may have.
     bounds: Bounds,
+    /// Most series the tenant may have, when it has them.
+    series_max: u64,
     /// Span of the samples stored.
     oldest: i64,
     newest: i64,
@@ -159,11 +167,13 @@ impl Tally<'_> {
         self.show(reason, region, t, newest_t);
     }
 
-    /// Refuses samples out of bounds.
+    /// Refuses samples without a series: out of bounds, or above the limit of series.
     #[cold]
     fn refuse_all(&mut self, samples: &[Sample], region: &[u8]) {
-        for sample in samples {
-            self.refuse(self.bounds.refusal(sample.t), region, sample.t, None);
+        for &Sample { t, .. } in samples {
+            let reason =
+                if self.bounds.hold(t) { Refusal::SeriesLimit } else { self.bounds.refusal(t) };
+            self.refuse(reason, region, t, None);
         }
     }
 
@@ -180,6 +190,7 @@ impl Tally<'_> {
                 newest: newest_t.unwrap_or(i64::MIN),
                 bounds: (self.bounds.min_t, self.bounds.max_t),
                 window_from: self.bounds.out_of_order_from,
+                series_max: self.series_max,
             })
         });
     }
@@ -189,6 +200,8 @@ impl Tally<'_> {
 enum Found {
     Here(SeriesIndex),
     Elsewhere(u128, Box<[u8]>),
+    /// It would be one series more than its tenant may have.
+    OverLimit,
     Bad(SeriesError),
 }
 
@@ -208,6 +221,7 @@ impl Applier {
                 max_t: batch.max_t,
                 out_of_order_from: batch.past.out_of_order_from(newest_ms),
             },
+            series_max: u64::MAX,
             oldest: i64::MAX,
             newest: i64::MIN,
             written: Written::default(),
@@ -280,6 +294,7 @@ impl Applier {
         match found {
             Found::Here(index) => self.append(index, samples, region, tally),
             Found::Elsewhere(key, region) => sent_on.push(key, &region, samples, iter::empty()),
+            Found::OverLimit => tally.refuse_all(samples, region),
             Found::Bad(error) => {
                 BadSeries::add(&mut tally.written.bad, error, samples.len() as u64, region);
             }
@@ -317,6 +332,10 @@ impl Applier {
                 }
                 None => match self.find_by_labels(item.key, region, tally) {
                     Found::Here(index) => index,
+                    Found::OverLimit => {
+                        tally.refuse_histogram(Refusal::SeriesLimit, region, t, None);
+                        continue;
+                    }
                     Found::Elsewhere(key, region) => {
                         let rest = histograms[n..].iter().map(|rest| bytes(&rest.message));
                         sent_on.push(key, &region, &[], rest);
@@ -380,7 +399,12 @@ impl Applier {
     }
 
     /// An applier with nothing in it.
-    pub(crate) fn new(slots: SlotSet, secret: KeySecret, limits: LabelLimits) -> Self {
+    pub(crate) fn new(
+        slots: SlotSet,
+        secret: KeySecret,
+        limits: LabelLimits,
+        quotas: Quotas,
+    ) -> Self {
         Self {
             head: Head::default(),
             aliases: Aliases::default(),
@@ -388,6 +412,8 @@ impl Applier {
             secret,
             keys: Vec::new(),
             limits,
+            quotas,
+            shares: Vec::new(),
             group: Group::default(),
             newest: Newest::new(),
             untold: Untold::default(),
@@ -402,8 +428,15 @@ impl Applier {
         let tenant = self.head.tenant(id);
         if self.keys.len() <= tenant as usize {
             self.keys.push(self.secret.of(id));
+            self.shares.push(Share::of(self.quotas.of(id.as_str())));
         }
         tenant
+    }
+
+    /// Counts a tenant's series anew, after some were read from the log or went.
+    pub(crate) fn settle_series(&mut self, tenant: TenantIndex) {
+        let series = self.head.tenants[tenant as usize].series;
+        self.shares[tenant as usize].settle(series);
     }
 
     #[inline]
@@ -465,7 +498,7 @@ impl Applier {
     fn find_by_labels(&mut self, spelling: u128, region: &[u8], tally: &mut Tally<'_>) -> Found {
         if let Some(alias) = self.aliases.find(spelling) {
             let alias = alias.clone();
-            return self.find_or_make(alias.key, &alias.region, &mut tally.owner);
+            return self.find_or_make(alias.key, &alias.region, tally);
         }
         let mut canonical = Vec::with_capacity(region.len());
         match region::canonical(region, &self.limits, &mut canonical) {
@@ -476,13 +509,12 @@ impl Applier {
             Ok(_) => {}
         }
         if canonical == region {
-            return self.find_or_make(spelling, &canonical, &mut tally.owner);
+            return self.find_or_make(spelling, &canonical, tally);
         }
-        let owner = &mut tally.owner;
-        let key = self.keys_of(owner).key(&canonical);
+        let key = self.keys_of(&mut tally.owner).key(&canonical);
         let region = canonical.into_boxed_slice();
         self.aliases.remember(spelling, Alias { key, region: region.clone() });
-        self.find_or_make(key, &region, owner)
+        self.find_or_make(key, &region, tally)
     }
 
     fn keys_of<'k>(&'k self, owner: &'k mut Owner<'_>) -> &'k TenantKeys {
@@ -493,15 +525,20 @@ impl Applier {
     }
 
     /// The series of a key; made for a sample that will be stored, and with it its tenant.
-    fn find_or_make(&mut self, key: u128, region: &[u8], owner: &mut Owner<'_>) -> Found {
+    fn find_or_make(&mut self, key: u128, region: &[u8], tally: &mut Tally<'_>) -> Found {
         if !self.slots.contains(slots::slot(key)) {
             return Found::Elsewhere(key, region.into());
         }
         if let Some(index) = self.head.find(key) {
             return Found::Here(index);
         }
-        let tenant = self.tenant(owner.id);
-        owner.position = Some(tenant);
+        let tenant = self.tenant(tally.owner.id);
+        let share = &mut self.shares[tenant as usize];
+        if !share.has_room(self.head.tenants[tenant as usize].series) {
+            tally.series_max = share.limit();
+            return Found::OverLimit;
+        }
+        tally.owner.position = Some(tenant);
         Found::Here(self.head.create(key, tenant, region::canonical_labels(region)))
     }
 

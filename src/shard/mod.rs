@@ -39,6 +39,7 @@ use std::path::PathBuf;
 
 use crate::decode::region::LabelLimits;
 use crate::model::KeySecret;
+use crate::rt::quota::Quotas;
 use crate::rt::storage::Storage;
 use crate::shard::apply::Applier;
 use crate::shard::budget::Budget;
@@ -66,6 +67,7 @@ pub(crate) mod old;
 pub(crate) mod pins;
 pub(crate) mod recover;
 pub(crate) mod select;
+pub(crate) mod share;
 pub mod slots;
 pub(crate) mod truncation;
 pub(crate) mod wal;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub secret: KeySecret,
     /// Limits of label sets.
     pub limits: LabelLimits,
+    /// How many series tenants may have on all shards together.
+    pub quotas: Quotas,
     /// Most samples of a chunk of floats out of order.
     pub out_of_order_cap: u16,
     /// Whether answers wait for the flush, and not for the write alone.

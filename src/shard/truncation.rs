@@ -128,6 +128,7 @@ impl<S: Storage> Shard<S> {
         loop {
             self.pins.older_readers_gone(patience()).await;
             let removed = self.drop_before(index, end_ms).await;
+            self.state.borrow_mut().applier.settle_series(index);
             step::done(Step::HeadTruncated);
             if !removed.is_empty() {
                 self.pins.older_readers_gone(patience()).await;

@@ -120,6 +120,8 @@ pub struct RefusedSample {
     pub bounds: (i64, i64),
     /// First time that would have been accepted out of order.
     pub window_from: i64,
+    /// Most series its tenant may have.
+    pub series_max: u64,
 }
 
 /// What became of samples of one kind.

@@ -86,6 +86,12 @@ metrics! {
     HeadOutOfOrder, Counter, "prometheus_tsdb_head_out_of_order_samples_appended",
         "Samples and histograms older than the newest of their series that were appended to the \
          heads.";
+    HeadSeriesLimit, Gauge, "thanos_receive_head_series_limit",
+        "Series that tenants may have in the heads, where there is a limit.";
+    LimitsReloads, Counter, "thanos_receive_limits_config_reload",
+        "New limits of tenants that were taken from the limits file.";
+    LimitsReloadErrors, Counter, "thanos_receive_limits_config_reload_err",
+        "Limits files that could not be used.";
     HeadBytes, Gauge, "tidegate_head_bytes",
         "Memory of the heads by part.";
     WriteSeries, Histogram, "thanos_receive_write_timeseries",

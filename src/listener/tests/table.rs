@@ -38,6 +38,7 @@ fn facts() -> Vec<(Fact, u16, u16)> {
         (Fact::SampleOutOfBounds { t: 1, min: 2 }, 409, 400),
         (Fact::SampleTooFarInFuture { t: 3, max: 2 }, 409, 400),
         (Fact::SampleConflict { t: 1 }, 409, 400),
+        (Fact::SeriesLimit { max: 1000 }, 429, 429),
         (Fact::LabelsMissing, 409, 400),
         (Fact::LabelNameEmpty, 409, 400),
         (Fact::LabelNameTwice { name: name.clone() }, 409, 400),
@@ -72,6 +73,7 @@ fn refusals() -> Vec<(Refusal, u16, &'static str)> {
         (Refusal::ContentEncodingUnknown { got: text() }, 415, "content-encoding-unknown"),
         (Refusal::SnappyInvalid { what: text() }, 400, "snappy-invalid"),
         (Refusal::DecodedTooLong { declared: 2, max: 1 }, 413, "decoded-too-long"),
+        (Refusal::AboveLimit { what: "series", got: 2, max: 1 }, 413, "above-tenant-limit"),
         (Refusal::LabelsTooLong { max: 1 }, 413, "labels-too-long"),
         (Refusal::RecordsTooMany { what: text() }, 413, "records-too-many"),
         (Refusal::MessageInvalid { what: text() }, 400, "message-invalid"),
@@ -115,7 +117,7 @@ fn each_fact_has_its_status_in_both_versions() {
             let answer = Answer::of(&Outcome::Applied(tally.clone()), reply(version));
             assert_eq!(answer.status.code(), status, "{fact}");
             assert_eq!(answer.written, (version == Version::V2).then_some(tally.written));
-            assert_eq!(answer.retry_after_s, None);
+            assert_eq!(answer.retry_after_s.is_some(), status == 429);
             let id = reason.id();
             let want = format!(
                 "3 of 16 samples refused, 13 stored: 3 {id}; \

@@ -185,7 +185,7 @@ impl Drop for UnderWay {
 }
 
 impl Intake for Notes {
-    fn admit(&self, tenant: &TenantId) -> Result<(), Refusal> {
+    fn admit(&self, tenant: &TenantId, _: Option<u64>) -> Result<(), Refusal> {
         assert_ne!(tenant.as_str(), "panic-early", "asked for");
         if self.not_ready.get() {
             return Err(Refusal::NotReady { what: "the log is being replayed" });

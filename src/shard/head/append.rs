@@ -42,12 +42,20 @@ pub enum Refusal {
     OutOfBounds,
     /// It lies too far ahead of the clock.
     TooFarInFuture,
+    /// Its series would be one more than its tenant may have.
+    SeriesLimit,
 }
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Conflict, Self::OutOfOrder, Self::TooOld, Self::OutOfBounds, Self::TooFarInFuture];
+    pub const ALL: [Self; 6] = [
+        Self::Conflict,
+        Self::OutOfOrder,
+        Self::TooOld,
+        Self::OutOfBounds,
+        Self::TooFarInFuture,
+        Self::SeriesLimit,
+    ];
 }
 
 /// Times a sample may have.

@@ -33,6 +33,7 @@ use crate::shard::budget::Budget;
 use crate::shard::commit::Commits;
 use crate::shard::cuts::Cuts;
 use crate::shard::flush::Turn;
+use crate::shard::head::TenantIndex;
 use crate::shard::pins::Pins;
 use crate::shard::recover::replay::{Found, Replay};
 use crate::shard::slots::SlotSet;
@@ -131,7 +132,8 @@ pub(crate) async fn recover<S: Storage>(
 ) -> io::Result<Recovered<S>> {
     let current = settings.current()?;
     let slots = SlotSet::of_shard(settings.shard, current.shards);
-    let mut applier = Applier::new(slots, settings.secret.clone(), settings.limits);
+    let mut applier =
+        Applier::new(slots, settings.secret.clone(), settings.limits, settings.quotas.clone());
     applier.head.out_of_order.cap = settings.out_of_order_cap;
     let mut replay = Replay::new(storage.clone(), applier, Cuts::new(slots));
     for cut in cuts_of_blocks(&storage, root, settings.node).await? {
@@ -194,6 +196,9 @@ fn old_segment(found: &Found, shard: u16, dir: &Path, applier: &Applier) -> OldS
 fn finish(applier: &mut Applier, cuts: &Cuts) {
     // What is counted is what senders bring.
     applier.head.out_of_order.stored = 0;
+    for tenant in 0..applier.head.tenants.len() {
+        applier.settle_series(tenant as TenantIndex);
+    }
     for tenant in cuts.tenants() {
         let index = applier.tenant(tenant);
         let owner = &mut applier.head.tenants[index as usize];

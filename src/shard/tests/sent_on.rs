@@ -4,6 +4,7 @@ use crate::decode::region::{self, LabelLimits};
 use crate::model::{KeySecret, Sample, TenantId};
 use crate::rt::channel::mpsc;
 use crate::rt::mesh::Home;
+use crate::rt::quota::Quotas;
 use crate::shard::apply::{Applier, SentOn};
 use crate::shard::head::specimen;
 use crate::shard::slots::{self, SlotSet};
@@ -16,7 +17,7 @@ fn histograms_of_another_spelling_go_on_with_their_series() {
     let keys = secret.of(&id);
     let applier = |shard| {
         let slots = SlotSet::of_shard(shard, 2);
-        Applier::new(slots, secret.clone(), LabelLimits::default())
+        Applier::new(slots, secret.clone(), LabelLimits::default(), Quotas::unlimited(2))
     };
     // Two series whose sorted labels are the other shard's.
     let spelled = (0..).filter_map(|n: u32| {

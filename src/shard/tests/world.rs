@@ -15,6 +15,7 @@ use crate::model::{KeySecret, STALE_NAN_BITS, Sample, TenantId, TimeSpan};
 use crate::rt::channel::mpsc;
 use crate::rt::clock::Clock;
 use crate::rt::mesh;
+use crate::rt::quota::Quotas;
 use crate::rt::twin::{Dice, Twin};
 use crate::shard::cut_plan::Held;
 use crate::shard::flush::held_of;
@@ -142,6 +143,7 @@ pub(super) fn settings(shard: u16, generations: &[Generation]) -> Settings {
         secret: KeySecret::new(SECRET),
         limits: LabelLimits::default(),
         out_of_order_cap: crate::shard::OUT_OF_ORDER_CAP,
+        quotas: Quotas::unlimited(1),
         answers_wait: true,
         segment_bytes: 64 * 1024,
         spare_segments: 1,
