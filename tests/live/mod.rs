@@ -8,6 +8,7 @@
 //! | `flags` | does each flag that acts act, at the door it is about |
 //! | `histograms` | are native histograms of a stock Prometheus the same here, and in blocks |
 //! | `hostile` | does a bad request cost its sender alone, with the right status and counter |
+//! | `limits` | may a tenant write what its limits say, and no more |
 //! | `inspect` | does it say what a log holds, and what is none |
 //! | `numbers` | is every metric fed, and can it be read |
 //! | `readers` | does a message at the gRPC door cost its sender alone |
@@ -39,6 +40,7 @@ mod hostile;
 mod inspect;
 mod kill;
 mod ledger;
+mod limits;
 mod out_of_order;
 mod outage;
 mod numbers;

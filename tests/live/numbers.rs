@@ -96,6 +96,7 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         | Metric::QueryFailures
         | Metric::ReceivedMetadata
         | Metric::ReceivedStartTimestamps
+        | Metric::LimitsReloadErrors
         | Metric::HttpInFlight => exactly(0.0),
         // It runs, and says so.
         Metric::CoreSnapshots | Metric::LogLines => some,
@@ -109,7 +110,8 @@ fn plausible(metric: Metric) -> std::ops::RangeInclusive<f64> {
         Metric::HeadMinTime => begun + 2.0 * HOUR_MS as f64..=last,
         Metric::HeadMaxTime => exactly(last),
         Metric::HeadSamplesAppended => exactly(ALL + 2.0),
-        Metric::HeadOutOfOrder => exactly(1.0),
+        Metric::HeadOutOfOrder | Metric::LimitsReloads => exactly(1.0),
+        Metric::HeadSeriesLimit => exactly(1e6),
         Metric::HeadBytes => some,
         Metric::WriteSeries | Metric::WriteSamples => exactly(SAMPLES as f64 + 4.0),
         Metric::ReceivedSeries => exactly(ALL + 4.0),
@@ -153,8 +155,13 @@ fn shown(metric: Metric) -> String {
 #[test]
 fn every_metric_is_fed() {
     let home = home();
-    let flags = ["--shards=2", "--tsdb.out-of-order.time-window=1h"];
+    let limits = home.path().join("limits.yaml");
+    fs::write(&limits, "").expect("is written");
+    let file = format!("--receive.limits-config-file={}", limits.display());
+    let flags = ["--shards=2", "--tsdb.out-of-order.time-window=1h", &file];
     let node = Node::start(home.path(), &flags);
+    let new = "write: {tenants: {red: {head_series_limit: 1000000}}}";
+    fs::write(&limits, new).expect("is written");
     let all = lived(&node);
     let mut wrong = Vec::new();
     for &metric in Metric::ALL {
