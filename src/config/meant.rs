@@ -291,6 +291,9 @@ fn tenant_limits(typed: &Typed, notes: &mut Vec<String>) -> Result<TenantLimitsS
             });
         }
     };
+    if path.is_none() && yaml.is_empty() {
+        return Ok(TenantLimitsSource { path, reload_every, table: LimitsTable::default() });
+    }
     let (table, said) =
         tenant_limits::parse(&yaml).map_err(|source| Error::TenantLimits { flag, source })?;
     notes.extend(said.into_iter().map(|note| format!("limits: {note}")));

@@ -10,9 +10,9 @@
 //!       head_series_limit: 5000000
 //! ```
 //!
-//! 0 is no limit. A tenant has the default's for what it does not say. `write.global` is about the
-//! receiver as a whole and its meta-monitoring, which is not needed: series are counted here. Its
-//! keys are accepted and named at start as doing nothing.
+//! 0 or less is no limit. A tenant has the default's for what it does not say. `write.global` is
+//! about the receiver as a whole and its meta-monitoring, which is not needed: series are counted
+//! here. Its keys are accepted and named at start as doing nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,6 +78,9 @@ impl LimitsTable {
 /// Why a limits file cannot be used.
 #[derive(Debug, Error)]
 pub enum TenantLimitsError {
+    /// There is nothing in it, as while a file is being written.
+    #[error("it is empty; \"write: {{}}\" lifts all limits")]
+    Empty,
     /// It is no YAML, or not of this form.
     #[error("{0}")]
     Yaml(String),
@@ -94,15 +97,15 @@ pub enum TenantLimitsError {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct File {
-    write: WriteSection,
+    write: Option<WriteSection>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct WriteSection {
-    global: Global,
-    default: Said,
-    tenants: BTreeMap<String, Said>,
+    global: Option<Global>,
+    default: Option<Said>,
+    tenants: Option<BTreeMap<String, Option<Said>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -130,54 +133,59 @@ impl Global {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Said {
-    request: RequestSection,
-    head_series_limit: Option<u64>,
+    request: Option<RequestSection>,
+    head_series_limit: Option<i64>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RequestSection {
-    size_bytes_limit: Option<u64>,
-    series_limit: Option<u64>,
-    samples_limit: Option<u64>,
+    size_bytes_limit: Option<i64>,
+    series_limit: Option<i64>,
+    samples_limit: Option<i64>,
 }
 
 impl Said {
     fn over(&self, default: TenantLimits) -> TenantLimits {
-        let or = |said: Option<u64>, default| match said {
+        let or = |said: Option<i64>, default| match said {
             None => default,
-            Some(0) => None,
-            limit => limit,
+            Some(limit) => u64::try_from(limit).ok().filter(|&limit| limit > 0),
         };
+        let nothing = RequestSection::default();
+        let request = self.request.as_ref().unwrap_or(&nothing);
         TenantLimits {
-            request_bytes_max: or(self.request.size_bytes_limit, default.request_bytes_max),
-            request_series_max: or(self.request.series_limit, default.request_series_max),
-            request_samples_max: or(self.request.samples_limit, default.request_samples_max),
+            request_bytes_max: or(request.size_bytes_limit, default.request_bytes_max),
+            request_series_max: or(request.series_limit, default.request_series_max),
+            request_samples_max: or(request.samples_limit, default.request_samples_max),
             head_series_max: or(self.head_series_limit, default.head_series_max),
         }
     }
 }
 
-/// Reads a limits file; with notes on what does nothing here. An empty one sets no limits.
+/// Reads a limits file; with notes on what does nothing here.
 pub fn parse(yaml: &str) -> Result<(LimitsTable, Vec<String>), TenantLimitsError> {
     if yaml.trim().is_empty() {
-        return Ok(Default::default());
+        return Err(TenantLimitsError::Empty);
     }
     let options = serde_saphyr::options! { with_snippet: false };
     let file: File = serde_saphyr::from_str_with_options(yaml, options)
         .map_err(|error| TenantLimitsError::Yaml(error.to_string()))?;
-    let WriteSection { global, default, tenants } = file.write;
-    let default = default.over(TenantLimits::default());
+    let WriteSection { global, default, tenants } = file.write.unwrap_or_default();
+    let default = default.unwrap_or_default().over(TenantLimits::default());
     let mut named = BTreeMap::new();
-    for (name, said) in tenants {
-        let limits = said.over(default);
+    for (name, said) in tenants.unwrap_or_default() {
+        let limits = said.unwrap_or_default().over(default);
         let tenant = TenantId::new(&name)
             .map_err(|source| TenantLimitsError::Tenant { name: name.clone(), source })?;
         named.insert(tenant, limits);
     }
     let note = "write.global does nothing here: series are counted in the process, and requests \
                 at once are bounded by their bytes";
-    let notes = if global.is_said() { vec![note.to_owned()] } else { Vec::new() };
+    let notes = if global.is_some_and(|global| global.is_said()) {
+        vec![note.to_owned()]
+    } else {
+        Vec::new()
+    };
     Ok((LimitsTable { default, tenants: named }, notes))
 }
 
@@ -238,12 +246,17 @@ write:
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(parse("").expect("nothing").0, LimitsTable::default());
-        assert_eq!(parse("write: {}").expect("nothing").0, LimitsTable::default());
+        for nothing in ["write: {}", "write:", "write: {default: , tenants: {a: }, global: }"] {
+            let (table, notes) = parse(nothing).expect(nothing);
+            assert_eq!((table.of(&tenant("a")), notes.len()), (TenantLimits::default(), 0));
+        }
+        let (table, _) =
+            parse("write: {default: {head_series_limit: -1, request: }}").expect("none");
+        assert_eq!(table.default_limits(), TenantLimits::default());
         for (yaml, says) in [
             ("wirte: {}", "wirte"),
             ("write: {default: {head_series_limt: 3}}", "head_series_limt"),
-            ("write: {default: {head_series_limit: -3}}", "line 1, column 38"),
+            (" \n", "lifts all limits"),
             ("write: {default: {head_series_limit: many}}", "line 1, column 38"),
             ("write: {tenants: {'..': {}}}", "\"..\" is no tenant"),
             ("write: {tenants: {a: {}, a: {}}}", "duplicate"),

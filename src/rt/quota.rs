@@ -85,6 +85,7 @@ pub struct Quotas(Arc<Shared>);
 
 struct Shared {
     cores: u64,
+    times_set: AtomicU64,
     all: Named,
 }
 
@@ -98,7 +99,8 @@ impl Quotas {
     /// For so many cores, without limits.
     pub fn unlimited(cores: u64) -> Self {
         let limit_of: LimitOf = Box::new(|_| u64::MAX);
-        Self(Arc::new(Shared { cores, all: Named::new((HashMap::new(), limit_of)) }))
+        let all = Named::new((HashMap::new(), limit_of));
+        Self(Arc::new(Shared { cores, times_set: 0.into(), all }))
     }
 
     /// The quota of a name; made when it is new.
@@ -120,12 +122,12 @@ impl Quotas {
             quota.0.limit.store(limit_of(name), Relaxed);
         }
         all.1 = Box::new(limit_of);
+        self.0.times_set.fetch_add(1, Relaxed);
     }
 
-    /// All names with their quotas.
-    pub fn all(&self) -> Vec<(String, Quota)> {
-        let all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.0.iter().map(|(name, quota)| (name.clone(), quota.clone())).collect()
+    /// How often limits were set: after each time, cores give back what they do not use.
+    pub fn times_set(&self) -> u64 {
+        self.0.times_set.load(Relaxed)
     }
 }
 

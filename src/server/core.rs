@@ -65,7 +65,7 @@ pub(super) struct Start {
     /// Raised when all are drained and nobody asks any more: until then a core writes and reads.
     pub(super) leave: watch::Receiver<bool>,
     pub(super) clock: Clock,
-    /// Where the cores meet when each has found its logs.
+    /// Where the cores meet when each has found its logs, and when each has replayed them.
     pub(super) found: Arc<Barrier>,
     pub(super) ready: oneshot::Sender<Report>,
     pub(super) snapshot: watch::Sender<Snapshot>,
@@ -103,6 +103,8 @@ pub(super) async fn run(start: Start) -> Result<(), String> {
     start.found.wait().await;
     let recovered = recover::recover(disk, &start.root, &start.shard, logs).await;
     let recovered = recovered.map_err(unread)?;
+    // Until all have counted the series they found, nobody makes another.
+    start.found.wait().await;
     let Recovered { shard, log, series, spares, report, old } = recovered;
     let (shards, root) = (start.route.shards, start.root);
     let old = Old { disk, own, shards, root, segments: old, swept: false };
@@ -281,9 +283,10 @@ fn publish(
 ) {
     let (intake, listener, shard) = (intake.clone(), listener.clone(), shard.clone());
     rt_core::spawn(async move {
-        let mut rounds = 0;
+        let (mut rounds, mut limits) = (0, 0);
         loop {
             rounds += 1;
+            shard.follow_series_limits(&mut limits).await;
             to.send_replace(probe::snapshot(rounds, &intake, &listener, &shard).await);
             rt_core::sleep(Duration::from_secs(1)).await;
         }

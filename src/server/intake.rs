@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_that_differ_answer_503_before_4xx_before_2xx() {
+    fn shards_that_differ_answer_503_before_429_before_4xx_before_2xx() {
         let floats = Counts { stored: 1, ..Counts::default() };
         let fine = || Stored { floats, ..Stored::default() };
         let waits = || Stored { unavailable: Some(Unavailable::LogWaits), ..fine() };
@@ -291,8 +291,15 @@ mod tests {
             part.first_refused[at] = Some(Box::new(first));
             part
         };
-        let in_order: [(&dyn Fn() -> Stored, Status); 4] = [
+        let above = || {
+            let (mut part, at) = (conflict(), SampleRefusal::SeriesLimit as usize);
+            part.floats.refused[at] = 1;
+            part.first_refused[at] = part.first_refused[SampleRefusal::Conflict as usize].clone();
+            part
+        };
+        let in_order: [(&dyn Fn() -> Stored, Status); 5] = [
             (&waits, Status::Unavailable),
+            (&above, Status::TooManyRequests),
             (&bad, Status::BadRequest),
             (&conflict, Status::Conflict),
             (&fine, Status::Ok),

@@ -1,8 +1,9 @@
 //! What tenants may write: the limits file, read again when it changes.
 //!
 //! ## Promises
-//! - A file that cannot be read, or is no limits file, is told of once and counted; what held
-//!   before goes on.
+//! - A file that cannot be read, is empty or is no limits file, is told of once and counted; what
+//!   held before goes on.
+//! - A file counts when two looks find the same: one that is being written is not taken for whole.
 //! - A new limit holds for the next request of every core, and for the next series.
 
 use std::path::{Path, PathBuf};
@@ -30,8 +31,10 @@ pub(super) struct Follower {
     table: watch::Sender<Arc<LimitsTable>>,
     quotas: Quotas,
     counters: Counters,
-    /// What the file held when it was looked at last; none when it could not be read.
+    /// What the file held when it was taken or told of; none when it could not be read.
     seen: Option<Vec<u8>>,
+    /// What it held at the last look.
+    last: Option<Vec<u8>>,
 }
 
 fn set(quotas: &Quotas, table: &Arc<LimitsTable>) {
@@ -62,17 +65,20 @@ impl Limits {
             table: tell,
             quotas: quotas.clone(),
             counters,
-            seen: None,
+            seen: Some(Vec::new()),
+            last: None,
         });
         (Self { table, quotas }, follower)
     }
 
     /// Adds the limits of tenants that have any to a scrape.
     pub(super) fn sample(&self, out: &mut Snapshot) {
-        for (tenant, quota) in self.quotas.all() {
-            if quota.limit() < u64::MAX {
-                let label = vec![("tenant", tenant)];
-                out.gauge(Metric::HeadSeriesLimit, label, quota.limit() as f64);
+        let table = self.table.borrow().clone();
+        let named = table.tenants().map(|(tenant, limits)| (tenant.as_str(), limits));
+        for (tenant, limits) in named.chain([("", table.default_limits())]) {
+            if let Some(max) = limits.head_series_max {
+                let label = vec![("tenant", tenant.to_owned())];
+                out.gauge(Metric::HeadSeriesLimit, label, max as f64);
             }
         }
     }
@@ -96,18 +102,19 @@ impl Follower {
             Ok(Err(error)) => return self.failed(&error.to_string()),
             Err(error) => return self.failed(&error.to_string()),
         };
-        if self.seen.as_ref() == Some(&bytes) {
+        let again = self.last.replace(bytes.clone()).as_ref() == Some(&bytes);
+        if !again || self.seen.as_ref() == Some(&bytes) {
             return;
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         self.seen = Some(bytes);
         match config::parse_limits(&text) {
-            Ok((table, _)) => self.take(table),
+            Ok((table, notes)) => self.take(table, &notes),
             Err(error) => self.told(&self.path, &error.to_string()),
         }
     }
 
-    fn take(&self, table: LimitsTable) {
+    fn take(&self, table: LimitsTable, notes: &[String]) {
         let table = Arc::new(table);
         if *self.table.borrow() == table {
             return;
@@ -116,6 +123,9 @@ impl Follower {
         self.table.send_replace(table);
         self.counters.count(Metric::LimitsReloads, vec![], 1);
         tracing::info!(path = %self.path.display(), "new limits of tenants hold");
+        for note in notes {
+            tracing::info!(note, "of the limits file");
+        }
     }
 
     fn failed(&mut self, error: &str) {

@@ -312,7 +312,7 @@ impl Applier {
     ) {
         let bytes = |range: &Range<u32>| &batch.bytes[range.start as usize..range.end as usize];
         let region = bytes(&item.region);
-        let mut known = self.head.find(item.key);
+        let (mut known, mut is_over) = (self.head.find(item.key), false);
         let mut reader = std::mem::take(&mut self.reader);
         for (n, histogram) in histograms.iter().enumerate() {
             let message = bytes(&histogram.message);
@@ -330,9 +330,14 @@ impl Applier {
                     tally.refuse_histogram(tally.bounds.refusal(t), region, t, None);
                     continue;
                 }
+                None if is_over => {
+                    tally.refuse_histogram(Refusal::SeriesLimit, region, t, None);
+                    continue;
+                }
                 None => match self.find_by_labels(item.key, region, tally) {
                     Found::Here(index) => index,
                     Found::OverLimit => {
+                        is_over = true;
                         tally.refuse_histogram(Refusal::SeriesLimit, region, t, None);
                         continue;
                     }
@@ -433,6 +438,11 @@ impl Applier {
         tenant
     }
 
+    /// How often the limits of series were set.
+    pub(crate) fn series_limits_set(&self) -> u64 {
+        self.quotas.times_set()
+    }
+
     /// Counts a tenant's series anew, after some were read from the log or went.
     pub(crate) fn settle_series(&mut self, tenant: TenantIndex) {
         let series = self.head.tenants[tenant as usize].series;
@@ -513,8 +523,11 @@ impl Applier {
         }
         let key = self.keys_of(&mut tally.owner).key(&canonical);
         let region = canonical.into_boxed_slice();
-        self.aliases.remember(spelling, Alias { key, region: region.clone() });
-        self.find_or_make(key, &region, tally)
+        let found = self.find_or_make(key, &region, tally);
+        if !matches!(found, Found::OverLimit) {
+            self.aliases.remember(spelling, Alias { key, region });
+        }
+        found
     }
 
     fn keys_of<'k>(&'k self, owner: &'k mut Owner<'_>) -> &'k TenantKeys {

@@ -3,7 +3,7 @@
 //! ## Promises
 //! - All shards together make no series above the limit. Series that were there before a limit was
 //!   set, or lowered, stay.
-//! - A shard holds at most a [lot](Quota::lot) that it does not use.
+//! - A shard holds less than a [lot](Quota::lot) that it does not use, once it has settled.
 
 use crate::rt::quota::Quota;
 
@@ -39,7 +39,7 @@ impl Share {
             self.quota.take_anyway(more);
             self.taken = series;
         }
-        self.keep(series, self.quota.lot());
+        self.keep(series, self.quota.lot() - 1);
     }
 
     /// Gives back all but `series` and so many unused.

@@ -58,6 +58,8 @@ const REWRITE_BYTES: usize = 256 * 1024;
 /// Series looked at in one slice of a rewriting.
 const REWRITE_SERIES: usize = 64;
 
+/// Tenants whose series are counted anew in one slice.
+const TENANTS_OF_SLICE: usize = 64;
 /// Series truncated in one slice.
 const TRUNCATE_SERIES: usize = 64;
 
@@ -141,6 +143,21 @@ impl<S: Storage> Shard<S> {
                 return;
             }
             end_ms = owner.served_from_ms;
+        }
+    }
+
+    /// Gives back what is not used of the limits of series, when they were set since `seen`.
+    pub(crate) async fn follow_series_limits(&self, seen: &mut u64) {
+        let now = self.state.borrow().applier.series_limits_set();
+        if std::mem::replace(seen, now) == now {
+            return;
+        }
+        let tenants = self.state.borrow().applier.head.tenants.len();
+        for tenant in 0..tenants {
+            if tenant % TENANTS_OF_SLICE == 0 {
+                self.storage.pause().await;
+            }
+            self.state.borrow_mut().applier.settle_series(tenant as TenantIndex);
         }
     }
 

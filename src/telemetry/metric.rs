@@ -87,7 +87,8 @@ metrics! {
         "Samples and histograms older than the newest of their series that were appended to the \
          heads.";
     HeadSeriesLimit, Gauge, "thanos_receive_head_series_limit",
-        "Series that tenants may have in the heads, where there is a limit.";
+        "Series that tenants may have in the heads, by the limits file; whom it does not name has \
+         that of the empty name.";
     LimitsReloads, Counter, "thanos_receive_limits_config_reload",
         "New limits of tenants that were taken from the limits file.";
     LimitsReloadErrors, Counter, "thanos_receive_limits_config_reload_err",

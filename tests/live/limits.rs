@@ -73,9 +73,11 @@ fn a_tenant_has_as_many_series_as_it_may_and_known_ones_go_on() {
     assert_eq!(samples.values().map(Vec::len).sum::<usize>(), 2 * stored);
     assert_eq!(write(&mut sender, "b", 0..2 * LIMIT, t).status, 200);
 
-    // A bad file changes nothing, a good one acts.
+    // A bad file changes nothing, nor does an empty one; a good one acts.
     replace(&file, "write: {tenants: [");
     shows(&node, "thanos_receive_limits_config_reload_err_total", 1);
+    replace(&file, "");
+    shows(&node, "thanos_receive_limits_config_reload_err_total", 2);
     assert_eq!(write(&mut sender, "a", 3 * LIMIT..3 * LIMIT + 50, t).status, 429);
     replace(&file, &limits_of_a(&format!("head_series_limit: {}", 4 * LIMIT)));
     shows(&node, "thanos_receive_head_series_limit{tenant=\"a\"}", 4 * LIMIT);

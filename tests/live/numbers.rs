@@ -156,7 +156,7 @@ fn shown(metric: Metric) -> String {
 fn every_metric_is_fed() {
     let home = home();
     let limits = home.path().join("limits.yaml");
-    fs::write(&limits, "").expect("is written");
+    fs::write(&limits, "write: {}").expect("is written");
     let file = format!("--receive.limits-config-file={}", limits.display());
     let flags = ["--shards=2", "--tsdb.out-of-order.time-window=1h", &file];
     let node = Node::start(home.path(), &flags);
