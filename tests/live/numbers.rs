@@ -24,6 +24,9 @@ const ALL: f64 = (SERIES * SAMPLES) as f64;
 /// Of which the block holds those of the first two hours.
 const STEP_MS: i64 = HOUR_MS / 4;
 
+/// One sample comes out of order.
+const WINDOW: &str = "--tsdb.out-of-order.time-window=1h";
+
 /// The oldest time of the load: the begin of a block range some hours ago.
 fn begin() -> i64 {
     (now_ms() - 6 * HOUR_MS) / (2 * HOUR_MS) * 2 * HOUR_MS
@@ -158,7 +161,7 @@ fn every_metric_is_fed() {
     let limits = home.path().join("limits.yaml");
     fs::write(&limits, "write: {}").expect("is written");
     let file = format!("--receive.limits-config-file={}", limits.display());
-    let flags = ["--shards=2", "--tsdb.out-of-order.time-window=1h", &file];
+    let flags = ["--shards=2", WINDOW, &file];
     let node = Node::start(home.path(), &flags);
     let new = "write: {tenants: {red: {head_series_limit: 1000000}}}";
     fs::write(&limits, new).expect("is written");
@@ -258,7 +261,7 @@ fn trouble_is_counted() {
 #[test]
 fn foreign_readers_take_the_numbers() {
     let home = home();
-    let node = Node::start(home.path(), &["--shards", "2"]);
+    let node = Node::start(home.path(), &["--shards=2", WINDOW]);
     lived(&node);
     if peer::is_there(fs::metadata(PROMTOOL), "promtool", "the numbers as promtool reads them") {
         let text = fetch(node.at.http, "/metrics").expect("numbers").text;
